@@ -1,0 +1,45 @@
+# Two commands do everything: `make train` and `make test`.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+export MLFLOW_TRACKING_URI ?= sqlite:///$(CURDIR)/mlflow.db
+export MLFLOW_DISABLE_TELEMETRY := true
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+WORKERS ?= 2
+
+.PHONY: help train test test-fast lint types install clean
+
+help:  ## Show this help.
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+
+train: install  ## Install if needed, then train on the demo data set as an MLflow Project.
+	@echo "==> training: mlflow run . -e train --env-manager local --experiment-name dynamic_topoqa"
+	@PATH="$(CURDIR)/$(BIN):$$PATH" mlflow run . -e train --env-manager local --experiment-name dynamic_topoqa
+	@echo "==> look at it: $(BIN)/topotrain ui     (then open http://127.0.0.1:5000)"
+
+test: install  ## Install if needed, then run every test.
+	@echo "==> testing: pytest on $(WORKERS) processes"
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(PYTEST_ARGS)
+
+test-fast: install  ## Only the tests that start no server and no mlflow run.
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not server and not project" $(PYTEST_ARGS)
+
+lint: install  ## Style.
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+types: install  ## Types.
+	@$(BIN)/mypy
+
+install: $(STAMP)  ## Make .venv with the locked packages.
+
+$(STAMP): requirements.lock pyproject.toml
+	@echo "==> installing the locked packages into $(VENV) (once; some minutes)"
+	@"$(PYTHON)" -c 'import sys; sys.exit(0 if sys.version_info[:2] >= (3, 11) else "error: Python 3.11 or newer is needed; give it as make PYTHON=...")'
+	@test -x $(BIN)/python || "$(PYTHON)" -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --no-deps --editable .
+	@touch $(STAMP)
+
+clean:  ## Remove .venv and caches; runs stay.
+	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache

@@ -1,0 +1,60 @@
+"""Write the versions installed in this environment to requirements.lock and conda.yaml.
+
+Run it in an environment made by ``pip install -e .[dev]``: ``python scripts/update_lock.py``.
+"""
+
+from __future__ import annotations
+
+import re
+from importlib import metadata
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+HEADER = "# Written by scripts/update_lock.py; Makefile, conda.yaml and .ci/run install exactly these.\n"
+NOT_LOCKED = {"topotrain", "pip", "setuptools", "wheel", "distribute"}
+
+
+def wanted() -> set[str]:
+    """Names of all distributions that topotrain needs, directly or not."""
+    seen: set[str] = set()
+    queue = [requirement for requirement in metadata.requires("topotrain") or []]
+    while queue:
+        requirement = queue.pop()
+        name, marker = re.split(r"[\s\[<>=!~;(]", requirement, maxsplit=1)[0], requirement.partition(";")[2]
+        key = normal(name)
+        if key in seen or ("extra ==" in marker and 'extra == "dev"' not in marker.replace("'", '"')):
+            continue
+        try:
+            further = metadata.requires(name) or []
+        except metadata.PackageNotFoundError:
+            continue  # for another platform or Python
+        seen.add(key)
+        queue.extend(line for line in further if "extra ==" not in line)
+    return seen - NOT_LOCKED
+
+
+def normal(name: str) -> str:
+    """A distribution's name as indexes compare it."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def main() -> None:
+    """Write both files."""
+    # A local version (+cpu) names one build of a release; the release is what is locked.
+    pins = sorted(f"{name}=={metadata.version(name).split('+')[0]}" for name in wanted())
+    (ROOT / "requirements.lock").write_text(HEADER + "\n".join(pins) + "\n", encoding="utf-8")
+    conda = [
+        "name: topotrain",
+        "channels:",
+        "  - conda-forge",
+        "dependencies:",
+        "  - python=3.11",
+        "  - pip",
+        "  - pip:",
+    ]
+    conda += [f"      - {pin}" for pin in pins]
+    (ROOT / "conda.yaml").write_text(HEADER + "\n".join(conda) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,5 @@
+"""``python -m topotrain``."""
+
+from topotrain.cli import main
+
+main()

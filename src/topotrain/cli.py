@@ -1,0 +1,237 @@
+"""The command line: each command a few lines over a callable."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import click
+
+from topotrain import __version__
+from topotrain.errors import EXIT_FAULT, EXIT_USER, InterruptedRunError, TopotrainError
+
+TRACKING_URI = click.option(
+    "--tracking-uri", metavar="URI", help="Tracking store; by default mlflow.db in the current directory."
+)
+EXPERIMENT = click.option("--experiment", metavar="NAME", help="Look in this experiment only.")
+
+
+class Number(click.ParamType[int | float]):
+    """A whole number of batches, or a fraction of them."""
+
+    name = "N|FRACTION"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | float:  # noqa: ANN401
+        """``10`` stays whole; ``0.1`` is a tenth."""
+        try:
+            number = int(value) if str(value).isdigit() else float(value)
+        except ValueError:
+            number = -1
+        if not ((isinstance(number, int) and number > 0) or 0.0 < number <= 1.0):
+            self.fail(f"{value!r}; expected a whole number of batches or a fraction between 0 and 1", param, ctx)
+        return number
+
+
+class Commands(click.Group):
+    """Lists commands in the order of work, and knows other names for some."""
+
+    aliases: ClassVar[dict[str, str]] = {"train": "run", "summarize": "summarise"}
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Also by another name."""
+        return super().get_command(ctx, self.aliases.get(cmd_name, cmd_name))
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """In the order they are defined."""
+        return list(self.commands)
+
+
+@click.group(
+    cls=Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+    epilog='Completion: eval "$(_TOPOTRAIN_COMPLETE=bash_source topotrain)" (or zsh_source, fish_source).',
+)
+@click.version_option(__version__, prog_name="topotrain")
+def cli() -> None:
+    """Train graph networks that score models (decoys) of protein complexes.
+
+    \b
+    topotrain run                                  train on the demo data set
+    topotrain run --config configs/default.yaml    train by a configuration
+    topotrain summarise --run-id latest            what the run achieved, as JSON
+    topotrain ui                                   curves, pictures, model versions
+    """
+
+
+@cli.command()
+@click.option("--config", "-c", type=str, default=None, metavar="PATH", help="YAML; by default the defaults.")
+@click.option(
+    "--override", "-o", "override", multiple=True, metavar="K=V", help="Dotted key and YAML value; repeatable."
+)
+@click.option("--overrides", default="", hidden=True, help="Several overrides in one text, split as a shell splits.")
+@click.option("--run-name", default=None, help="By default training_run_ and the time.")
+@click.option("--notes", default=None, help="Text shown on the run's page.")
+@click.option("--trial-label", default=None, help="Kept as the tag topotrain.trial_label.")
+@click.option("--fast-dev-run", is_flag=True, help="One training and one validation batch; registers nothing.")
+@click.option("--limit-train-batches", type=Number(), default=None, help="Use only so many; registers nothing.")
+@click.option("--limit-val-batches", type=Number(), default=None, help="Use only so many; registers nothing.")
+@TRACKING_URI
+def run(
+    config: str | None,
+    override: Sequence[str],
+    overrides: str,
+    run_name: str | None,
+    notes: str | None,
+    trial_label: str | None,
+    fast_dev_run: bool,
+    limit_train_batches: int | float | None,
+    limit_val_batches: int | float | None,
+    tracking_uri: str | None,
+) -> None:
+    """Train one network (alias: train). Prints the run's id.
+
+    \b
+    topotrain run
+    topotrain run --config configs/default.yaml --override trainer.num_epochs=20 --override seed=777
+    topotrain run --override paths.graph=graphs --override paths.train_labels=train.csv \\
+                  --override paths.val_labels=val.csv
+    """
+    from topotrain.training.fit import Limits, fit
+
+    result = fit(
+        config or None,
+        overrides=[*_split(overrides), *override],
+        run_name=run_name or None,
+        notes=notes or None,
+        trial_label=trial_label or None,
+        limits=Limits(fast_dev_run, limit_train_batches, limit_val_batches),
+        tracking_uri=tracking_uri or None,
+    )
+    from topotrain.reports.closing import closing_lines
+
+    for line in closing_lines(result):
+        click.echo(line, err=True)
+    click.echo(result.run_id)
+
+
+@cli.command()
+@click.option("--run-id", "--run", "run_id", metavar="RUN", default=None, help="Id, prefix of one, name, or latest.")
+@click.option("--run-dir", metavar="PATH", default=None, help="A run directory of old: its last part is the run.")
+@EXPERIMENT
+@TRACKING_URI
+def summarise(run_id: str | None, run_dir: str | None, experiment: str | None, tracking_uri: str | None) -> None:
+    """Print one run as JSON: best score, checkpoint, schema, configuration.
+
+    \b
+    topotrain summarise --run-id latest
+    topotrain summarise --run-id 1f0c9a2e | jq .best_val_loss
+    """
+    from topotrain.reports.summarise import summarise as summarise_run
+
+    if not run_id and not run_dir:
+        run_id = "latest"
+    document = summarise_run(
+        run_id or Path(str(run_dir)).name, experiment=experiment or None, tracking_uri=tracking_uri or None
+    )
+    _print_json(document)
+
+
+@cli.command()
+@click.argument("graph_dir", type=str)
+@click.option("--json", "as_json", is_flag=True, help="Print feature_metadata.json.")
+def schema(graph_dir: str, as_json: bool) -> None:
+    """Show the feature schema of a graph directory, without training.
+
+    \b
+    topotrain schema graphs/
+    topotrain schema graphs/ --json > feature_metadata.json
+    """
+    from topotrain.data.prepare import inspect_directory
+    from topotrain.progress import track
+
+    resolved = inspect_directory(Path(graph_dir), track)
+    if as_json:
+        _print_json(resolved.to_dict())
+        return
+    from topotrain.reports.schema_table import schema_lines
+
+    click.echo("\n".join(schema_lines(resolved)))
+
+
+@cli.command()
+@click.option("--host", default="127.0.0.1", show_default=True)
+@click.option("--port", default=5000, show_default=True, type=click.IntRange(1, 65535))
+@TRACKING_URI
+def ui(host: str, port: int, tracking_uri: str | None) -> None:
+    """Open MLflow's web page on the current store.
+
+    \b
+    topotrain ui
+    topotrain ui --port 5001 --tracking-uri sqlite:////data/mlflow.db
+    """
+    from topotrain.tracking.ui import serve_page
+
+    serve_page(tracking_uri or None, host, port, lambda line: click.echo(line, err=True))
+
+
+def _split(text: str) -> list[str]:
+    try:
+        return shlex.split(text)
+    except ValueError as error:
+        from topotrain.errors import ConfigError
+
+        raise ConfigError(f"overrides {text!r}: {error}", "key=value pairs, quoted as for a shell") from None
+
+
+def _print_json(document: Any) -> None:  # noqa: ANN401
+    click.echo(json.dumps(document, indent=2, ensure_ascii=False))
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and exit with the status of docs/cli.md."""
+    _log_to_stderr()
+    try:
+        cli.main(args=None if arguments is None else list(arguments), prog_name="topotrain", standalone_mode=False)
+        sys.stdout.flush()
+    except click.exceptions.Exit as stop:
+        sys.exit(stop.exit_code)
+    except click.ClickException as error:
+        context = getattr(error, "ctx", None)
+        hint = f"; see {context.command_path} --help" if context is not None else ""
+        _fail(f"{error.format_message()}{hint}", EXIT_USER)
+    except TopotrainError as error:
+        _fail(str(error), error.exit_code)
+    except InterruptedRunError as stop:
+        _fail(f"interrupted by signal {stop.signum}", stop.exit_code)
+    except (KeyboardInterrupt, click.Abort):
+        _fail("interrupted", 130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
+    except Exception:
+        logging.getLogger("topotrain").exception("a fault of topotrain; please report it with the lines below")
+        sys.exit(EXIT_FAULT)
+
+
+def _fail(message: str, status: int) -> None:
+    click.echo(f"error: {message}", err=True)
+    sys.exit(status)
+
+
+def _log_to_stderr() -> None:
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    logger = logging.getLogger("topotrain")
+    logger.handlers[:] = [handler]
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,442 @@
+"""YAML and overrides to one frozen, validated ``TrainConfig``."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from topotrain import old_config
+from topotrain.errors import ConfigError
+from topotrain.fields import DEMO, SELECTION_METRIC, VAL_LOSS
+
+
+def _not_bool(value: Any) -> Any:  # noqa: ANN401
+    """Refuse ``true`` where a number is meant: Python would read it as 1."""
+    if isinstance(value, bool):
+        raise ValueError("a number, not true or false")
+    return value
+
+
+Int = Annotated[int, BeforeValidator(_not_bool)]
+Float = Annotated[float, BeforeValidator(_not_bool), Field(allow_inf_nan=False)]
+PositiveInt = Annotated[Int, Field(gt=0)]
+NonNegativeInt = Annotated[Int, Field(ge=0)]
+PositiveFloat = Annotated[Float, Field(gt=0)]
+NonNegativeFloat = Annotated[Float, Field(ge=0)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+class PathsConfig(_Section):
+    """Where the input lies; ``demo`` stands for the data set that comes with the package."""
+
+    graph: str = DEMO
+    train_labels: str = DEMO
+    val_labels: str = DEMO
+    metadata: str | None = None
+    summary: str | None = None
+    cache: str | None = None
+
+    @model_validator(mode="after")
+    def _demo_is_whole(self) -> PathsConfig:
+        given = {name: getattr(self, name) for name in ("graph", "train_labels", "val_labels")}
+        missing = [f"paths.{name}" for name, value in given.items() if value == DEMO]
+        if 0 < len(missing) < len(given):
+            raise ValueError(f"{' and '.join(missing)} too, since the demo data set can't be mixed with other data")
+        return self
+
+
+class ModelConfig(_Section):
+    """Shape of the network, apart from the widths, which come from the graphs."""
+
+    pooling_type: Literal["mean", "add", "max"] = "mean"
+    attention_head: PositiveInt = 8
+    hidden_dim: Annotated[Int, Field(ge=2, multiple_of=2)] = 32
+    num_layers: PositiveInt = 2
+    dropout: Annotated[Float, Field(ge=0, lt=1)] = 0.25
+    input_scaling: Literal["standard", "none"] = "standard"
+
+
+class EdgeSchemaConfig(_Section):
+    """Behaviour of the edge encoder; the other keys are expectations held against the graphs."""
+
+    use_layer_norm: bool = True
+    dim: PositiveInt | None = None
+    module: str | None = None
+    variant: str | None = None
+    columns: tuple[str, ...] | None = None
+    module_params: dict[str, Any] | None = None
+    bands: tuple[Any, ...] | None = None
+
+    def expectations(self) -> dict[str, Any]:
+        """What the user says of the graphs, to be held against them; empty when nothing was said."""
+        return self.model_dump(exclude={"use_layer_norm"}, exclude_none=True)
+
+
+class DataloaderConfig(_Section):
+    """How graphs are drawn; ``seed`` decides weights, order and dropout."""
+
+    batch_size: PositiveInt = 16
+    num_workers: NonNegativeInt = 0
+    seed: Annotated[Int, Field(ge=0, lt=2**32)] = 222
+
+
+class TrainerConfig(_Section):
+    """Passed to Lightning's ``Trainer``."""
+
+    accelerator: str = "cpu"
+    devices: PositiveInt | str = 1
+    precision: Int | str = 32
+    num_epochs: PositiveInt = 200
+    accumulate_grad_batches: PositiveInt = 16
+
+
+class OptimizerConfig(_Section):
+    """Adam."""
+
+    learning_rate: PositiveFloat = 0.005
+    weight_decay: NonNegativeFloat = 0.0
+
+
+class SchedulerConfig(_Section):
+    """ReduceLROnPlateau on ``val_loss``; patience in epochs."""
+
+    type: Literal["reduce_on_plateau"] = "reduce_on_plateau"
+    factor: Annotated[Float, Field(gt=0, lt=1)] = 0.4
+    patience: NonNegativeInt = 12
+
+
+class EarlyStoppingConfig(_Section):
+    """Stops when the primary metric has not improved for ``patience`` epochs."""
+
+    patience: NonNegativeInt = 25
+
+
+class SelectionConfig(_Section):
+    """What ranks checkpoints; lower is better."""
+
+    primary_metric: Literal["val_loss", "selection_metric"] = "val_loss"
+    use_val_spearman: bool = True
+    spearman_weight: NonNegativeFloat = 1.0
+    spearman_min_delta: Float = 0.0
+
+    def metric(self, val_loss: float, val_spearman_corr: float) -> float:
+        """``selection_metric`` of one epoch, from that epoch's own figures."""
+        if not self.use_val_spearman:
+            return val_loss
+        return val_loss - self.spearman_weight * max(0.0, val_spearman_corr - self.spearman_min_delta)
+
+    def primary(self, figures: Mapping[str, float]) -> float:
+        """The figure that ranks an epoch."""
+        return figures[SELECTION_METRIC if self.primary_metric == SELECTION_METRIC else VAL_LOSS]
+
+
+class CheckpointsConfig(_Section):
+    """How many of the best checkpoints are kept."""
+
+    keep: PositiveInt = 3
+
+
+class CoverageConfig(_Section):
+    """What to do about labels without a usable graph."""
+
+    minimum_percent: Annotated[Float, Field(ge=0, le=100)] = 0.0
+    fail_on_missing: bool = True
+
+
+class LoggingConfig(_Section):
+    """What is shown while training."""
+
+    progress_bar_refresh_rate: PositiveInt = 1
+    log_every_n_steps: PositiveInt = 100
+
+
+class MlflowConfig(_Section):
+    """Where and how the run is tracked."""
+
+    tracking_uri: str | None = None
+    experiment: Annotated[str, Field(min_length=1)] = "dynamic_topoqa"
+    run_name: str | None = None
+    tags: dict[str, str] = Field(default_factory=dict)
+    model_name: Annotated[str, Field(min_length=1, pattern=r"^[^/:]+$")] = "topoqa"
+    register_: Literal["all", "best", "none"] = Field("all", alias="register")
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", protected_namespaces=(), populate_by_name=True, coerce_numbers_to_str=True
+    )
+
+
+class TrainConfig(_Section):
+    """The whole recipe of a training run; every key is described in ``docs/configuration.md``."""
+
+    paths: PathsConfig = PathsConfig()
+    model: ModelConfig = ModelConfig()
+    edge_schema: EdgeSchemaConfig = EdgeSchemaConfig()
+    dataloader: DataloaderConfig = DataloaderConfig()
+    trainer: TrainerConfig = TrainerConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    scheduler: SchedulerConfig = SchedulerConfig()
+    early_stopping: EarlyStoppingConfig = EarlyStoppingConfig()
+    selection: SelectionConfig = SelectionConfig()
+    checkpoints: CheckpointsConfig = CheckpointsConfig()
+    coverage: CoverageConfig = CoverageConfig()
+    logging: LoggingConfig = LoggingConfig()
+    mlflow: MlflowConfig = Field(default_factory=MlflowConfig)  # type: ignore[arg-type]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Nested plain values under the names of the YAML file; credentials in a URI are masked."""
+        nested = self.model_dump(mode="json", by_alias=True)
+        nested["edge_schema"] = {k: v for k, v in nested["edge_schema"].items() if v is not None}
+        return _mask_uri(nested)
+
+    def to_yaml(self) -> str:
+        """The resolved configuration as it is recorded with the run."""
+        return yaml.safe_dump(self.to_dict(), sort_keys=False, allow_unicode=True)
+
+    def flat(self) -> dict[str, str]:
+        """Dotted keys and text values, as logged to the tracking server."""
+        return {key: _as_text(value) for key, value in _flatten(self.to_dict())}
+
+
+@dataclass(frozen=True)
+class LoadedConfig:
+    """A configuration with where it came from.
+
+    Attributes:
+        config: the validated recipe.
+        original_text: the file as it was given (credentials masked), or a line that says there was none.
+        notices: one line for each thing that was read in another sense than written.
+    """
+
+    config: TrainConfig
+    original_text: str = "# no configuration file: the defaults\n"
+    notices: tuple[str, ...] = field(default=())
+
+
+def load_config(path: str | os.PathLike[str] | None = None, overrides: Iterable[str] = ()) -> LoadedConfig:
+    """Read a configuration file, apply overrides, validate.
+
+    Args:
+        path: YAML file; ``None`` stands for the defaults.
+        overrides: ``dotted.key=value``, the value read as YAML.
+
+    Raises:
+        ConfigError: file missing or malformed, unknown key, value out of range.
+    """
+    notices: list[str] = []
+    raw: dict[str, Any] = {}
+    text = LoadedConfig.original_text
+    where = "configuration"
+    if path is not None:
+        source = Path(path).absolute()
+        where = str(source)
+        text, raw = _read_yaml(source)
+        raw = old_config.translate(raw, where, notices)
+        _resolve_paths(raw, source.parent)
+    for override in overrides:
+        nested = old_config.translate(parse_override(override), f"override {override!r}", notices)
+        _refuse_unknown(nested, TrainConfig, f"override {override!r}")
+        _resolve_paths(nested, Path.cwd())
+        raw = merge(raw, nested)
+    return LoadedConfig(validate(raw, where), mask_credentials(text), tuple(dict.fromkeys(notices)))
+
+
+def validate(raw: Mapping[str, Any], where: str = "configuration") -> TrainConfig:
+    """Build the frozen configuration from nested plain values.
+
+    Raises:
+        ConfigError: unknown key (with the nearest known one), or a value out of range.
+    """
+    _refuse_unknown(raw, TrainConfig, where)
+    try:
+        return TrainConfig.model_validate(raw)
+    except ValidationError as error:
+        raise _as_config_error(error, where) from None
+
+
+def parse_override(text: str) -> dict[str, Any]:
+    """``a.b=1`` to ``{"a": {"b": 1}}``; the value is read as YAML."""
+    key, separator, value = text.partition("=")
+    parts = key.strip().split(".")
+    if not separator or not all(parts):
+        raise ConfigError(
+            f"override {text!r} is malformed", "dotted.key=value", "write e.g. optimizer.learning_rate=0.001"
+        )
+    try:
+        parsed = yaml.load(value, Loader=_UniqueKeyLoader)  # noqa: S506 (a subclass of SafeLoader)
+    except yaml.YAMLError as error:
+        raise ConfigError(
+            f"override {text!r}: the value is not YAML ({_yaml_problem(error)})", "a YAML value"
+        ) from None
+    if parts[:2] == ["mlflow", "tags"] and len(parts) > 3:
+        parts = ["mlflow", "tags", ".".join(parts[2:])]  # a tag's own name may hold dots
+    nested: dict[str, Any] = {parts[-1]: parsed}
+    for part in reversed(parts[:-1]):
+        nested = {part: nested}
+    return nested
+
+
+def merge(base: Mapping[str, Any], update: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy of ``base`` with ``update`` merged in, mapping by mapping."""
+    result = dict(base)
+    for key, value in update.items():
+        old = result.get(key)
+        result[key] = merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+    return result
+
+
+def mask_credentials(text: str) -> str:
+    """Hide ``user:password@`` in every URI of a text."""
+    return re.sub(r"(\w://)[^/\s:@'\"]+:[^/\s@'\"]+@", r"\1***@", text)
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """A safe loader that refuses a key given twice, where YAML would keep the last in silence."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            if key_node.tag == "tag:yaml.org,2002:merge":
+                continue
+            key = self.construct_object(key_node, deep=True)
+            if isinstance(key, str | int | float | bool) and key in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is given twice", key_node.start_mark)
+            seen.add(key if isinstance(key, str | int | float | bool) else id(key_node))
+        return super().construct_mapping(node, deep)
+
+
+def _read_yaml(path: Path) -> tuple[str, dict[str, Any]]:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file", "a YAML configuration", "check the path given to --config") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: can't be read ({error})", "a YAML configuration in UTF-8") from None
+    try:
+        raw = yaml.load(text, Loader=_UniqueKeyLoader)  # noqa: S506 (a subclass of SafeLoader)
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        raise ConfigError(f"{path}: not YAML ({_yaml_problem(error)})", "themed sections of keys and values") from None
+    if raw is None:
+        raw = {}
+    if not isinstance(raw, dict) or not all(isinstance(key, str) for key in raw):
+        raise ConfigError(f"{path}: holds a {type(raw).__name__}", "themed sections of keys and values")
+    return text, raw
+
+
+def _yaml_problem(error: Exception) -> str:
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
+        mark = error.problem_mark
+        return f"line {mark.line + 1}, column {mark.column + 1}: {error.problem}"
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _resolve_paths(raw: dict[str, Any], base: Path) -> None:
+    """Make the file names of one source absolute, relative to where that source stands."""
+    paths = raw.get("paths")
+    if isinstance(paths, dict):
+        for key, value in paths.items():
+            if isinstance(value, str) and value != DEMO:
+                paths[key] = os.path.normpath(base / Path(value).expanduser())
+    mlflow = raw.get("mlflow")
+    if isinstance(mlflow, dict) and isinstance(mlflow.get("tracking_uri"), str):
+        mlflow["tracking_uri"] = absolute_uri(mlflow["tracking_uri"], base)
+
+
+def absolute_uri(uri: str, base: Path) -> str:
+    """A tracking URI whose local part does not depend on the current directory."""
+    if uri.startswith("sqlite:///") and not uri.startswith("sqlite:////") and ":memory:" not in uri:
+        return f"sqlite:///{os.path.normpath(base / uri.removeprefix('sqlite:///'))}"
+    if "://" not in uri and not uri.startswith(("file:", "databricks")):
+        return os.path.normpath(base / Path(uri).expanduser())
+    return uri
+
+
+def _known_keys(model: type[BaseModel]) -> dict[str, type[BaseModel] | None]:
+    """Names of a section as the file writes them, with the section each holds, if any."""
+    keys: dict[str, type[BaseModel] | None] = {}
+    for name, info in model.model_fields.items():
+        inner = info.annotation
+        keys[info.alias or name] = inner if isinstance(inner, type) and issubclass(inner, BaseModel) else None
+    return keys
+
+
+def _refuse_unknown(raw: Mapping[str, Any], model: type[BaseModel], where: str, prefix: str = "") -> None:
+    known = _known_keys(model)
+    for key, value in raw.items():
+        if key not in known:
+            raise ConfigError(f"{where}: unknown key {prefix + key!r}", *_nearest(prefix + str(key)))
+        inner = known[key]
+        if inner is not None and not isinstance(value, Mapping):
+            raise ConfigError(
+                f"{where}: {prefix}{key} holds {value!r}", f"a section with keys {', '.join(_known_keys(inner))}"
+            )
+        if inner is not None:
+            _refuse_unknown(value, inner, where, f"{prefix}{key}.")
+
+
+def _nearest(key: str) -> tuple[str, str]:
+    """What was expected and what to do, for a key that is not known."""
+    every = known_dotted_keys()
+    sections = list(_known_keys(TrainConfig))
+    section, _, leaf = key.rpartition(".")
+    near = difflib.get_close_matches(key, every if section else sections, n=1)
+    if not near:
+        leaves = difflib.get_close_matches(leaf, [name.rsplit(".", 1)[-1] for name in every], n=1)
+        near = [name for name in every if leaves and name.endswith(f".{leaves[0]}")]
+    siblings = [name for name in every if name.startswith(f"{section}.")] if section else []
+    expected = "one of " + ", ".join(siblings or sections)
+    return expected, f"did you mean {near[0]!r}?" if near else "see docs/configuration.md"
+
+
+def known_dotted_keys() -> list[str]:
+    """Every key a configuration may hold, dotted."""
+    return [
+        f"{section}.{key}"
+        for section, model in _known_keys(TrainConfig).items()
+        if model is not None
+        for key in _known_keys(model)
+    ]
+
+
+def _as_config_error(error: ValidationError, where: str) -> ConfigError:
+    problems = error.errors()
+    first = problems[0]
+    key = ".".join(str(part) for part in first["loc"] if not str(part).startswith(("function-", "constrained-")))
+    message = first["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+    got = json.dumps(first["input"], default=str)
+    shown = f"got {got}" if not isinstance(first["input"], Mapping) else "incomplete"
+    more = f"({len(problems) - 1} more)" if len(problems) > 1 else ""
+    return ConfigError(f"{where}: {key}: {shown}", message, more)
+
+
+def _flatten(nested: Mapping[str, Any], prefix: str = "") -> Sequence[tuple[str, Any]]:
+    flat: list[tuple[str, Any]] = []
+    for key, value in nested.items():
+        if isinstance(value, Mapping) and (prefix == "" or value):
+            flat.extend(_flatten(value, f"{prefix}{key}."))
+        elif not isinstance(value, Mapping):
+            flat.append((f"{prefix}{key}", value))
+    return flat
+
+
+def _as_text(value: Any) -> str:  # noqa: ANN401
+    if value is None:
+        return "null"
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _mask_uri(nested: dict[str, Any]) -> dict[str, Any]:
+    uri = nested["mlflow"]["tracking_uri"]
+    if uri:
+        nested["mlflow"]["tracking_uri"] = mask_credentials(uri)
+    return nested

@@ -1,0 +1,1 @@
+"""Files to batches: safe reading, labels, coverage, schema resolution, the packed store."""

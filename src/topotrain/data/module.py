@@ -1,0 +1,80 @@
+"""The Lightning data module: batches in an order that depends on the seed and the epoch alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytorch_lightning as pl
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from topotrain.config import DataloaderConfig
+from topotrain.data.store import GraphBatch, PackedStore
+
+
+class EpochSampler(Sampler[int]):
+    """A new order every epoch, drawn from seed and epoch: a resumed run needs no stored position.
+
+    Args:
+        size: number of graphs.
+        seed: of the run.
+    """
+
+    def __init__(self, size: int, seed: int) -> None:
+        self.size, self.seed, self.epoch = size, seed, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Lightning calls this before each epoch."""
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[int]:
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
+        return iter(torch.randperm(self.size, generator=generator).tolist())
+
+    def __len__(self) -> int:
+        return self.size
+
+
+class _Positions(Dataset[int]):
+    """Positions of a store; the graphs themselves are cut when a batch is collated."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __getitem__(self, index: int) -> int:
+        return index
+
+
+class GraphDataModule(pl.LightningDataModule):
+    """Training and validation batches.
+
+    Args:
+        train: packed training graphs.
+        val: packed validation graphs.
+        config: batch size, workers, seed.
+    """
+
+    def __init__(self, train: PackedStore, val: PackedStore, config: DataloaderConfig) -> None:
+        super().__init__()
+        self.train, self.val, self.config = train, val, config
+
+    def train_dataloader(self) -> DataLoader[GraphBatch]:
+        """Shuffled batches; the last one may be smaller, none is dropped."""
+        return self._loader(self.train, EpochSampler(len(self.train), self.config.seed))
+
+    def val_dataloader(self) -> DataLoader[GraphBatch]:
+        """Batches in the order of the label file."""
+        return self._loader(self.val, None)
+
+    def _loader(self, store: PackedStore, sampler: EpochSampler | None) -> DataLoader[GraphBatch]:
+        return DataLoader(
+            _Positions(len(store)),  # type: ignore[arg-type]
+            batch_size=self.config.batch_size,
+            sampler=sampler,
+            num_workers=self.config.num_workers,
+            persistent_workers=False,
+            collate_fn=store.batch,
+        )

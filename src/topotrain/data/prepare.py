@@ -1,0 +1,117 @@
+"""A run's data, from the configuration's paths to packed stores and one schema."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from topotrain.config import TrainConfig
+from topotrain.data.demo import demo_paths
+from topotrain.data.graph_dir import GraphDirectory
+from topotrain.data.graph_file import read_graph
+from topotrain.data.module import GraphDataModule
+from topotrain.data.resolve import resolve_schema
+from topotrain.data.split import Progress, Split, leaked_targets, read_split
+from topotrain.data.store import PackedStore
+from topotrain.fields import DEMO
+from topotrain.schema import FeatureSchema, expect
+
+
+@dataclass(frozen=True)
+class PreparedData:
+    """Everything a run needs to know of its data.
+
+    Attributes:
+        schema: resolved from every graph of both splits.
+        train: training split.
+        val: validation split.
+        module: batches.
+        label_paths: label file of each split.
+        graph_dir: where the graphs are.
+    """
+
+    schema: FeatureSchema
+    train: Split
+    val: Split
+    module: GraphDataModule
+    label_paths: dict[str, Path]
+    graph_dir: Path
+
+    @property
+    def digest(self) -> str:
+        """Digest over both splits (``data.digest``)."""
+        return hashlib.sha256(f"train {self.train.digest}\nval {self.val.digest}".encode()).hexdigest()
+
+    @property
+    def warnings(self) -> list[str]:
+        """What the user should know before the first step."""
+        lines = list(self.schema.notes)
+        leaked = leaked_targets(self.train, self.val)
+        if leaked:
+            lines.append(
+                f"{len(leaked)} targets are in both label files, so validation figures are too good (a leak): "
+                + ", ".join(leaked)
+            )
+        for split in (self.train, self.val):
+            if split.missing:
+                lines.append(f"{split.name}: {len(split.missing)} of {split.total} models have no usable graph")
+        return lines
+
+    def coverage(self) -> dict[str, Any]:
+        """The content of ``dataset_coverage.json``."""
+        return {"train": self.train.coverage(), "val": self.val.coverage()}
+
+
+def prepare_data(config: TrainConfig, progress: Progress | None = None) -> PreparedData:
+    """Read labels and graphs, resolve the schema, pack the stores.
+
+    Raises:
+        DataError: bad files or labels.
+        SchemaError: graphs that disagree, or a configuration that contradicts them.
+    """
+    paths = config.paths
+    if paths.graph == DEMO:
+        demo = demo_paths()
+        graph_dir, train_labels, val_labels = demo.graphs, demo.train_labels, demo.val_labels
+    else:
+        graph_dir, train_labels, val_labels = Path(paths.graph), Path(paths.train_labels), Path(paths.val_labels)
+    directory = GraphDirectory(graph_dir)
+    coverage = config.coverage
+    train, val = (
+        read_split(
+            name,
+            directory,
+            label_path,
+            fail_on_missing=coverage.fail_on_missing,
+            minimum_percent=coverage.minimum_percent,
+            progress=progress,
+        )
+        for name, label_path in (("train", train_labels), ("val", val_labels))
+    )
+    schema = resolve_schema(
+        [sample.graph.facts for split in (train, val) for sample in split.samples],
+        directory.root,
+        metadata_path=Path(paths.metadata) if paths.metadata else None,
+        summary_path=Path(paths.summary) if paths.summary else None,
+        use_layer_norm=config.edge_schema.use_layer_norm,
+    )
+    expect(schema, config.edge_schema.expectations())
+    module = GraphDataModule(
+        PackedStore.of_samples(train.samples, schema), PackedStore.of_samples(val.samples, schema), config.dataloader
+    )
+    return PreparedData(schema, train, val, module, {"train": train_labels, "val": val_labels}, directory.root)
+
+
+def inspect_directory(graph_dir: Path, progress: Progress | None = None) -> FeatureSchema:
+    """Resolve the schema of every graph below a directory, without labels.
+
+    Raises:
+        DataError: no such directory, or a graph that can't be read.
+        SchemaError: graphs that disagree.
+    """
+    directory = GraphDirectory(graph_dir)
+    keys = progress(directory.keys, len(directory.keys), "reading graphs") if progress else directory.keys
+    facts = [read_graph(directory.path(key), key).facts for key in keys]
+    return resolve_schema(facts, directory.root)

@@ -1,0 +1,273 @@
+"""Graphs and their metadata files to one ``FeatureSchema``."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from topotrain.data.metadata_files import Sidecar, Summary, find_summary, read_sidecar, read_summary
+from topotrain.errors import SchemaError
+from topotrain.fields import SIDECAR_NAME
+from topotrain.schema import FeatureSchema, GraphFacts, canonical, decisive, name_graphs
+
+
+@dataclass(frozen=True)
+class _Described:
+    """What the metadata say of one graph, beside its tensors."""
+
+    facts: GraphFacts
+    in_sidecar: bool
+    module: str | None = None
+    variant: str | None = None
+    params: Mapping[str, Any] | None = None
+    bands: Sequence[Any] | None = None
+    edge_columns: Sequence[str] | None = None
+    node_columns: Sequence[str] | None = None
+    edge_dim: int | None = None
+    edge_count: int | None = None
+
+
+def resolve_schema(
+    facts: Sequence[GraphFacts],
+    graph_dir: Path,
+    *,
+    metadata_path: Path | None = None,
+    summary_path: Path | None = None,
+    use_layer_norm: bool = True,
+) -> FeatureSchema:
+    """Resolve the one schema that all graphs share.
+
+    Args:
+        facts: what every graph of the run says of itself; not a sample.
+        graph_dir: the directory their keys are relative to.
+        metadata_path: sidecar; by default ``graph_metadata.json`` in ``graph_dir``, if it is there.
+        summary_path: builder's summary; by default discovered.
+        use_layer_norm: recorded with the edge schema.
+
+    Raises:
+        SchemaError: graphs disagree with each other or with their metadata.
+        DataError: a metadata file is missing or malformed.
+    """
+    if not facts:
+        raise SchemaError(f"{graph_dir}: no graphs", "at least one .pt file")
+    notes: list[str] = []
+    sidecar = read_sidecar(metadata_path or graph_dir / SIDECAR_NAME, required=metadata_path is not None)
+    if sidecar is None:
+        notes.append(f"{SIDECAR_NAME} not found at {graph_dir / SIDECAR_NAME}")
+    summary = read_summary(summary_path) if summary_path else find_summary(graph_dir, notes.append)
+    described = [_describe(graph, sidecar) for graph in facts]
+
+    node_dim = _one_width(described, "node", lambda graph: graph.facts.node_dim)
+    edge_dim = _one_width(described, "edge", lambda graph: graph.facts.edge_dim)
+    _check_stated_widths(described, sidecar, summary, node_dim, edge_dim)
+    schema = _merge(described, sidecar, summary, node_dim, edge_dim, use_layer_norm)
+    _note_gaps(described, sidecar, schema, notes)
+    return _with_notes(schema, notes, facts)
+
+
+def _describe(graph: GraphFacts, sidecar: Sidecar | None) -> _Described:
+    entry = sidecar.graphs.get(graph.key) if sidecar else None
+    # A sidecar may describe each graph, or all of them at once; a graph left out of the former is described by neither.
+    covered = sidecar is not None and (entry is not None or not sidecar.graphs)
+    entry = entry or {}
+    info = _section(entry.get("edge_metadata"))
+    shared = sidecar.shared if sidecar and covered else {}
+    node_columns = sidecar.node_columns if sidecar and covered else None
+    own = _section(graph.metadata)
+    own_info = _section(own.get("edge_info"))
+
+    def agreed(what: str, in_sidecar: Any, in_file: Any) -> Any:  # noqa: ANN401
+        """The sidecar's word, the file's own where it is silent; two different words are an error."""
+        left, right = decisive(in_sidecar), decisive(in_file)
+        if left is not None and right is not None and canonical(left) != canonical(right):
+            raise SchemaError(
+                f"graph {graph.key}: {what} is {canonical(right)} in the file and {canonical(left)} in the sidecar",
+                "the same in both",
+                f"rebuild the graphs or {SIDECAR_NAME}",
+            )
+        return in_sidecar if in_sidecar is not None else in_file
+
+    params = agreed("edge_params", entry.get("edge_params"), own.get("edge_params"))
+    return _Described(
+        facts=graph,
+        in_sidecar=covered,
+        module=agreed("edge_module", entry.get("edge_module", shared.get("module")), own.get("edge_module")),
+        variant=agreed(
+            "edge_feature_variant",
+            info.get("edge_feature_variant", shared.get("variant")),
+            own_info.get("edge_feature_variant"),
+        ),
+        params=params if params is not None else shared.get("module_params"),
+        bands=agreed("bands", info.get("bands", shared.get("bands")), own_info.get("bands")),
+        edge_columns=agreed(
+            "edge_feature_columns",
+            entry.get("edge_feature_columns", shared.get("columns")),
+            own.get("edge_feature_columns"),
+        ),
+        node_columns=agreed(
+            "node_feature_columns",
+            entry.get("node_feature_columns", node_columns),
+            own.get("node_feature_columns"),
+        ),
+        edge_dim=agreed("feature_dim", info.get("feature_dim", shared.get("dim")), own_info.get("feature_dim")),
+        edge_count=info.get("edge_count", own_info.get("edge_count")),
+    )
+
+
+def _section(value: Any) -> Mapping[str, Any]:  # noqa: ANN401
+    return value if isinstance(value, Mapping) else {}
+
+
+def _one_width(described: Sequence[_Described], kind: str, width: Callable[[_Described], int | None]) -> int:
+    groups: dict[int, list[str]] = defaultdict(list)
+    for graph in described:
+        value = width(graph)
+        if value is not None:
+            groups[value].append(graph.facts.key)
+    if not groups:
+        raise SchemaError(
+            "no graph has an edge, so the edge width is unknown", "at least one graph with edges", "check the builder"
+        )
+    if len(groups) > 1:
+        raise SchemaError(
+            f"graphs of different {kind} width: {_show_groups(groups)}",
+            "one width in all graphs",
+            "rebuild the odd ones",
+        )
+    return next(iter(groups))
+
+
+def _show_groups(groups: Mapping[Any, Sequence[str]]) -> str:
+    """Each value with the graphs that have it, the rarest first."""
+    ordered = sorted(groups.items(), key=lambda item: (len(item[1]), str(item[0])))
+    return "; ".join(f"{value} in {name_graphs(keys)}" for value, keys in ordered)
+
+
+def _check_stated_widths(
+    described: Sequence[_Described], sidecar: Sidecar | None, summary: Summary | None, node_dim: int, edge_dim: int
+) -> None:
+    """Hold every width that metadata state against the tensors, which are the truth."""
+    stated: list[tuple[str, int, Callable[[_Described], int | None]]] = [
+        ("edge feature_dim", edge_dim, lambda graph: graph.edge_dim),
+        ("number of edge_feature_columns", edge_dim, lambda graph: _length(graph.edge_columns)),
+        ("number of node_feature_columns", node_dim, lambda graph: _length(graph.node_columns)),
+    ]
+    for what, truth, width in stated:
+        wrong: dict[int, list[str]] = defaultdict(list)
+        for graph in described:
+            value = width(graph)
+            if value is not None and value != truth:
+                wrong[value].append(graph.facts.key)
+        if wrong:
+            raise SchemaError(
+                f"{what} in the metadata is {_show_groups(wrong)}, but the tensors have {truth}",
+                "metadata that agree with the tensors",
+                "rebuild the graphs, or remove the stale metadata",
+            )
+    totals = [(sidecar.path, sidecar.edge_dim)] if sidecar else []
+    totals += [(summary.path, summary.edge_dim)] if summary else []
+    for path, value in totals:
+        if value is not None and value != edge_dim:
+            keys = name_graphs(graph.facts.key for graph in described)
+            raise SchemaError(
+                f"{path} says edge_feature_dim {value}, but the tensors of {keys} have {edge_dim}",
+                "metadata that agree with the tensors",
+                "rebuild the graphs, or remove the stale metadata",
+            )
+
+
+def _length(columns: Sequence[str] | None) -> int | None:
+    return None if columns is None else len(columns)
+
+
+def _merge(
+    described: Sequence[_Described],
+    sidecar: Sidecar | None,
+    summary: Summary | None,
+    node_dim: int,
+    edge_dim: int,
+    use_layer_norm: bool,
+) -> FeatureSchema:
+    def one(what: str, value: Callable[[_Described], Any]) -> Any:  # noqa: ANN401
+        groups: dict[str, list[str]] = defaultdict(list)
+        for graph in described:
+            if value(graph) is not None:
+                groups[canonical(decisive(value(graph)))].append(graph.facts.key)
+        if len(groups) > 1:
+            shown = {text if len(text) < 200 else text[:200] + "...": keys for text, keys in groups.items()}
+            raise SchemaError(
+                f"graphs of different {what}: {_show_groups(shown)}",
+                "one kind of graph in a run",
+                "rebuild the odd ones",
+            )
+        return next((value(graph) for graph in described if value(graph) is not None), None)
+
+    registry = dict(summary.modules if summary and summary.modules else (sidecar.registry if sidecar else {}))
+    built = _section(registry.get("edge"))
+    module = one("edge module", lambda graph: graph.module)
+    if summary and module is not None and built.get("id") not in (None, module):
+        raise SchemaError(
+            f"{summary.path} says edge module {built['id']!r}, but the graphs say {module!r}",
+            "a summary of these graphs",
+            "remove the stale summary, or set paths.summary",
+        )
+    params = one("edge module parameters", lambda graph: graph.params)
+    named = sidecar is not None and any(graph.in_sidecar for graph in described)
+    own = any(graph.module is not None or graph.edge_columns is not None for graph in described)
+    source = str(sidecar.path) if named and sidecar else "graph files" if own else "tensors"
+    node_columns = one("node columns", lambda graph: graph.node_columns)
+    edge_columns = one("edge columns", lambda graph: graph.edge_columns)
+    bands = one("edge bands", lambda graph: graph.bands)
+    return FeatureSchema(
+        node_dim=node_dim,
+        edge_dim=edge_dim,
+        node_columns=None if node_columns is None else tuple(map(str, node_columns)),
+        edge_columns=None if edge_columns is None else tuple(map(str, edge_columns)),
+        edge_module=module if module is not None else built.get("id"),
+        edge_variant=one("edge variant", lambda graph: graph.variant),
+        edge_params=params if params is not None else built.get("defaults"),
+        edge_bands=None if bands is None else tuple(bands),
+        edge_alias=built.get("alias"),
+        edge_jobs=built.get("jobs"),
+        edge_summary=built.get("summary"),
+        edge_source=source,
+        node_source=source if node_columns is not None else "tensors",
+        use_layer_norm=use_layer_norm,
+        module_registry=json.loads(json.dumps(registry, default=str)),
+        metadata_path=str(sidecar.path) if sidecar else None,
+        summary_path=str(summary.path) if summary else None,
+    )
+
+
+def _note_gaps(
+    described: Sequence[_Described], sidecar: Sidecar | None, schema: FeatureSchema, notes: list[str]
+) -> None:
+    if sidecar is not None:
+        absent = [graph.facts.key for graph in described if not graph.in_sidecar]
+        if absent:
+            notes.append(
+                f"{len(absent)} of {len(described)} graphs are not in {sidecar.path.name} and were checked by their "
+                f"tensors and their own metadata: {name_graphs(absent)}"
+            )
+    if schema.edge_source == "tensors":
+        notes.append("widths come from the tensors alone: no metadata names the columns")
+    stale = [g.facts.key for g in described if g.edge_count is not None and g.edge_count != g.facts.num_edges]
+    if stale:
+        notes.append(
+            f"edge_count in the metadata differs from the tensors in {len(stale)} graphs: {name_graphs(stale)}"
+        )
+
+
+def _with_notes(schema: FeatureSchema, notes: Sequence[str], facts: Sequence[GraphFacts]) -> FeatureSchema:
+    sample = min(facts, key=lambda graph: graph.key)
+    return replace(
+        schema,
+        notes=tuple(notes),
+        sample_graph=sample.key,
+        sample_edge_count=sample.num_edges,
+        sample_node_count=sample.num_nodes,
+    )

@@ -1,0 +1,76 @@
+"""The few exceptions a user can meet, each with the exit status it stands for."""
+
+from __future__ import annotations
+
+EXIT_DONE = 0
+EXIT_FAULT = 1
+EXIT_USER = 2
+EXIT_GATE_REFUSED = 3
+
+
+class TopotrainError(Exception):
+    """Base of everything topotrain raises on purpose; shown as one line, without a traceback."""
+
+    exit_code = EXIT_USER
+
+
+class UserInputError(TopotrainError):
+    """Something the user gave cannot be used.
+
+    Args:
+        what: what was found, with the place (absolute path, key, line number).
+        expected: what would have been right.
+        do: the next step.
+    """
+
+    def __init__(self, what: str, expected: str = "", do: str = "") -> None:
+        self.what, self.expected, self.do = what, expected, do
+        parts = [what]
+        if expected:
+            parts.append(f"expected {expected}")
+        if do:
+            parts.append(do)
+        super().__init__(" ".join("; ".join(parts).split()))
+
+
+class ConfigError(UserInputError):
+    """A configuration file, a manifest or an override is wrong."""
+
+
+class DataError(UserInputError):
+    """A graph, a label file or a metadata file is missing or malformed."""
+
+
+class SchemaError(UserInputError):
+    """Graphs disagree with each other, with their metadata, or with a model's feature schema."""
+
+
+class TrackingError(UserInputError):
+    """The tracking store cannot be used, or it does not hold what was asked for."""
+
+
+class TrainingError(UserInputError):
+    """Training cannot go on: the loss is not finite."""
+
+
+class GateRefusedError(TopotrainError):
+    """A promotion gate did not hold."""
+
+    exit_code = EXIT_GATE_REFUSED
+
+
+class InterruptedRunError(BaseException):
+    """A signal asked the program to stop; not an ``Exception``, so that nothing swallows it.
+
+    Args:
+        signum: the signal's number; the exit status is 128 + signum.
+    """
+
+    def __init__(self, signum: int) -> None:
+        self.signum = signum
+        super().__init__(f"interrupted by signal {signum}")
+
+    @property
+    def exit_code(self) -> int:
+        """The shell's convention: 130 for SIGINT, 143 for SIGTERM."""
+        return 128 + self.signum

@@ -1,0 +1,58 @@
+"""Names of the tensors, columns and files that cross a boundary, each defined once."""
+
+from __future__ import annotations
+
+# Tensors of one interface graph (and, concatenated, of a batch of graphs).
+X = "x"  # (num_nodes, node_dim) float32, raw units
+EDGE_INDEX = "edge_index"  # (2, num_edges) int64, source row then target row
+EDGE_ATTR = "edge_attr"  # (num_edges, edge_dim) float32, raw units
+METADATA = "metadata"  # mapping of plain values, optional
+
+# Label files.
+MODEL_COLUMN = "MODEL"
+DOCKQ_COLUMN = "dockq"
+TARGET_COLUMN = "target"
+
+# Files beside the graphs.
+GRAPH_SUFFIX = ".pt"
+SIDECAR_NAME = "graph_metadata.json"
+SUMMARY_NAME = "graph_builder_summary.json"
+
+# Artifacts of a run.
+SCHEMA_ARTIFACT = "feature_metadata.json"
+COVERAGE_ARTIFACT = "dataset_coverage.json"
+CONFIG_ARTIFACT = "config/config.yaml"
+ORIGINAL_CONFIG_ARTIFACT = "config/original_config.yaml"
+CHECKPOINT_DIR = "checkpoints"
+LAST_CHECKPOINT = "last.ckpt"
+KEPT_INDEX = "kept.json"
+
+# Metrics of a run, step = epoch (counted from 0, as Lightning does).
+TRAIN_MSE = "train_mse"
+VAL_LOSS = "val_loss"  # mean squared error over every validation graph
+VAL_PEARSON = "val_pearson_corr"
+VAL_SPEARMAN = "val_spearman_corr"
+VAL_RANKING_LOSS = "val_ranking_loss"  # DockQ units, mean over targets
+SELECTION_METRIC = "selection_metric"
+LEARNING_RATE = "learning_rate"
+EPOCH_SECONDS = "epoch_seconds"
+BEST_VAL_LOSS = "best_val_loss"
+BEST_SELECTION_METRIC = "best_selection_metric"
+
+# Tags of a run.
+TAG_COMMAND = "topotrain.command"
+TAG_SCHEMA_DIGEST = "topotrain.schema_digest"
+TAG_RESUMED_FROM = "topotrain.resumed_from"
+TAG_BEST_CHECKPOINT = "topotrain.best_checkpoint"
+TAG_BEST_EPOCH = "topotrain.best_epoch"
+TAG_STATUS_NOTE = "topotrain.status_note"
+TAG_HEARTBEAT = "topotrain.heartbeat"
+TAG_GIT_COMMIT = "topotrain.git_commit"
+TAG_GIT_DIRTY = "topotrain.git_dirty"
+TAG_VERSION = "topotrain.version"
+TAG_TRIAL_LABEL = "topotrain.trial_label"
+
+# Inference.
+PRED_DOCKQ = "pred_dockq"
+
+DEMO = "demo"  # the word that stands for the demo data set where a path is asked for

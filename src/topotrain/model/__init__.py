@@ -1,0 +1,1 @@
+"""The network that scores interface graphs, and its Lightning module."""

@@ -1,0 +1,113 @@
+"""The Lightning module: loss, optimiser, and epoch figures over whole splits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
+from torch import Tensor
+from torch.nn import functional
+
+from topotrain.config import TrainConfig
+from topotrain.data.store import GraphBatch
+from topotrain.errors import TrainingError
+from topotrain.fields import SELECTION_METRIC, TRAIN_MSE, VAL_LOSS, VAL_SPEARMAN
+from topotrain.model.network import TopoQANetwork
+
+# (predictions, true DockQ, target of each) -> validation figures by name
+Figures = Callable[[Tensor, Tensor, Sequence[str]], dict[str, float]]
+
+
+class ScoringModule(pl.LightningModule):
+    """Trains a ``TopoQANetwork`` on DockQ.
+
+    Args:
+        network: the network, its input scaling fitted.
+        config: the recipe.
+        figures: computes the validation figures of an epoch from all of its predictions at once.
+        val_targets: target of each validation graph, by its position in the store.
+    """
+
+    def __init__(
+        self, network: TopoQANetwork, config: TrainConfig, figures: Figures, val_targets: Sequence[str]
+    ) -> None:
+        super().__init__()
+        self.network, self.config = network, config
+        self._figures, self._val_targets = figures, val_targets
+        self._train_errors: list[Tensor] = []
+        self._val_outputs: list[tuple[Tensor, Tensor, Tensor]] = []
+        self.val_predictions: tuple[Tensor, Tensor, Tensor] | None = None
+        self.epoch_figures: dict[str, float] = {}
+
+    def forward(self, batch: GraphBatch) -> Tensor:
+        """(num_graphs,) predicted DockQ."""
+        scores: Tensor = self.network(batch.x, batch.edge_index, batch.edge_attr, batch.batch, batch.num_graphs)
+        return scores
+
+    def training_step(self, batch: GraphBatch, batch_idx: int) -> Tensor:
+        """Mean squared error over every graph of the batch."""
+        errors = functional.mse_loss(self(batch), batch.y, reduction="none")  # (num_graphs,)
+        loss = errors.mean()
+        if not bool(torch.isfinite(loss)):
+            raise TrainingError(
+                f"the training loss is {float(loss)} in epoch {self.current_epoch}, batch {batch_idx}",
+                "a finite loss",
+                f"lower optimizer.learning_rate (now {self.config.optimizer.learning_rate:g}) or look at the features",
+            )
+        self._train_errors.append(errors.detach())
+        return loss
+
+    def on_train_epoch_end(self) -> None:
+        """Publish the mean over every graph seen in this epoch, then step the scheduler.
+
+        Lightning would step it after the checkpoint is written, and not at all after a restart.
+        """
+        self._publish({TRAIN_MSE: float(torch.cat(self._train_errors).double().mean())})
+        self._train_errors.clear()
+        scheduler = self.lr_schedulers()
+        assert isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau)  # noqa: S101 (for the type checker)
+        scheduler.step(self.epoch_figures[VAL_LOSS])
+
+    def validation_step(self, batch: GraphBatch, batch_idx: int) -> None:
+        """Keep the predictions; figures are computed when all are there."""
+        self._val_outputs.append((self(batch), batch.y, batch.index))
+
+    def on_validation_epoch_end(self) -> None:
+        """Publish figures in which every graph counts once, whatever the batch size."""
+        predictions, truth, index = (torch.cat(parts).cpu() for parts in zip(*self._val_outputs, strict=True))
+        self._val_outputs.clear()
+        if not bool(torch.isfinite(predictions).all()):
+            raise TrainingError(
+                f"{int((~torch.isfinite(predictions)).sum())} validation scores of epoch {self.current_epoch} "
+                "are not finite",
+                "finite scores",
+                f"lower optimizer.learning_rate (now {self.config.optimizer.learning_rate:g}) or look at the features",
+            )
+        self.val_predictions = (predictions, truth, index)
+        targets = [self._val_targets[i] for i in index.tolist()]
+        figures = self._figures(predictions, truth, targets)
+        figures[SELECTION_METRIC] = self.config.selection.metric(figures[VAL_LOSS], figures[VAL_SPEARMAN])
+        self._publish(figures)
+
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+        """Adam, and a scheduler that lowers the rate when ``val_loss`` stalls."""
+        optimizer = torch.optim.Adam(
+            self.network.parameters(),
+            lr=self.config.optimizer.learning_rate,
+            weight_decay=self.config.optimizer.weight_decay,
+        )
+        scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(
+            optimizer, mode="min", factor=self.config.scheduler.factor, patience=self.config.scheduler.patience
+        )
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "monitor": VAL_LOSS}}
+
+    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:  # noqa: ANN401
+        """Nothing: see ``on_train_epoch_end``."""
+
+    def _publish(self, figures: dict[str, float]) -> None:
+        """Keep figures in full precision for our callbacks, and show them to Lightning's."""
+        self.epoch_figures.update(figures)
+        self.log_dict(figures, prog_bar=True, logger=False)

@@ -1,0 +1,174 @@
+"""The TopoQA network: GATv2 layers that update nodes and edges, pooled to one score a graph.
+
+Source: Han et al., Briefings in Bioinformatics 26(2), bbaf083, 2025; GATv2: Brody et al., ICLR 2022.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch_geometric.nn import GATv2Conv
+from torch_geometric.utils import scatter
+
+from topotrain.config import TrainConfig
+from topotrain.model.scaling import InputScaling
+from topotrain.schema import FeatureSchema
+
+POOLING = {"mean": "mean", "add": "sum", "max": "max"}
+
+
+@dataclass(frozen=True)
+class NetworkSpec:
+    """Everything that fixes the network's shape.
+
+    ``edge_encoder`` is ``mlp`` (Linear, LayerNorm, ReLU, Linear) or ``flat`` (one Linear), the latter only for
+    weights of the older network.
+    """
+
+    node_dim: int
+    edge_dim: int
+    pooling_type: Literal["mean", "add", "max"] = "mean"
+    attention_head: int = 8
+    hidden_dim: int = 32
+    num_layers: int = 2
+    dropout: float = 0.25
+    use_layer_norm: bool = True
+    edge_encoder: Literal["mlp", "flat"] = "mlp"
+
+    @classmethod
+    def of(cls, schema: FeatureSchema, config: TrainConfig) -> NetworkSpec:
+        """Widths from the schema, everything else from the configuration."""
+        model = config.model
+        return cls(
+            node_dim=schema.node_dim,
+            edge_dim=schema.edge_dim,
+            pooling_type=model.pooling_type,
+            attention_head=model.attention_head,
+            hidden_dim=model.hidden_dim,
+            num_layers=model.num_layers,
+            dropout=model.dropout,
+            use_layer_norm=schema.use_layer_norm,
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, as carried by checkpoints and model versions."""
+        return asdict(self)
+
+
+class EdgeUpdate(nn.Module):
+    """New edge features from both ends and the edge: the mean over heads of one Linear for each head.
+
+    The mean of linear maps is a linear map, so the heads' weights are averaged first.
+
+    Args:
+        hidden_dim: width of nodes and edges.
+        heads: number of heads.
+    """
+
+    def __init__(self, hidden_dim: int, heads: int) -> None:
+        super().__init__()
+        self.hidden_dim, self.heads = hidden_dim, heads
+        self.linear = nn.Linear(3 * hidden_dim, heads * hidden_dim)
+
+    def forward(self, x: Tensor, edge_index: Tensor, edge_attr: Tensor) -> Tensor:
+        """(num_nodes, hidden), (2, num_edges), (num_edges, hidden) to (num_edges, hidden)."""
+        weight = self.linear.weight.view(self.heads, self.hidden_dim, -1).mean(dim=0)  # (hidden, 3 hidden)
+        bias = self.linear.bias.view(self.heads, self.hidden_dim).mean(dim=0)  # (hidden,)
+        ends = torch.cat([x[edge_index[0]], x[edge_index[1]], edge_attr], dim=1)  # (num_edges, 3 hidden)
+        return functional.linear(ends, weight, bias)
+
+
+class EdgeUpdatingLayer(nn.Module):
+    """One GATv2 convolution (heads averaged, edges in the attention), then the edge update, then ELU on both.
+
+    Args:
+        spec: shape of the network.
+    """
+
+    def __init__(self, spec: NetworkSpec) -> None:
+        super().__init__()
+        self.conv = GATv2Conv(
+            spec.hidden_dim,
+            spec.hidden_dim,
+            heads=spec.attention_head,
+            concat=False,
+            dropout=spec.dropout,
+            edge_dim=spec.hidden_dim,
+            add_self_loops=False,
+        )
+        self.edge_update = EdgeUpdate(spec.hidden_dim, spec.attention_head)
+
+    def forward(self, x: Tensor, edge_index: Tensor, edge_attr: Tensor) -> tuple[Tensor, Tensor]:
+        """(num_nodes, hidden), (2, num_edges), (num_edges, hidden) to new nodes and edges of the same shapes."""
+        nodes = self.conv(x, edge_index, edge_attr)  # (num_nodes, hidden)
+        edges = self.edge_update(nodes, edge_index, edge_attr)  # (num_edges, hidden)
+        return functional.elu(nodes), functional.elu(edges)
+
+
+class TopoQANetwork(nn.Module):
+    """Scores interface graphs with a predicted DockQ in [0, 1].
+
+    Args:
+        spec: shape of the network.
+    """
+
+    def __init__(self, spec: NetworkSpec) -> None:
+        super().__init__()
+        self.spec = spec
+        hidden = spec.hidden_dim
+        self.node_scaling = InputScaling(spec.node_dim)
+        self.edge_scaling = InputScaling(spec.edge_dim)
+        self.node_embedding = nn.Linear(spec.node_dim, hidden)
+        self.edge_encoder = _edge_encoder(spec)
+        self.layers = nn.ModuleList(EdgeUpdatingLayer(spec) for _ in range(spec.num_layers))
+        self.edge_readout = nn.Linear(hidden, hidden // 2)
+        self.head = nn.Sequential(
+            nn.Linear(hidden + hidden // 2, 2 * hidden),
+            nn.ReLU(),
+            nn.Linear(2 * hidden, 2 * hidden),
+            nn.ReLU(),
+            nn.Linear(2 * hidden, 1),
+            nn.Sigmoid(),
+        )
+
+    def fit_scaling(self, x: Tensor, edge_attr: Tensor) -> None:
+        """Fit the input scaling on the nodes (num_nodes, node_dim) and edges (num_edges, edge_dim) of training."""
+        self.node_scaling.fit(x)
+        self.edge_scaling.fit(edge_attr)
+
+    def forward(self, x: Tensor, edge_index: Tensor, edge_attr: Tensor, batch: Tensor, num_graphs: int) -> Tensor:
+        """Score a batch of graphs.
+
+        Args:
+            x: (num_nodes, node_dim) raw node features.
+            edge_index: (2, num_edges) source row, target row.
+            edge_attr: (num_edges, edge_dim) raw edge features.
+            batch: (num_nodes,) graph of each node.
+            num_graphs: graphs in the batch; one without edges pools its edges to zeros.
+
+        Returns:
+            (num_graphs,) predicted DockQ in [0, 1].
+        """
+        nodes = self.node_embedding(self.node_scaling(x))  # (num_nodes, hidden)
+        edges = self.edge_encoder(self.edge_scaling(edge_attr))  # (num_edges, hidden)
+        for layer in self.layers:
+            nodes, edges = layer(nodes, edge_index, edges)
+        reduce = POOLING[self.spec.pooling_type]
+        pooled_nodes = scatter(nodes, batch, dim=0, dim_size=num_graphs, reduce=reduce)  # (num_graphs, hidden)
+        pooled_edges = scatter(edges, batch[edge_index[0]], dim=0, dim_size=num_graphs, reduce=reduce)
+        readout = torch.cat([pooled_nodes, self.edge_readout(pooled_edges)], dim=1)  # (num_graphs, 3 hidden / 2)
+        scores: Tensor = self.head(readout).squeeze(-1)  # (num_graphs,)
+        return scores
+
+
+def _edge_encoder(spec: NetworkSpec) -> nn.Module:
+    if spec.edge_encoder == "flat":
+        return nn.Linear(spec.edge_dim, spec.hidden_dim)
+    norm = [nn.LayerNorm(spec.hidden_dim)] if spec.use_layer_norm else []
+    return nn.Sequential(
+        nn.Linear(spec.edge_dim, spec.hidden_dim), *norm, nn.ReLU(), nn.Linear(spec.hidden_dim, spec.hidden_dim)
+    )

@@ -1,0 +1,31 @@
+"""The last lines of a training run: what came out, and where to look."""
+
+from __future__ import annotations
+
+import shlex
+from typing import TYPE_CHECKING
+
+from topotrain.fields import VAL_LOSS, VAL_RANKING_LOSS, VAL_SPEARMAN
+
+if TYPE_CHECKING:
+    from topotrain.training.fit import TrainResult
+
+
+def closing_lines(result: TrainResult) -> list[str]:
+    """What to print when a run has ended."""
+    figures = result.metrics
+    uri = shlex.quote(result.tracking_uri)
+    lines = [
+        f"done: {result.epochs} epochs, best epoch {result.best_epoch}: val_loss {figures[VAL_LOSS]:.4f}, "
+        f"Spearman {figures[VAL_SPEARMAN]:.3f}, ranking loss {figures[VAL_RANKING_LOSS]:.3f}",
+        f"run {result.run_name} ({result.run_id}), tracked at {result.tracking_uri}",
+        f"  summary:   topotrain summarise --run-id {result.run_id} --tracking-uri {uri}",
+    ]
+    if result.page:
+        lines.append(f"  web page:  {result.page}")
+    else:
+        lines.append(
+            f"  web page:  topotrain ui --tracking-uri {uri}   then open "
+            f"http://127.0.0.1:5000/#/experiments/{result.experiment_id}/runs/{result.run_id}"
+        )
+    return lines

@@ -1,0 +1,1 @@
+"""Judging and using models: ranking metrics, scoring, the served model."""

@@ -1,0 +1,167 @@
+"""The scoring core: weights and a schema, graphs in, predicted DockQ out."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import io
+import json
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from topotrain.data.graph_file import Graph, make_graph, read_graph
+from topotrain.data.store import PackedStore
+from topotrain.errors import DataError, SchemaError
+from topotrain.fields import EDGE_ATTR, EDGE_INDEX, METADATA, X
+from topotrain.model.network import NetworkSpec, TopoQANetwork
+from topotrain.schema import FeatureSchema, canonical, decisive
+
+SCORING_BATCH = 32
+MAX_GRAPH_BYTES = 512 * 2**20
+
+
+class Scorer:
+    """A network with the schema it was trained on.
+
+    Args:
+        network: the network.
+        schema: what every graph is held to.
+    """
+
+    def __init__(self, network: TopoQANetwork, schema: FeatureSchema) -> None:
+        self.network, self.schema = network.eval(), schema
+
+    @classmethod
+    def load(cls, weights: Path, schema: Path) -> Scorer:
+        """Read safetensors weights and ``feature_metadata.json``; nothing is unpickled.
+
+        Raises:
+            DataError: the weights are malformed.
+            SchemaError: the schema is malformed, or not that of the weights.
+        """
+        content = json.loads(Path(schema).read_text(encoding="utf-8"))
+        try:
+            with safe_open(str(weights), "pt") as file:
+                spec = NetworkSpec(**json.loads((file.metadata() or {})["spec"]))
+                state = {name: file.get_tensor(name) for name in file.keys()}
+            network = TopoQANetwork(spec)
+            network.load_state_dict(state)
+        except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError, OSError) as error:
+            raise DataError(f"{weights}: not a model's weights ({error})", "weights written by topotrain") from None
+        resolved = FeatureSchema.from_dict(content)
+        if (resolved.node_dim, resolved.edge_dim) != (spec.node_dim, spec.edge_dim):
+            raise SchemaError(
+                f"{weights} takes {spec.node_dim} node and {spec.edge_dim} edge columns, but {schema} says "
+                f"{resolved.node_dim} and {resolved.edge_dim}",
+                "weights and schema of one model",
+            )
+        return cls(network, resolved)
+
+    def check(self, graph: Graph) -> None:
+        """Hold one graph against the schema: widths, and what it says of its own edges.
+
+        Raises:
+            SchemaError: they differ; both sides are shown.
+        """
+        facts = graph.facts
+        widths = [("node", facts.node_dim, self.schema.node_dim), ("edge", facts.edge_dim, self.schema.edge_dim)]
+        for kind, found, expected in widths:
+            if found is not None and found != expected:
+                raise SchemaError(
+                    f"graph {graph.key} has {found} {kind} columns", f"{expected}, as the model was trained"
+                )
+        own = graph.metadata
+        stated: list[tuple[str, Any, Any]] = [
+            ("edge module", own.get("edge_module"), self.schema.edge_module),
+            ("edge parameters", own.get("edge_params"), self.schema.edge_params),
+            ("edge columns", own.get("edge_feature_columns"), self.schema.edge_columns),
+            ("node columns", own.get("node_feature_columns"), self.schema.node_columns),
+        ]
+        for what, found, expected in stated:
+            if found is None or expected is None:
+                continue
+            left, right = canonical(decisive(found)), canonical(decisive(expected))
+            if left != right:
+                raise SchemaError(f"graph {graph.key} has {what} {left}", f"{right}, as the model was trained")
+
+    @torch.inference_mode()
+    def score(self, graphs: Sequence[Graph]) -> list[float]:
+        """Predicted DockQ of each graph, in order; each is held to the schema first.
+
+        Raises:
+            SchemaError: a graph has other features than the model was trained on.
+        """
+        for graph in graphs:
+            self.check(graph)
+        scores: list[float] = []
+        for start in range(0, len(graphs), SCORING_BATCH):
+            part = graphs[start : start + SCORING_BATCH]
+            batch = PackedStore(part, self.schema).batch(range(len(part)))
+            predicted = self.network(batch.x, batch.edge_index, batch.edge_attr, batch.batch, batch.num_graphs)
+            scores.extend(float(value) for value in predicted)
+        return scores
+
+
+def save_weights(network: TopoQANetwork, path: Path) -> None:
+    """Write a network as safetensors, its spec in the header."""
+    state = {name: value.contiguous() for name, value in network.state_dict().items()}
+    save_file(state, str(path), metadata={"spec": json.dumps(network.spec.to_dict())})
+
+
+def encode_graph(graph: Graph) -> str:
+    """A graph as the served model takes it: base64 of an ``.npz`` without pickle."""
+    buffer = io.BytesIO()
+    arrays = {X: graph.x.numpy(), EDGE_INDEX: graph.edge_index.numpy(), EDGE_ATTR: graph.edge_attr.numpy()}
+    if graph.metadata:
+        arrays[METADATA] = np.array(json.dumps(graph.metadata))
+    np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
+def decode_graph(text: str, key: str) -> Graph:
+    """The inverse of ``encode_graph``, for text from anywhere.
+
+    Raises:
+        DataError: not base64, not an ``.npz`` of arrays, or not a graph.
+    """
+    try:
+        raw = base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError, TypeError):
+        raise DataError("graph is not base64", "base64 of an .npz") from None
+    return _graph_of_npz(io.BytesIO(raw), key)
+
+
+def open_graph(path: Path) -> Graph:
+    """Read a graph from a ``.pt`` or ``.npz`` file.
+
+    Raises:
+        DataError: missing or malformed.
+    """
+    if path.suffix != ".npz":
+        return read_graph(path)
+    try:
+        return _graph_of_npz(io.BytesIO(path.read_bytes()), path.stem)
+    except OSError as error:
+        raise DataError(f"{path}: can't be read ({error.strerror})", "an interface graph (.npz)") from None
+
+
+def _graph_of_npz(file: io.BytesIO, key: str) -> Graph:
+    try:
+        with zipfile.ZipFile(file) as archive:
+            if sum(member.file_size for member in archive.infolist()) > MAX_GRAPH_BYTES:
+                raise DataError("graph unpacks to more than 512 MiB", "one interface graph")
+        file.seek(0)
+        with np.load(file, allow_pickle=False) as arrays:
+            fields: dict[str, Any] = {name: torch.from_numpy(arrays[name]) for name in (X, EDGE_INDEX, EDGE_ATTR)}
+            if METADATA in arrays:
+                fields[METADATA] = json.loads(str(arrays[METADATA][()]))
+    except (OSError, ValueError, KeyError, TypeError, EOFError, RecursionError, zipfile.BadZipFile) as error:
+        raise DataError(f"graph is not an .npz of arrays ({error})", f"{X}, {EDGE_INDEX} and {EDGE_ATTR}") from None
+    return make_graph(fields, key)

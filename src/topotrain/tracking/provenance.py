@@ -1,0 +1,59 @@
+"""Where a run's code came from: git commit, package versions, machine."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from topotrain import __version__
+from topotrain.fields import TAG_GIT_COMMIT, TAG_GIT_DIRTY, TAG_VERSION
+
+
+def provenance_tags() -> dict[str, str]:
+    """Version of topotrain and, where it runs from a checkout, the commit and whether it was dirty."""
+    tags = {TAG_VERSION: __version__}
+    commit = _git("rev-parse", "HEAD")
+    if commit:
+        tags[TAG_GIT_COMMIT] = tags["mlflow.source.git.commit"] = commit
+        tags[TAG_GIT_DIRTY] = str(bool(_git("status", "--porcelain"))).lower()
+    return tags
+
+
+def installed_packages() -> str:
+    """Every installed distribution, pinned, one a line."""
+    pins = {f"{d.metadata['Name']}=={d.version}" for d in metadata.distributions() if d.metadata["Name"]}
+    return "\n".join(sorted(pins, key=str.lower)) + "\n"
+
+
+def system_facts() -> dict[str, Any]:
+    """What a reader needs to know of the machine to repeat a run."""
+    return {
+        "python": sys.version.split()[0],
+        "platform": platform.platform(),
+        "machine": platform.machine(),
+        "cpus": os.cpu_count(),
+        "omp_num_threads": os.environ.get("OMP_NUM_THREADS"),
+        "topotrain": __version__,
+    }
+
+
+def _git(*arguments: str) -> str | None:
+    """Ask git about the checkout that this code lies in; ``None`` when it lies in none."""
+    home = Path(__file__).resolve().parent
+    command = ["git", "-C", str(home), *arguments]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)  # noqa: S603
+        tracked = subprocess.run(  # noqa: S603
+            ["git", "-C", str(home), "ls-files", "--error-unmatch", __file__],  # noqa: S607
+            capture_output=True,
+            timeout=10,
+            check=False,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip() if tracked.returncode == 0 else None

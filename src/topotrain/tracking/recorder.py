@@ -1,0 +1,294 @@
+"""One run, one recorder: everything a run leaves on the tracking server goes through here."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import tempfile
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
+from mlflow.exceptions import MlflowException
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
+from mlflow.tracking import MlflowClient
+from mlflow.tracking.context.registry import resolve_tags
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME, MLFLOW_RUN_NOTE
+from mlflow.utils.name_utils import _GENERATOR_NOUNS, _GENERATOR_PREDICATES
+from mlflow.utils.validation import MAX_PARAM_VAL_LENGTH, MAX_TAG_VAL_LENGTH
+
+from topotrain.errors import TrackingError
+from topotrain.fields import TAG_COMMAND, TAG_STATUS_NOTE
+from topotrain.tracking.heartbeat import Heartbeat
+from topotrain.tracking.store import experiment_id, open_store, web_address
+
+log = logging.getLogger("topotrain")
+
+Status = Literal["FINISHED", "FAILED", "KILLED"]
+MAX_PARAMS_PER_CALL = 100
+
+
+@dataclass(frozen=True)
+class DatasetFacts:
+    """One input data set, as shown on the run's page."""
+
+    name: str
+    context: Literal["training", "validation"]
+    digest: str
+    source: str
+    profile: Mapping[str, Any]
+
+
+class Recorder:
+    """Records one run: parameters, metrics, tags, artifacts, data sets, status.
+
+    What can't be delivered is kept in order and tried again with the next call, so that an outage of the server
+    costs no point. Open one with ``Recorder.open``; end it with ``close``.
+
+    Args:
+        client: of the store.
+        uri: of the store.
+        run_id: the run, which is running.
+        adopted: whether somebody else (``mlflow run``) made the run.
+    """
+
+    def __init__(self, client: MlflowClient, uri: str, run_id: str, *, adopted: bool) -> None:
+        self.client, self.uri, self.run_id, self.adopted = client, uri, run_id, adopted
+        run = client.get_run(run_id)
+        self.experiment_id = str(run.info.experiment_id)
+        self.run_name = str(run.info.run_name)
+        self.artifact_uri = str(run.info.artifact_uri)
+        self._artifacts = get_artifact_repository(self.artifact_uri)
+        self._undelivered: deque[tuple[str, Callable[[], None]]] = deque()
+        self._outage_told = False
+        self._spool = Path(tempfile.mkdtemp(prefix="topotrain-spool-"))
+        self._spooled = 0
+        self._heartbeat = Heartbeat(client, run_id)
+        self._heartbeat.start()
+
+    @classmethod
+    def open(
+        cls,
+        uri: str,
+        experiment: str,
+        *,
+        command: str,
+        run_name: str | None = None,
+        tags: Mapping[str, str] | None = None,
+        notes: str | None = None,
+        parent_run_id: str | None = None,
+    ) -> Recorder:
+        """Adopt the run that ``mlflow run`` made, or open one.
+
+        Args:
+            uri: of the tracking store.
+            experiment: name; an adopted run stays in the experiment it was made in.
+            command: the topotrain command, as the tag that marks our runs.
+            run_name: by default ``training_run_`` and the time.
+            tags: of the user.
+            notes: shown on the run's page.
+            parent_run_id: of a run that this one is part of.
+
+        Raises:
+            TrackingError: the store can't be used, or the run to adopt is not there.
+        """
+        client = open_store(uri)
+        everything = {**(tags or {}), TAG_COMMAND: command}
+        if notes:
+            everything[MLFLOW_RUN_NOTE] = notes
+        if parent_run_id:
+            everything[MLFLOW_PARENT_RUN_ID] = parent_run_id
+        # Read once: a second run of this process must open its own.
+        given = os.environ.pop("MLFLOW_RUN_ID", None)
+        if given:
+            recorder = cls(client, uri, _adoptable(client, uri, given), adopted=True)
+            name = run_name or (default_run_name() if _is_generated(recorder.run_name) else None)
+            if name:
+                everything[MLFLOW_RUN_NAME] = recorder.run_name = name
+        else:
+            name = run_name or default_run_name()
+            run = client.create_run(
+                experiment_id(client, uri, experiment), run_name=name, tags={**resolve_tags(), MLFLOW_RUN_NAME: name}
+            )
+            recorder = cls(client, uri, run.info.run_id, adopted=False)
+        recorder.tags(everything)
+        return recorder
+
+    @property
+    def page(self) -> str | None:
+        """Address of the run's page, where the store is a server."""
+        return web_address(self.uri, self.experiment_id, self.run_id)
+
+    def params(self, values: Mapping[str, str], see: str) -> None:
+        """Log parameters; one too long for the server says which artifact holds it.
+
+        Args:
+            values: by dotted name.
+            see: artifact that holds the values in full.
+        """
+        short = {k: v if len(v) <= MAX_PARAM_VAL_LENGTH else f"(too long: see {see})" for k, v in values.items()}
+        entries = [Param(key, value) for key, value in short.items()]
+        for start in range(0, len(entries), MAX_PARAMS_PER_CALL):
+            part = entries[start : start + MAX_PARAMS_PER_CALL]
+            self._deliver("parameters", lambda part=part: self.client.log_batch(self.run_id, params=part))  # type: ignore[misc]
+
+    def metrics(self, values: Mapping[str, float], step: int) -> None:
+        """Log one point for each metric, in one call."""
+        now = int(datetime.now(UTC).timestamp() * 1000)
+        entries = [Metric(key, float(value), now, step) for key, value in values.items()]
+        self._deliver("metrics", lambda: self.client.log_batch(self.run_id, metrics=entries))
+
+    def tags(self, values: Mapping[str, str]) -> None:
+        """Set tags; one too long for the server is cut, and ends by saying so."""
+        mark = " ... (cut)"
+        entries = [
+            RunTag(key, value if len(value) <= MAX_TAG_VAL_LENGTH else value[: MAX_TAG_VAL_LENGTH - len(mark)] + mark)
+            for key, value in values.items()
+        ]
+        self._deliver("tags", lambda: self.client.log_batch(self.run_id, tags=entries))
+
+    def text(self, content: str, artifact: str) -> None:
+        """Write a small text artifact."""
+        self._spooled += 1
+        local = self._spool / str(self._spooled) / Path(artifact).name
+        local.parent.mkdir()
+        local.write_text(content, encoding="utf-8")
+        self.file(local, str(Path(artifact).parent))
+
+    def json(self, content: Any, artifact: str) -> None:  # noqa: ANN401
+        """Write a JSON artifact."""
+        self.text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", artifact)
+
+    def file(self, local: Path, directory: str = "") -> None:
+        """Write a file as an artifact, under its own name, replacing one that is there.
+
+        The file must stay until the recorder is closed.
+        """
+        self._deliver(f"artifact {local.name}", lambda: self._replace(local, directory))
+
+    def remove(self, artifact: str) -> None:
+        """Remove an artifact that this run wrote, where the store can."""
+
+        def delete() -> None:
+            try:
+                self._artifacts.delete_artifacts(artifact)
+            except (NotImplementedError, FileNotFoundError):
+                log.debug("the artifact store keeps %s", artifact)
+
+        self._deliver(f"removal of {artifact}", delete)
+
+    def datasets(self, facts: list[DatasetFacts]) -> None:
+        """Log the run's inputs."""
+        inputs = [
+            DatasetInput(
+                dataset=Dataset(
+                    name=one.name,
+                    digest=one.digest[:36],
+                    source_type="local",
+                    source=json.dumps({"uri": one.source}),
+                    profile=json.dumps(one.profile),
+                ),
+                tags=[InputTag("mlflow.data.context", one.context)],
+            )
+            for one in facts
+        ]
+        self._deliver("data sets", lambda: self.client.log_inputs(self.run_id, datasets=inputs))
+
+    @property
+    def complete(self) -> bool:
+        """Whether everything was delivered."""
+        return not self._undelivered
+
+    def close(self, status: Status, note: str = "") -> None:
+        """End the run.
+
+        Args:
+            status: how it ended; under ``mlflow run`` the exit status of the process has the last word.
+            note: why, for ``topotrain.status_note``.
+        """
+        self._heartbeat.stop()
+        if note:
+            self.tags({TAG_STATUS_NOTE: note})
+        self._deliver("status", lambda: self.client.set_terminated(self.run_id, status=status))
+        if self.complete:
+            shutil.rmtree(self._spool, ignore_errors=True)
+        else:
+            log.error(
+                "%d records of run %s could not be delivered: the tracking server did not answer",
+                len(self._undelivered),
+                self.run_id,
+            )
+
+    def _deliver(self, what: str, call: Callable[[], None]) -> None:
+        """Make a call to the server after all earlier ones; keep it for later if the server does not answer."""
+        self._undelivered.append((what, call))
+        while self._undelivered:
+            name, pending = self._undelivered[0]
+            try:
+                pending()
+            except MlflowException as error:
+                if error.error_code in ("INVALID_PARAMETER_VALUE", "BAD_REQUEST", "RESOURCE_DOES_NOT_EXIST"):
+                    self._undelivered.popleft()  # asking again can't help
+                    raise TrackingError(f"the server refused {name} ({_line(error)})") from None
+                return self._tell_outage(name, error)
+            except Exception as error:  # noqa: BLE001 (each backend raises its own kinds)
+                return self._tell_outage(name, error)
+            self._undelivered.popleft()
+        if self._outage_told:
+            log.warning("the tracking server answers again; nothing was lost")
+            self._outage_told = False
+
+    def _tell_outage(self, what: str, error: Exception) -> None:
+        if not self._outage_told:
+            log.warning("the tracking server does not take %s (%s); training goes on, trying again", what, _line(error))
+            self._outage_told = True
+
+    def _replace(self, local: Path, directory: str) -> None:
+        directory = "" if directory == "." else directory
+        if isinstance(self._artifacts, LocalArtifactRepository):
+            # Written aside and renamed, so that a kill leaves the old file or the new one, never half of one.
+            target = Path(self._artifacts.artifact_dir) / directory / local.name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            aside = target.with_name(f".{target.name}.part")
+            shutil.copyfile(local, aside)
+            os.replace(aside, target)
+        else:
+            self._artifacts.log_artifact(str(local), directory or None)
+
+
+def default_run_name() -> str:
+    """``training_run_YYYY-MM-DD_HH-MM-SS``, local time."""
+    return datetime.now().strftime("training_run_%Y-%m-%d_%H-%M-%S")
+
+
+def _adoptable(client: MlflowClient, uri: str, run_id: str) -> str:
+    try:
+        run = client.get_run(run_id)
+    except MlflowException:
+        raise TrackingError(
+            f"run {run_id} (MLFLOW_RUN_ID) is not on {uri}",
+            "the store that mlflow run used",
+            "set MLFLOW_TRACKING_URI to an absolute URI, or unset MLFLOW_RUN_ID",
+        ) from None
+    if TAG_COMMAND in run.data.tags:
+        raise TrackingError(
+            f"run {run_id} (MLFLOW_RUN_ID) was recorded by topotrain already", "a new run", "unset MLFLOW_RUN_ID"
+        )
+    return run_id
+
+
+def _is_generated(name: str) -> bool:
+    """Whether MLflow made the name up (``adjective-noun-number``)."""
+    parts = name.split("-")
+    return len(parts) == 3 and parts[0] in _GENERATOR_PREDICATES and parts[1] in _GENERATOR_NOUNS and parts[2].isdigit()
+
+
+def _line(error: Exception) -> str:
+    return (" ".join(str(error).split()) or type(error).__name__)[:200]

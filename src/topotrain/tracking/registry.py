@@ -1,0 +1,107 @@
+"""Model versions: kept checkpoints as logged models in the registry, and the aliases that point at them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import mlflow
+from mlflow.models import Model, ModelSignature
+from mlflow.tracking import MlflowClient
+from mlflow.types.schema import ColSpec, Schema
+
+from topotrain.errors import TrackingError
+from topotrain.fields import PRED_DOCKQ
+
+CANDIDATE = "candidate"
+
+SIGNATURE = ModelSignature(
+    inputs=Schema([ColSpec("string", "graph", required=False), ColSpec("string", "path", required=False)]),
+    outputs=Schema([ColSpec("double", PRED_DOCKQ), ColSpec("string", "error", required=False)]),
+)
+
+
+@dataclass(frozen=True)
+class ModelFiles:
+    """What a logged model is made of, on disk.
+
+    Attributes:
+        loader: the Python file that MLflow runs to load it.
+        code: folder with the package it imports.
+        artifacts: its files by name.
+        requirements: pinned, one a line.
+        input_example: a table as the served model takes it.
+    """
+
+    loader: Path
+    code: Path
+    artifacts: Mapping[str, Path]
+    requirements: list[str]
+    input_example: Any
+
+
+def log_model(
+    client: MlflowClient, files: ModelFiles, name: str, run_id: str, step: int, tags: Mapping[str, str]
+) -> str:
+    """Make a logged model of a run; nothing of it is pickled. MLflow links the run's metrics of that step to it.
+
+    Returns:
+        The model's id.
+    """
+    run = client.get_run(run_id)
+    model = client.create_logged_model(
+        run.info.experiment_id, name, source_run_id=run_id, tags=dict(tags), params=run.data.params
+    )
+    logger = logging.getLogger("mlflow")
+    level = logger.level
+    logger.setLevel(logging.ERROR)  # it advises on type hints that a table model has no use for
+    try:
+        Model.log(
+            None,
+            mlflow.pyfunc,
+            run_id=run_id,
+            model_id=model.model_id,
+            step=step,
+            python_model=str(files.loader),
+            code_paths=[str(files.code)],
+            artifacts={key: str(path) for key, path in files.artifacts.items()},
+            signature=SIGNATURE,
+            input_example=files.input_example,
+            pip_requirements=files.requirements,
+        )
+    finally:
+        logger.setLevel(level)
+    return str(model.model_id)
+
+
+def register(client: MlflowClient, model_id: str, model_name: str, run_id: str, tags: Mapping[str, str]) -> str:
+    """Register a logged model as the next version.
+
+    Returns:
+        The version number, as text.
+    """
+    if not client.search_registered_models(f"name = '{model_name}'", max_results=1):
+        try:
+            client.create_registered_model(model_name)
+        except mlflow.MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+    version = client.create_model_version(
+        model_name, f"models:/{model_id}", run_id=run_id, tags=dict(tags), model_id=model_id
+    )
+    return str(version.version)
+
+
+def set_alias(client: MlflowClient, model_name: str, alias: str, version: str) -> None:
+    """Point an alias at a version.
+
+    Raises:
+        TrackingError: the registry refuses.
+    """
+    try:
+        client.set_registered_model_alias(model_name, alias, version)
+    except mlflow.MlflowException as error:
+        raise TrackingError(f"alias {alias!r} of {model_name!r} can't be set ({error})") from None

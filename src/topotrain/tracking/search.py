@@ -1,0 +1,145 @@
+"""Questions to the tracking server: which run is meant, what it recorded."""
+
+from __future__ import annotations
+
+import json
+import re
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
+
+import mlflow
+from mlflow.entities import Run, ViewType
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
+
+from topotrain.errors import TrackingError
+from topotrain.fields import TAG_COMMAND
+
+LATEST = "latest"
+RUN_COMMANDS = ("run", "resume")
+MIN_PREFIX = 8
+PAGE = 1000
+
+
+def find_run(client: MlflowClient, run: str, experiment: str | None = None) -> Run:
+    """The run meant by an id, a unique prefix of one (8 or more characters), a name, or ``latest``.
+
+    Args:
+        client: of the store.
+        run: what the user wrote.
+        experiment: look in this experiment only.
+
+    Raises:
+        TrackingError: no such run, or several; the candidates are listed.
+    """
+    experiments = _experiments(client, experiment)
+    if run == LATEST:
+        newest = [r for command in RUN_COMMANDS for r in _first(client, experiments, command)]
+        if not newest:
+            raise TrackingError(
+                "no training run on this store", "a run recorded by topotrain", "train one with: topotrain run"
+            )
+        return max(newest, key=lambda r: r.info.start_time)
+    if re.fullmatch(r"[0-9a-f]{32}", run):
+        try:
+            found = client.get_run(run)
+            if found.info.lifecycle_stage == "active":
+                return found
+        except MlflowException:
+            pass
+    escaped = run.replace("'", "''")
+    named = list(search_runs(client, experiments, f"attributes.run_name = '{escaped}'"))
+    if not named and re.fullmatch(rf"[0-9a-f]{{{MIN_PREFIX},32}}", run):
+        named = list(search_runs(client, experiments, f"attributes.run_id LIKE '{run}%'"))
+    named = [r for r in named if r.data.tags.get(TAG_COMMAND) in RUN_COMMANDS] or named
+    if len(named) > 1:
+        candidates = ", ".join(f"{r.info.run_id} ({r.info.run_name}, {r.info.status})" for r in named[:10])
+        raise TrackingError(f"{run!r} means {len(named)} runs: {candidates}", "one run", "give its id")
+    if not named:
+        raise TrackingError(
+            f"no run {run!r} on this store",
+            f"a run id, {MIN_PREFIX} or more of its first characters, a run name, or {LATEST}",
+            "see: topotrain leaderboard" if experiment is None else f"only experiment {experiment!r} was searched",
+        )
+    return named[0]
+
+
+def search_runs(client: MlflowClient, experiments: list[str], query: str) -> Iterator[Run]:
+    """Every run that fits, page by page, the newest first."""
+    token: str | None = None
+    while experiments:
+        page = client.search_runs(
+            experiments,
+            query,
+            ViewType.ACTIVE_ONLY,
+            max_results=PAGE,
+            order_by=["attributes.start_time DESC"],
+            page_token=token,
+        )
+        yield from page
+        token = page.token
+        if not token:
+            return
+
+
+def metric_history(client: MlflowClient, run_id: str, name: str) -> dict[int, float]:
+    """A metric's value at each step, in order."""
+    return {m.step: m.value for m in sorted(client.get_metric_history(run_id, name), key=lambda m: m.step)}
+
+
+def artifact_json(client: MlflowClient, run_id: str, artifact: str) -> Any | None:  # noqa: ANN401
+    """A JSON artifact of a run, or ``None`` when the run has none of that name."""
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            local = mlflow.artifacts.download_artifacts(
+                run_id=run_id, artifact_path=artifact, dst_path=folder, tracking_uri=client.tracking_uri
+            )
+            return json.loads(Path(local).read_text(encoding="utf-8"))
+        except (MlflowException, OSError, ValueError):
+            return None
+
+
+def local_artifact(run: Run, artifact: str) -> str | None:
+    """Path of an artifact, where the artifact store is a folder of this machine and the file is there."""
+    uri = run.info.artifact_uri
+    root = url2pathname(urlsplit(uri).path) if uri.startswith("file:") else uri
+    path = Path(root) / artifact
+    return str(path) if "://" not in root and path.exists() else None
+
+
+def model_versions(client: MlflowClient, run_id: str) -> list[Any]:
+    """Registered versions that a run made, the oldest first."""
+    found = client.search_model_versions(f"run_id = '{run_id}'", max_results=PAGE)
+    return sorted(found, key=lambda version: int(version.version))
+
+
+def _experiments(client: MlflowClient, name: str | None) -> list[str]:
+    if name is not None:
+        found = client.get_experiment_by_name(name)
+        if found is None:
+            raise TrackingError(f"no experiment {name!r} on this store", "an experiment's name")
+        return [str(found.experiment_id)]
+    ids: list[str] = []
+    token: str | None = None
+    while True:
+        page = client.search_experiments(view_type=ViewType.ACTIVE_ONLY, max_results=PAGE, page_token=token)
+        ids += [str(one.experiment_id) for one in page]
+        token = page.token
+        if not token:
+            return ids
+
+
+def _first(client: MlflowClient, experiments: list[str], command: str) -> list[Run]:
+    return list(
+        client.search_runs(
+            experiments,
+            f"tags.`{TAG_COMMAND}` = '{command}'",
+            ViewType.ACTIVE_ONLY,
+            max_results=1,
+            order_by=["attributes.start_time DESC"],
+        )
+    )

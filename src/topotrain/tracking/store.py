@@ -1,0 +1,144 @@
+"""Where the tracking store is, and a client for it."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import mlflow
+from filelock import FileLock
+from mlflow.entities import ViewType
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
+
+from topotrain.config import absolute_uri, mask_credentials
+from topotrain.errors import TrackingError
+
+DATABASE_NAME = "mlflow.db"
+ARTIFACTS_NAME = "mlartifacts"
+ATTEMPTS = 5
+
+Say = Callable[[str], None]
+
+
+def resolve_tracking_uri(option: str | None, configured: str | None, say: Say) -> str:
+    """Pick the tracking URI: option, then configuration, then MLFLOW_TRACKING_URI, then a database here.
+
+    Under ``mlflow run`` (MLFLOW_RUN_ID is set) the variable wins: the run already lives on that store.
+
+    Args:
+        option: from the command line.
+        configured: ``mlflow.tracking_uri`` of the configuration.
+        say: takes one line where the choice may surprise.
+
+    Returns:
+        A URI that does not depend on the current directory.
+    """
+    variable = os.environ.get("MLFLOW_TRACKING_URI")
+    asked = option or configured
+    here = Path.cwd()
+    if os.environ.get("MLFLOW_RUN_ID") and variable:
+        if asked and absolute_uri(asked, here) != absolute_uri(variable, here):
+            say(f"tracking to {mask_credentials(variable)}, which mlflow run chose, not to {mask_credentials(asked)}")
+        asked = variable
+    uri = asked or variable or str(here / DATABASE_NAME)
+    return _database_uri(absolute_uri(uri, here), say, said=bool(asked or variable))
+
+
+def open_store(uri: str) -> MlflowClient:
+    """A client for the store, which is created if it is a local database that does not exist yet.
+
+    Raises:
+        TrackingError: the store can't be reached or used.
+    """
+    # MLflow cuts long values in silence unless told not to; its usage reporting changes the environment offline;
+    # and its default of 246 s for a dead server is longer than anybody waits for a first answer.
+    os.environ.setdefault("MLFLOW_TRUNCATE_LONG_VALUES", "false")
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    try:
+        database = database_path(uri)
+        if database is not None:
+            _create_once(uri, database)
+        mlflow.set_tracking_uri(uri)
+        mlflow.set_registry_uri(uri)
+        client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+        client.search_experiments(view_type=ViewType.ACTIVE_ONLY, max_results=1)
+    except Exception as error:  # noqa: BLE001 (each backend raises its own kinds)
+        reason = " ".join(str(error).split())[:300]
+        raise TrackingError(
+            f"tracking store {mask_credentials(uri)} can't be used ({reason})",
+            "a running MLflow server, or sqlite:///FILE",
+            "start it, or give another --tracking-uri",
+        ) from None
+    return client
+
+
+def database_path(uri: str) -> Path | None:
+    """The file of a local database, or ``None`` for any other store."""
+    if not uri.startswith("sqlite:///"):
+        return None
+    return Path(uri.removeprefix("sqlite:///").split("?", 1)[0])
+
+
+def experiment_id(client: MlflowClient, uri: str, name: str) -> str:
+    """Get or create an experiment; never falls back to another one.
+
+    Raises:
+        TrackingError: it was deleted, or can't be created.
+    """
+    database = database_path(uri)
+    location = (database.parent / ARTIFACTS_NAME).as_uri() if database else None
+    for _ in range(ATTEMPTS):
+        found = client.get_experiment_by_name(name)
+        if found is not None:
+            if found.lifecycle_stage != "active":
+                raise TrackingError(
+                    f"experiment {name!r} was deleted", "an active experiment", "restore it, or choose another name"
+                )
+            return str(found.experiment_id)
+        try:
+            return str(client.create_experiment(name, artifact_location=location))
+        except MlflowException:  # another process created it in between
+            continue
+    raise TrackingError(f"experiment {name!r} can't be created", "a store that can be written")
+
+
+def web_address(uri: str, experiment: str, run_id: str) -> str | None:
+    """The run's page, where the store is a server."""
+    if urlsplit(uri).scheme not in ("http", "https"):
+        return None
+    return f"{mask_credentials(uri).rstrip('/')}/#/experiments/{experiment}/runs/{run_id}"
+
+
+def _database_uri(uri: str, say: Say, *, said: bool) -> str:
+    """A bare directory (the file store of old) or a database file to the database's URI."""
+    if uri.startswith("file:"):
+        uri = urlsplit(uri).path
+    if "://" in uri or uri.startswith("databricks"):
+        return uri
+    path = Path(uri)
+    if path.suffix == ".db":
+        return f"sqlite:///{path}"
+    database = f"sqlite:///{path / DATABASE_NAME}"
+    if said:
+        say(f"tracking to {database}: the file store of old ({path}) is no longer supported by MLflow")
+    return database
+
+
+def _create_once(uri: str, database: Path) -> None:
+    """Create a local database under a lock: MLflow leaves it unusable when two processes do so at once."""
+    if database.exists() and database.stat().st_size:
+        return
+    database.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{database}.lock"):
+        if database.exists() and database.stat().st_size:
+            return
+        MlflowClient(tracking_uri=uri).search_experiments(max_results=1)
+        with sqlite3.connect(database) as connection:  # readers and writers then do not wait for each other
+            connection.execute("PRAGMA journal_mode=WAL")
+        connection.close()

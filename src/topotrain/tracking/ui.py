@@ -1,0 +1,55 @@
+"""MLflow's web page on the current store."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+
+from topotrain.errors import TrackingError
+from topotrain.tracking.store import ARTIFACTS_NAME, database_path, open_store, resolve_tracking_uri
+
+
+def serve_page(tracking_uri: str | None, host: str, port: int, say: Callable[[str], None]) -> None:
+    """Serve the page until interrupted; for a store that is a server, say where its page is.
+
+    Args:
+        tracking_uri: of the store; by default MLFLOW_TRACKING_URI, else ``mlflow.db`` here.
+        host: to listen on.
+        port: to listen on.
+        say: takes lines for the user.
+
+    Raises:
+        TrackingError: the store can't be used, or the port is taken.
+    """
+    uri = resolve_tracking_uri(tracking_uri, None, say)
+    if uri.startswith(("http://", "https://")):
+        say(f"this store is a server; its page is {uri}")
+        return
+    open_store(uri)
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise TrackingError(
+                f"{host}:{port} can't be listened on ({error.strerror})", "a free port", "give --port"
+            ) from None
+    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri]
+    command += ["--host", host, "--port", str(port), "--workers", "1"]
+    database = database_path(uri)
+    if database is not None:
+        command += ["--default-artifact-root", (database.parent / ARTIFACTS_NAME).as_uri()]
+    say(f"opening http://{host}:{port} on {uri} (Ctrl-C ends it)")
+    # Job execution starts a second fleet of processes that only generative-AI features use.
+    environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    process = subprocess.Popen(command, env=environment)  # noqa: S603
+    try:
+        status = process.wait()
+    except KeyboardInterrupt:
+        process.wait()
+        return
+    if status:
+        raise TrackingError(f"the MLflow server ended with status {status}", "a running server")

@@ -1,0 +1,83 @@
+"""What a run records of itself before the first step and after the last."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from torch import Tensor
+
+from topotrain.config import LoadedConfig
+from topotrain.data.prepare import PreparedData
+from topotrain.data.split import Split
+from topotrain.fields import (
+    CONFIG_ARTIFACT,
+    COVERAGE_ARTIFACT,
+    ORIGINAL_CONFIG_ARTIFACT,
+    SCHEMA_ARTIFACT,
+    TAG_SCHEMA_DIGEST,
+)
+from topotrain.reports.figures import learning_curves, predicted_against_true
+from topotrain.tracking.provenance import installed_packages, system_facts
+from topotrain.tracking.recorder import DatasetFacts, Recorder
+from topotrain.training.selection import Selection
+
+
+def record_recipe(recorder: Recorder, loaded: LoadedConfig, data: PreparedData, num_parameters: int) -> None:
+    """Record configuration, schema, coverage, data sets and environment."""
+    recorder.text(data.schema.to_json(), SCHEMA_ARTIFACT)
+    recorder.text(loaded.config.to_yaml(), CONFIG_ARTIFACT)
+    recorder.text(loaded.original_text, ORIGINAL_CONFIG_ARTIFACT)
+    recorder.json(data.coverage(), COVERAGE_ARTIFACT)
+    recorder.text(installed_packages(), "environment/packages.txt")
+    recorder.json(system_facts(), "environment/system.json")
+    recorder.params(data.schema.parameters(), see=SCHEMA_ARTIFACT)
+    recorder.params(loaded.config.flat(), see=CONFIG_ARTIFACT)
+    recorder.params(
+        {
+            "data.num_train": str(len(data.module.train)),
+            "data.num_val": str(len(data.module.val)),
+            "data.digest": data.digest,
+            "model.num_parameters": str(num_parameters),
+        },
+        see=COVERAGE_ARTIFACT,
+    )
+    recorder.tags({TAG_SCHEMA_DIGEST: data.schema.digest})
+    recorder.datasets([_dataset(data, data.train, "training"), _dataset(data, data.val, "validation")])
+
+
+def _dataset(data: PreparedData, split: Split, context: Literal["training", "validation"]) -> DatasetFacts:
+    return DatasetFacts(
+        name=f"{data.graph_dir.name}-{split.name}",
+        context=context,
+        digest=split.digest,
+        source=str(data.label_paths[split.name]),
+        profile={"num_graphs": len(split.samples), "num_targets": len(split.targets), "digest": split.digest},
+    )
+
+
+def record_figures(
+    recorder: Recorder,
+    selection: Selection,
+    best_val_predictions: tuple[Tensor, Tensor, Tensor] | None,
+    data: PreparedData,
+    folder: Path,
+) -> None:
+    """Draw and record the pictures of a run that has ended.
+
+    Args:
+        recorder: of the run.
+        selection: its history.
+        best_val_predictions: predictions, true DockQ and store positions of the best epoch's validation, or ``None``.
+        data: knows the targets.
+        folder: where the pictures are written; must stay until the recorder is closed.
+    """
+    best = selection.best
+    curves = folder / "figures" / "learning_curves.png"
+    learning_curves(selection.history, best.epoch if best else None, curves)
+    recorder.file(curves, "figures")
+    if best_val_predictions is not None:
+        predicted, true, index = (part.tolist() for part in best_val_predictions)
+        scatter = folder / "figures" / "predicted_against_true.png"
+        predicted_against_true(predicted, true, [data.module.val.targets[i] for i in index], scatter)
+        recorder.file(scatter, "figures")

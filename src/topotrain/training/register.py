@@ -1,0 +1,72 @@
+"""Kept checkpoints to logged models and registered versions."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from topotrain.config import TrainConfig
+from topotrain.data.prepare import PreparedData
+from topotrain.fields import CHECKPOINT_DIR, SELECTION_METRIC, VAL_LOSS, VAL_SPEARMAN
+from topotrain.progress import track
+from topotrain.scoring.export import export_model
+from topotrain.tracking.recorder import Recorder
+from topotrain.tracking.registry import CANDIDATE, log_model, register, set_alias
+from topotrain.training.checkpoints import load_network
+from topotrain.training.selection import Kept, Selection
+
+log = logging.getLogger("topotrain")
+
+
+def register_kept(
+    recorder: Recorder,
+    config: TrainConfig,
+    selection: Selection,
+    data: PreparedData,
+    workdir: Path,
+    *,
+    candidate: bool,
+) -> list[str]:
+    """Make a logged model and a registered version of each kept checkpoint (or of the best alone).
+
+    Args:
+        recorder: of the run.
+        config: ``mlflow.register`` and ``mlflow.model_name``.
+        selection: which checkpoints were kept.
+        data: schema and an example graph.
+        workdir: where the checkpoints are.
+        candidate: whether the best becomes the candidate.
+
+    Returns:
+        Version numbers, best first.
+    """
+    name = config.mlflow.model_name
+    kept = selection.kept if config.mlflow.register_ == "all" else selection.kept[:1]
+    example = min(data.val.samples, key=lambda sample: (sample.graph.facts.num_nodes, sample.graph.key)).graph
+    versions: dict[int, str] = {}
+    # Worst first, so that the newest version in the registry is the best one.
+    ranked = list(enumerate(kept, start=1))[::-1]
+    for rank, one in track(ranked, len(ranked), "registering models"):
+        network, schema = load_network(workdir / CHECKPOINT_DIR / one.file_name)
+        files = export_model(network, schema, example, workdir / "models" / one.file_name)
+        tags = _tags(one, rank, recorder.run_id, schema.digest)
+        model_id = log_model(recorder.client, files, f"{name}-epoch-{one.epoch}", recorder.run_id, one.epoch, tags)
+        versions[rank] = register(recorder.client, model_id, name, recorder.run_id, tags)
+    if candidate and versions:
+        set_alias(recorder.client, name, CANDIDATE, versions[1])
+        log.info(
+            "registered %s versions %s; %s is version %s", name, ", ".join(versions.values()), CANDIDATE, versions[1]
+        )
+    return [versions[rank] for rank in sorted(versions)]
+
+
+def _tags(kept: Kept, rank: int, run_id: str, digest: str) -> dict[str, str]:
+    return {
+        "epoch": str(kept.epoch),
+        VAL_LOSS: repr(kept.figures[VAL_LOSS]),
+        VAL_SPEARMAN: repr(kept.figures[VAL_SPEARMAN]),
+        SELECTION_METRIC: repr(kept.figures[SELECTION_METRIC]),
+        "rank": str(rank),
+        "run_id": run_id,
+        "schema_digest": digest,
+    }

@@ -1,0 +1,93 @@
+"""Which checkpoints are worth keeping, and when to stop; pure, so that it can be stored and tested."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from topotrain.config import TrainConfig
+from topotrain.fields import BEST_SELECTION_METRIC, BEST_VAL_LOSS, SELECTION_METRIC, VAL_LOSS
+
+
+@dataclass(frozen=True)
+class Kept:
+    """One epoch worth keeping.
+
+    Attributes:
+        epoch: counted from 0.
+        value: of the primary metric, lower is better.
+        figures: all figures of the epoch.
+    """
+
+    epoch: int
+    value: float
+    figures: dict[str, float]
+
+    @property
+    def file_name(self) -> str:
+        """Name of its checkpoint."""
+        return f"epoch_{self.epoch:04d}.ckpt"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What one epoch changed."""
+
+    keep: Kept | None
+    dropped: list[Kept]
+    is_best: bool
+    improved_figures: dict[str, float]
+
+
+@dataclass
+class Selection:
+    """The state of selection after some epochs.
+
+    Attributes:
+        config: ranks epochs and says how many to keep and how long to wait; always today's, never a stored one.
+        kept: best first; ties go to the earlier epoch.
+        waited: epochs since the primary metric improved.
+        history: figures of every epoch by epoch number.
+    """
+
+    config: TrainConfig
+    kept: list[Kept] = field(default_factory=list)
+    waited: int = 0
+    history: dict[int, dict[str, float]] = field(default_factory=dict)
+
+    @property
+    def best(self) -> Kept | None:
+        """The best epoch so far."""
+        return self.kept[0] if self.kept else None
+
+    @property
+    def should_stop(self) -> bool:
+        """Whether the primary metric has stalled for as long as the configuration allows."""
+        return self.waited > 0 and self.waited >= self.config.early_stopping.patience
+
+    def update(self, epoch: int, figures: Mapping[str, float]) -> Verdict:
+        """Take the figures of an epoch that has ended."""
+        candidate = Kept(epoch, self.config.selection.primary(figures), dict(figures))
+        is_best = self.best is None or candidate.value < self.best.value
+        self.waited = 0 if is_best else self.waited + 1
+        ranked = sorted([*self.kept, candidate], key=lambda kept: (kept.value, kept.epoch))
+        self.kept, dropped = ranked[: self.config.checkpoints.keep], ranked[self.config.checkpoints.keep :]
+        improved = {
+            best: figures[name]
+            for name, best in ((VAL_LOSS, BEST_VAL_LOSS), (SELECTION_METRIC, BEST_SELECTION_METRIC))
+            if all(figures[name] < earlier[name] for earlier in self.history.values())
+        }
+        self.history[epoch] = dict(figures)
+        keep = candidate if candidate in self.kept else None
+        return Verdict(keep, [old for old in dropped if old.epoch != epoch], is_best, improved)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain values for a checkpoint."""
+        return {"kept": [asdict(kept) for kept in self.kept], "waited": self.waited, "history": self.history}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore counters and figures; settings stay those of ``config``."""
+        self.kept = [Kept(**kept) for kept in state["kept"]]
+        self.waited = state["waited"]
+        self.history = {int(epoch): figures for epoch, figures in state["history"].items()}

@@ -1,0 +1,6 @@
+"""The command of old: ``python -m train_cli`` is ``topotrain``."""
+
+from topotrain.cli import main
+
+if __name__ == "__main__":
+    main()
