@@ -15,6 +15,7 @@ help:  ## Show this help.
 
 train: install  ## Install if needed, then train on the demo data set as an MLflow Project.
 	@echo "==> training: mlflow run . -e train --env-manager local --experiment-name dynamic_topoqa"
+	@$(BIN)/python -c "from topotrain.tracking.store import prepare_store; prepare_store('$(MLFLOW_TRACKING_URI)', 'dynamic_topoqa')"
 	@PATH="$(CURDIR)/$(BIN):$$PATH" mlflow run . -e train --env-manager local --experiment-name dynamic_topoqa
 	@echo "==> look at it: $(BIN)/topotrain ui     (then open http://127.0.0.1:5000)"
 

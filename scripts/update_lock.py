@@ -5,6 +5,7 @@ Run it in an environment made by ``pip install -e .[dev]``: ``python scripts/upd
 
 from __future__ import annotations
 
+import platform
 import re
 from importlib import metadata
 from pathlib import Path
@@ -43,16 +44,10 @@ def main() -> None:
     # A local version (+cpu) names one build of a release; the release is what is locked.
     pins = sorted(f"{name}=={metadata.version(name).split('+')[0]}" for name in wanted())
     (ROOT / "requirements.lock").write_text(HEADER + "\n".join(pins) + "\n", encoding="utf-8")
-    conda = [
-        "name: topotrain",
-        "channels:",
-        "  - conda-forge",
-        "dependencies:",
-        "  - python=3.11",
-        "  - pip",
-        "  - pip:",
-    ]
-    conda += [f"      - {pin}" for pin in pins]
+    # The patch version too: without it, pyenv builds the newest one from source though another 3.11 is installed.
+    python = platform.python_version()
+    conda = ["name: topotrain", "channels:", "  - conda-forge", "dependencies:", f"  - python={python}"]
+    conda += ["  - pip", "  - pip:", *(f"      - {pin}" for pin in pins)]
     (ROOT / "conda.yaml").write_text(HEADER + "\n".join(conda) + "\n", encoding="utf-8")
 
 

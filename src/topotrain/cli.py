@@ -164,6 +164,20 @@ def schema(graph_dir: str, as_json: bool) -> None:
     click.echo("\n".join(schema_lines(resolved)))
 
 
+@cli.command("demo-graphs")
+@click.option("--out", required=True, metavar="DIR", help="A folder that does not exist yet.")
+def demo_graphs(out: str) -> None:
+    """Write the demo data set: graphs, metadata, label files.
+
+    \b
+    topotrain demo-graphs --out demo
+    """
+    from topotrain.data.demo import write_demo
+
+    write_demo(Path(out).absolute())
+    click.echo(f"wrote graphs/, train.csv and val.csv below {out}", err=True)
+
+
 @cli.command()
 @click.option("--host", default="127.0.0.1", show_default=True)
 @click.option("--port", default=5000, show_default=True, type=click.IntRange(1, 65535))

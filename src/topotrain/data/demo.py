@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 import platformdirs
 
+from topotrain.errors import DataError
 from topotrain.fields import SIDECAR_NAME, SUMMARY_NAME
 
 VERSION = "synthetic-v1"
@@ -59,6 +60,20 @@ def demo_paths(cache_dir: Path | None = None) -> DemoPaths:
         except OSError:  # another process was first
             shutil.rmtree(staging, ignore_errors=True)
     return DemoPaths(root / "graphs", root / "train.csv", root / "val.csv")
+
+
+def write_demo(out: Path) -> None:
+    """Copy the demo data set to a folder that does not exist yet.
+
+    Raises:
+        DataError: the folder exists, or can't be written.
+    """
+    try:
+        shutil.copytree(demo_paths().graphs.parent, out)
+    except FileExistsError:
+        raise DataError(f"{out}: exists", "a folder that does not exist yet", "choose another --out") from None
+    except OSError as error:
+        raise DataError(f"{out}: can't be written ({error})", "a folder that can be made") from None
 
 
 def make_demo(root: Path) -> None:

@@ -53,7 +53,7 @@ class ScoringModule(pl.LightningModule):
         loss = errors.mean()
         if not bool(torch.isfinite(loss)):
             raise TrainingError(
-                f"the training loss is {float(loss)} in epoch {self.current_epoch}, batch {batch_idx}",
+                f"the training loss is {float(loss.detach())} in epoch {self.current_epoch}, batch {batch_idx}",
                 "a finite loss",
                 f"lower optimizer.learning_rate (now {self.config.optimizer.learning_rate:g}) or look at the features",
             )

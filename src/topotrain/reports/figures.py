@@ -28,6 +28,7 @@ def learning_curves(history: Mapping[int, Mapping[str, float]], best_epoch: int 
         if best_epoch is not None:
             axes.axvline(best_epoch, color="0.6", linestyle=":", label=f"best epoch ({best_epoch})")
         axes.set_xlabel("epoch")
+        axes.xaxis.get_major_locator().set_params(integer=True)
         axes.legend(frameon=False)
     left.set_ylabel("mean squared error of DockQ")
     right.set_ylabel("correlation, and DockQ lost by ranking")

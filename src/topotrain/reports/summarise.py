@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +29,7 @@ log = logging.getLogger("topotrain")
 
 
 def summarise(run: str, *, experiment: str | None = None, tracking_uri: str | None = None) -> dict[str, Any]:
-    """Summarise one run.
+    """Summarise one run. Under ``mlflow run``, the run made for the report keeps the document.
 
     Args:
         run: id, unique prefix, name, or ``latest``.
@@ -38,11 +39,15 @@ def summarise(run: str, *, experiment: str | None = None, tracking_uri: str | No
     Raises:
         TrackingError: the store can't be used, or the run is not there.
     """
+    from topotrain.tracking.report_run import record_report
     from topotrain.tracking.search import find_run
     from topotrain.tracking.store import open_store, resolve_tracking_uri
 
-    client = open_store(resolve_tracking_uri(tracking_uri, None, log.info))
-    return document(client, find_run(client, run, experiment))
+    uri = resolve_tracking_uri(tracking_uri, None, log.info)
+    client = open_store(uri)
+    content = document(client, find_run(client, run, experiment))
+    record_report(uri, "summarise", json.dumps(content, indent=2, ensure_ascii=False) + "\n", "summarise.json")
+    return content
 
 
 def document(client: MlflowClient, run: Run) -> dict[str, Any]:

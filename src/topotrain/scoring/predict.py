@@ -148,8 +148,8 @@ def open_graph(path: Path) -> Graph:
         return read_graph(path)
     try:
         return _graph_of_npz(io.BytesIO(path.read_bytes()), path.stem)
-    except OSError as error:
-        raise DataError(f"{path}: can't be read ({error.strerror})", "an interface graph (.npz)") from None
+    except (OSError, ValueError) as error:  # ValueError: no name of a file
+        raise DataError(f"{path}: can't be read ({error})", "an interface graph (.npz)") from None
 
 
 def _graph_of_npz(file: io.BytesIO, key: str) -> Graph:
@@ -162,6 +162,8 @@ def _graph_of_npz(file: io.BytesIO, key: str) -> Graph:
             fields: dict[str, Any] = {name: torch.from_numpy(arrays[name]) for name in (X, EDGE_INDEX, EDGE_ATTR)}
             if METADATA in arrays:
                 fields[METADATA] = json.loads(str(arrays[METADATA][()]))
-    except (OSError, ValueError, KeyError, TypeError, EOFError, RecursionError, zipfile.BadZipFile) as error:
+        return make_graph(fields, key)
+    except DataError:
+        raise
+    except Exception as error:  # noqa: BLE001 (a hostile file can make the reader raise anything)
         raise DataError(f"graph is not an .npz of arrays ({error})", f"{X}, {EDGE_INDEX} and {EDGE_ATTR}") from None
-    return make_graph(fields, key)

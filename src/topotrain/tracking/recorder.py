@@ -118,7 +118,11 @@ class Recorder:
                 experiment_id(client, uri, experiment), run_name=name, tags={**resolve_tags(), MLFLOW_RUN_NAME: name}
             )
             recorder = cls(client, uri, run.info.run_id, adopted=False)
-        recorder.tags(everything)
+        try:
+            recorder.tags(everything)
+        except BaseException as error:
+            recorder.close("FAILED", f"{type(error).__name__}: {error}")
+            raise
         return recorder
 
     @property

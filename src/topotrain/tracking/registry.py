@@ -83,12 +83,11 @@ def register(client: MlflowClient, model_id: str, model_name: str, run_id: str, 
     Returns:
         The version number, as text.
     """
-    if not client.search_registered_models(f"name = '{model_name}'", max_results=1):
-        try:
-            client.create_registered_model(model_name)
-        except mlflow.MlflowException as error:
-            if error.error_code != "RESOURCE_ALREADY_EXISTS":
-                raise
+    try:
+        client.create_registered_model(model_name)
+    except mlflow.MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
     version = client.create_model_version(
         model_name, f"models:/{model_id}", run_id=run_id, tags=dict(tags), model_id=model_id
     )

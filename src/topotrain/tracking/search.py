@@ -51,8 +51,9 @@ def find_run(client: MlflowClient, run: str, experiment: str | None = None) -> R
                 return found
         except MlflowException:
             pass
-    escaped = run.replace("'", "''")
-    named = list(search_runs(client, experiments, f"attributes.run_name = '{escaped}'"))
+    quote = '"' if "'" in run else "'"  # MLflow knows no escape: a name with both kinds can't be asked for
+    query = f"attributes.run_name = {quote}{run}{quote}"
+    named = list(search_runs(client, experiments, query)) if quote not in run else []
     if not named and re.fullmatch(rf"[0-9a-f]{{{MIN_PREFIX},32}}", run):
         named = list(search_runs(client, experiments, f"attributes.run_id LIKE '{run}%'"))
     named = [r for r in named if r.data.tags.get(TAG_COMMAND) in RUN_COMMANDS] or named

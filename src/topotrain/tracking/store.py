@@ -7,6 +7,7 @@ import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 import mlflow
 from filelock import FileLock
@@ -20,6 +21,7 @@ from topotrain.errors import TrackingError
 DATABASE_NAME = "mlflow.db"
 ARTIFACTS_NAME = "mlartifacts"
 ATTEMPTS = 5
+PAGE_TAGS = {"mlflow.experimentKind": "custom_model_development"}  # the page opens on runs, not on chat traces
 
 Say = Callable[[str], None]
 
@@ -63,7 +65,7 @@ def open_store(uri: str) -> MlflowClient:
     try:
         database = database_path(uri)
         if database is not None:
-            _create_once(uri, database)
+            _create_once(database)
         mlflow.set_tracking_uri(uri)
         mlflow.set_registry_uri(uri)
         client = MlflowClient(tracking_uri=uri, registry_uri=uri)
@@ -102,10 +104,15 @@ def experiment_id(client: MlflowClient, uri: str, name: str) -> str:
                 )
             return str(found.experiment_id)
         try:
-            return str(client.create_experiment(name, artifact_location=location))
+            return str(client.create_experiment(name, artifact_location=location, tags=PAGE_TAGS))
         except MlflowException:  # another process created it in between
             continue
     raise TrackingError(f"experiment {name!r} can't be created", "a store that can be written")
+
+
+def prepare_store(uri: str, experiment: str) -> None:
+    """Create a store and an experiment before ``mlflow run`` does, which would choose another artifact folder."""
+    experiment_id(open_store(uri), uri, experiment)
 
 
 def web_address(uri: str, experiment: str, run_id: str) -> str | None:
@@ -118,7 +125,7 @@ def web_address(uri: str, experiment: str, run_id: str) -> str | None:
 def _database_uri(uri: str, say: Say, *, said: bool) -> str:
     """A bare directory (the file store of old) or a database file to the database's URI."""
     if uri.startswith("file:"):
-        uri = urlsplit(uri).path
+        uri = os.path.abspath(url2pathname(urlsplit(uri).path))
     if "://" in uri or uri.startswith("databricks"):
         return uri
     path = Path(uri)
@@ -130,7 +137,7 @@ def _database_uri(uri: str, say: Say, *, said: bool) -> str:
     return database
 
 
-def _create_once(uri: str, database: Path) -> None:
+def _create_once(database: Path) -> None:
     """Create a local database under a lock: MLflow leaves it unusable when two processes do so at once."""
     if database.exists() and database.stat().st_size:
         return
@@ -138,7 +145,11 @@ def _create_once(uri: str, database: Path) -> None:
     with FileLock(f"{database}.lock"):
         if database.exists() and database.stat().st_size:
             return
-        MlflowClient(tracking_uri=uri).search_experiments(max_results=1)
-        with sqlite3.connect(database) as connection:  # readers and writers then do not wait for each other
+        # Made aside and renamed: whoever sees the database sees all of it, and a kill leaves none that is half made.
+        aside = database.with_name(f".{database.name}.new")
+        aside.unlink(missing_ok=True)
+        MlflowClient(tracking_uri=f"sqlite:///{aside}").search_experiments(max_results=1)
+        with sqlite3.connect(aside) as connection:  # readers and writers then do not wait for each other
             connection.execute("PRAGMA journal_mode=WAL")
         connection.close()
+        os.replace(aside, database)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import socket
-import subprocess
 import sys
 from collections.abc import Callable
 
@@ -13,7 +12,7 @@ from topotrain.tracking.store import ARTIFACTS_NAME, database_path, open_store, 
 
 
 def serve_page(tracking_uri: str | None, host: str, port: int, say: Callable[[str], None]) -> None:
-    """Serve the page until interrupted; for a store that is a server, say where its page is.
+    """Become the server of the page, until interrupted; for a store that is a server, say where its page is.
 
     Args:
         tracking_uri: of the store; by default MLFLOW_TRACKING_URI, else ``mlflow.db`` here.
@@ -45,11 +44,5 @@ def serve_page(tracking_uri: str | None, host: str, port: int, say: Callable[[st
     say(f"opening http://{host}:{port} on {uri} (Ctrl-C ends it)")
     # Job execution starts a second fleet of processes that only generative-AI features use.
     environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    process = subprocess.Popen(command, env=environment)  # noqa: S603
-    try:
-        status = process.wait()
-    except KeyboardInterrupt:
-        process.wait()
-        return
-    if status:
-        raise TrackingError(f"the MLflow server ended with status {status}", "a running server")
+    # This process becomes the server, so that a signal ends the server and leaves no orphan.
+    os.execve(sys.executable, command, environment)  # noqa: S606

@@ -93,8 +93,9 @@ class EpochEnd(Checkpoint):
         if verdict.is_best and verdict.keep:
             best = f"{CHECKPOINT_DIR}/{verdict.keep.file_name}"
             self.recorder.tags({TAG_BEST_CHECKPOINT: best, TAG_BEST_EPOCH: str(epoch)})
-        for dropped in verdict.dropped:
-            (self.folder / dropped.file_name).unlink(missing_ok=True)
+        if self.recorder.complete:  # else a file may still have to be delivered
+            for dropped in verdict.dropped:
+                (self.folder / dropped.file_name).unlink(missing_ok=True)
         if self.selection.should_stop:
             trainer.should_stop = True
 

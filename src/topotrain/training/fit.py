@@ -204,7 +204,10 @@ class _Training:
         trainer = self._trainer([EpochSeeds(config.dataloader.seed), progress, epoch_end])
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", module="pytorch_lightning")
-            trainer.fit(module, datamodule=data.module)
+            try:
+                trainer.fit(module, datamodule=data.module)
+            except MisconfigurationException as error:
+                raise ConfigError(f"training can't start: {error}", "limits that leave a batch") from None
         return epoch_end
 
     @staticmethod

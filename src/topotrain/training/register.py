@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from pathlib import Path
 
 from topotrain.config import TrainConfig
@@ -50,7 +51,9 @@ def register_kept(
         network, schema = load_network(workdir / CHECKPOINT_DIR / one.file_name)
         files = export_model(network, schema, example, workdir / "models" / one.file_name)
         tags = _tags(one, rank, recorder.run_id, schema.digest)
-        model_id = log_model(recorder.client, files, f"{name}-epoch-{one.epoch}", recorder.run_id, one.epoch, tags)
+        # A registered model may be called what a logged model may not.
+        logged = re.sub(r"""[/:.%"']""", "-", f"{name}-epoch-{one.epoch}")
+        model_id = log_model(recorder.client, files, logged, recorder.run_id, one.epoch, tags)
         versions[rank] = register(recorder.client, model_id, name, recorder.run_id, tags)
     if candidate and versions:
         set_alias(recorder.client, name, CANDIDATE, versions[1])

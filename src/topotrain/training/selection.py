@@ -87,7 +87,8 @@ class Selection:
         return {"kept": [asdict(kept) for kept in self.kept], "waited": self.waited, "history": self.history}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore counters and figures; settings stay those of ``config``."""
-        self.kept = [Kept(**kept) for kept in state["kept"]]
+        """Restore counters and figures; settings, the primary metric too, stay those of ``config``."""
+        kept = [Kept(k["epoch"], self.config.selection.primary(k["figures"]), k["figures"]) for k in state["kept"]]
+        self.kept = sorted(kept, key=lambda one: (one.value, one.epoch))
         self.waited = state["waited"]
         self.history = {int(epoch): figures for epoch, figures in state["history"].items()}

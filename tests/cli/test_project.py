@@ -1,0 +1,175 @@
+"""The MLflow Project, the lock, and the commands that the README writes."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import mlflow
+import pytest
+import yaml
+from mlflow.projects import _project_spec
+from mlflow.tracking import MlflowClient
+from mlflow.utils.environment import _PythonEnv
+
+from topotrain.fields import TAG_COMMAND, TAG_STATUS_NOTE
+
+COPIED = ("MLproject", "conda.yaml", "pyproject.toml", "requirements.lock", "configs", "src")
+
+
+def locked(root: Path) -> list[str]:
+    lines = (root / "requirements.lock").read_text().splitlines()
+    return [line for line in lines if line and not line.startswith("#")]
+
+
+def normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def test_conda_yaml_lists_the_lock(root: Path) -> None:
+    conda = yaml.safe_load((root / "conda.yaml").read_text())
+    assert conda["dependencies"][-1]["pip"] == locked(root)
+
+
+def test_the_lock_pins_every_dependency_exactly(root: Path) -> None:
+    pins = locked(root)
+    assert all(re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9.]+", pin) for pin in pins), pins
+    names = {normal(pin.split("==")[0]) for pin in pins}
+    text = (root / "pyproject.toml").read_text()
+    wanted = re.findall(r'^  "([A-Za-z0-9_.-]+)[^"]*",$', text, flags=re.MULTILINE)
+    assert len(wanted) > 20
+    assert {normal(name) for name in wanted} - {"d104", "d105", "d107", "ruf022"} <= names
+
+
+def test_mlflow_reads_conda_yaml_as_an_environment(root: Path) -> None:
+    environment = _PythonEnv.from_conda_yaml(str(root / "conda.yaml"))
+    assert environment.python.startswith("3.11.")
+    assert environment.dependencies == locked(root)
+
+
+def test_every_entry_point_has_text_parameters_with_defaults(root: Path) -> None:
+    project = _project_spec.load_project(str(root))
+    entry_points = {"main", "train", "summarise"}
+    assert entry_points <= set(project._entry_points)
+    for name in entry_points:
+        entry = project.get_entry_point(name)
+        for parameter in entry.parameters.values():
+            assert parameter.type == "string"
+            assert parameter.default is not None
+    assert project.get_entry_point("main").command == project.get_entry_point("train").command
+
+
+def test_makefile_and_ci_install_from_the_lock(root: Path) -> None:
+    assert "pip install --quiet -r requirements.lock" in (root / "Makefile").read_text()
+    assert "make test" in (root / ".ci" / "run").read_text()
+    assert "pip install" not in (root / ".ci" / "run").read_text()
+
+
+@pytest.fixture
+def project(root: Path, tmp_path: Path) -> Path:
+    """A copy of the project, so that a run can't read what only this checkout has."""
+    copy = tmp_path / "project"
+    copy.mkdir()
+    for name in COPIED:
+        source = root / name
+        if source.is_dir():
+            shutil.copytree(source, copy / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+        else:
+            shutil.copyfile(source, copy / name)
+    return copy
+
+
+def shell(command: list[str], cwd: Path, uri: str, **extra: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "MLFLOW_TRACKING_URI": uri, **extra}
+    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
+    environment.pop("PYTHONPATH", None)
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300, check=False)
+
+
+def mlflow_run(project: Path, uri: str, entry: str, *parameters: str) -> subprocess.CompletedProcess[str]:
+    command = ["mlflow", "run", ".", "-e", entry, "--env-manager", "local", "--experiment-name", "dynamic_topoqa"]
+    for parameter in parameters:
+        command += ["-P", parameter]
+    return shell(command, project, uri)
+
+
+@pytest.mark.project
+def test_mlflow_run_trains_end_to_end(project: Path, store_uri: str, graph_set) -> None:
+    overrides = " ".join(map(shlex.quote, [*graph_set.overrides, "mlflow.tags.note=two words"]))
+    done = mlflow_run(project, store_uri, "train", "config=configs/default.yaml", f"overrides={overrides}")
+    assert done.returncode == 0, done.stderr
+    client = MlflowClient(store_uri)
+    experiment = client.get_experiment_by_name("dynamic_topoqa")
+    (run,) = client.search_runs([e.experiment_id for e in client.search_experiments()])
+    assert run.info.experiment_id == experiment.experiment_id
+    assert run.info.status == "FINISHED"
+    assert run.data.tags[TAG_COMMAND] == "run"
+    assert run.data.tags["note"] == "two words"
+    assert run.info.run_name.startswith("training_run_")
+    assert run.data.params["schema.edge.dim"] == "3"
+    assert run.data.params["config"].strip("'") == "configs/default.yaml"
+    assert len(client.get_metric_history(run.info.run_id, "val_loss")) == 2
+    assert client.get_model_version_by_alias("topoqa", "candidate").run_id == run.info.run_id
+
+    report = mlflow_run(project, store_uri, "summarise")
+    assert report.returncode == 0, report.stderr
+    summary = json.loads(report.stdout)
+    assert summary["run_id"] == run.info.run_id
+    runs = client.search_runs([experiment.experiment_id])
+    assert sorted(r.data.tags[TAG_COMMAND] for r in runs) == ["run", "summarise"]
+    (report_run,) = (r for r in runs if r.data.tags[TAG_COMMAND] == "summarise")
+    printed = mlflow.artifacts.load_dict(f"{report_run.info.artifact_uri}/summarise.json")
+    assert printed == summary
+
+
+@pytest.mark.project
+def test_mlflow_run_with_bad_input_fails_with_one_line(project: Path, store_uri: str) -> None:
+    bad = "overrides=paths.graph=/nowhere paths.train_labels=/nowhere/t.csv paths.val_labels=/nowhere/v.csv"
+    done = mlflow_run(project, store_uri, "train", bad)
+    assert done.returncode != 0
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert errors == ["error: /nowhere: no such directory; expected a directory of graphs (.pt); check paths.graph"]
+    client = MlflowClient(store_uri)
+    (run,) = client.search_runs([client.get_experiment_by_name("dynamic_topoqa").experiment_id])
+    assert run.info.status == "FAILED"
+    assert "/nowhere" in run.data.tags[TAG_STATUS_NOTE]
+
+
+def readme_commands(root: Path) -> list[str]:
+    """Every line of the README's shell blocks that is a command of this project."""
+    blocks = re.findall(r"```bash\n(.*?)```", (root / "README.md").read_text(), flags=re.DOTALL)
+    lines = re.sub(r"\\\n\s*", " ", "\n".join(blocks)).splitlines()
+    return [line.split("  #")[0].strip() for line in lines if line.strip() and not line.startswith("#")]
+
+
+@pytest.mark.project
+def test_readme_commands_run_as_written(root: Path, project: Path, store_uri: str) -> None:
+    """In order, in a copy; training is cut to two epochs, and the page is not opened."""
+    configuration = project / "configs" / "default.yaml"
+    configuration.write_text(configuration.read_text().replace("num_epochs: 200", "num_epochs: 2"))
+    package = project / "src" / "topotrain" / "config.py"
+    package.write_text(package.read_text().replace("num_epochs: PositiveInt = 200", "num_epochs: PositiveInt = 2"))
+    ran = 0
+    for line in readme_commands(root):
+        first = shlex.split(line)[0]
+        if first in ("make", "git", "cd") or line.startswith(("topotrain ui", "mlflow models serve", "eval")):
+            continue
+        assert first in ("mlflow", "topotrain", "python"), line
+        if first == "topotrain":
+            line = "python -m " + line
+        done = shell(["sh", "-c", line], project, store_uri, PYTHONPATH=str(project / "src"))
+        assert done.returncode == 0, f"{line}\n{done.stderr}"
+        ran += 1
+    assert ran >= 6
+
+
+def test_make_targets_of_the_readme_exist(root: Path) -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (root / "Makefile").read_text(), flags=re.MULTILINE))
+    named = set(re.findall(r"\bmake ([a-z-]+)", (root / "README.md").read_text()))
+    assert {"train", "test"} <= named <= targets
