@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,9 +45,19 @@ def _alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     before = (list(logger.handlers), logger.level, logger.propagate)
     logger.handlers, logger.propagate = [], True
     logger.setLevel(logging.INFO)
+    _reset_mlflow()
     yield
+    _reset_mlflow()
     logger.handlers, logger.propagate = before[0], before[2]
     logger.setLevel(before[1])
+
+
+def _reset_mlflow() -> None:
+    """Forget which store the last test (or the session's template) pointed MLflow's globals at."""
+    mlflow = sys.modules.get("mlflow")
+    if mlflow is not None:
+        mlflow.set_tracking_uri("")
+        mlflow.set_registry_uri("")
 
 
 @pytest.fixture(scope="session")

@@ -211,14 +211,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit with the status of docs/cli.md."""
     _log_to_stderr()
     try:
-        cli.main(args=None if arguments is None else list(arguments), prog_name="topotrain", standalone_mode=False)
+        given = sys.argv[1:] if arguments is None else list(arguments)
+        cli.main(args=given or ["--help"], prog_name="topotrain", standalone_mode=False)
         sys.stdout.flush()
     except click.exceptions.Exit as stop:
         sys.exit(stop.exit_code)
     except click.ClickException as error:
         context = getattr(error, "ctx", None)
-        hint = f"; see {context.command_path} --help" if context is not None else ""
-        _fail(f"{error.format_message()}{hint}", EXIT_USER)
+        command = context.command_path if context is not None else "topotrain"
+        _fail(f"{error.format_message().rstrip('.')}; see {command} --help", EXIT_USER)
     except TopotrainError as error:
         _fail(str(error), error.exit_code)
     except InterruptedRunError as stop:

@@ -18,6 +18,9 @@ from topotrain import old_config
 from topotrain.errors import ConfigError
 from topotrain.fields import DEMO, SELECTION_METRIC, VAL_LOSS
 
+SHOWN_CHARACTERS = 300  # of a value, in messages
+MAX_VALUES = 100_000  # in one file or override, aliases written out
+
 
 def _not_bool(value: Any) -> Any:  # noqa: ANN401
     """Refuse ``true`` where a number is meant: Python would read it as 1."""
@@ -98,15 +101,15 @@ class TrainerConfig(_Section):
     accelerator: str = "cpu"
     devices: PositiveInt | str = 1
     precision: Int | str = 32
-    num_epochs: PositiveInt = 200
-    accumulate_grad_batches: PositiveInt = 16
+    num_epochs: PositiveInt = 100
+    accumulate_grad_batches: PositiveInt = 1
 
 
 class OptimizerConfig(_Section):
     """Adam."""
 
-    learning_rate: PositiveFloat = 0.005
-    weight_decay: NonNegativeFloat = 0.0
+    learning_rate: PositiveFloat = 0.0005
+    weight_decay: NonNegativeFloat = 0.0003
 
 
 class SchedulerConfig(_Section):
@@ -195,9 +198,10 @@ class TrainConfig(_Section):
 
     def to_dict(self) -> dict[str, Any]:
         """Nested plain values under the names of the YAML file; credentials in a URI are masked."""
-        nested = self.model_dump(mode="json", by_alias=True)
+        nested: dict[str, Any] = self.model_dump(mode="json", by_alias=True)
         nested["edge_schema"] = {k: v for k, v in nested["edge_schema"].items() if v is not None}
-        return _mask_uri(nested)
+        masked: dict[str, Any] = _masked(nested)
+        return masked
 
     def to_yaml(self) -> str:
         """The resolved configuration as it is recorded with the run."""
@@ -242,11 +246,11 @@ def load_config(path: str | os.PathLike[str] | None = None, overrides: Iterable[
         where = str(source)
         text, raw = _read_yaml(source)
         raw = old_config.translate(raw, where, notices)
-        _resolve_paths(raw, source.parent)
+        _resolve_paths(raw, source.parent, where)
     for override in overrides:
-        nested = old_config.translate(parse_override(override), f"override {override!r}", notices)
-        _refuse_unknown(nested, TrainConfig, f"override {override!r}")
-        _resolve_paths(nested, Path.cwd())
+        nested = old_config.translate(parse_override(override), _shown(override), notices)
+        _refuse_unknown(nested, TrainConfig, _shown(override))
+        _resolve_paths(nested, Path.cwd(), _shown(override))
         raw = merge(raw, nested)
     return LoadedConfig(validate(raw, where), mask_credentials(text), tuple(dict.fromkeys(notices)))
 
@@ -270,14 +274,12 @@ def parse_override(text: str) -> dict[str, Any]:
     parts = key.strip().split(".")
     if not separator or not all(parts):
         raise ConfigError(
-            f"override {text!r} is malformed", "dotted.key=value", "write e.g. optimizer.learning_rate=0.001"
+            f"{_shown(text)} is malformed", "dotted.key=value", "write e.g. optimizer.learning_rate=0.001"
         )
     try:
-        parsed = yaml.load(value, Loader=_UniqueKeyLoader)  # noqa: S506 (a subclass of SafeLoader)
-    except yaml.YAMLError as error:
-        raise ConfigError(
-            f"override {text!r}: the value is not YAML ({_yaml_problem(error)})", "a YAML value"
-        ) from None
+        parsed = _parse_yaml(value)
+    except Exception as error:  # noqa: BLE001 (an explicit tag on a wrong value can make PyYAML raise anything)
+        raise ConfigError(f"{_shown(text)}: the value is not YAML ({_yaml_problem(error)})", "a YAML value") from None
     if parts[:2] == ["mlflow", "tags"] and len(parts) > 3:
         parts = ["mlflow", "tags", ".".join(parts[2:])]  # a tag's own name may hold dots
     nested: dict[str, Any] = {parts[-1]: parsed}
@@ -296,8 +298,13 @@ def merge(base: Mapping[str, Any], update: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def mask_credentials(text: str) -> str:
-    """Hide ``user:password@`` in every URI of a text."""
-    return re.sub(r"(\w://)[^/\s:@'\"]+:[^/\s@'\"]+@", r"\1***@", text)
+    """Hide ``user:password@`` (or a token before the ``@``) in every URI of a text."""
+    return re.sub(r"(\w://)[^/\s'\"]+@", r"\1***@", text)
+
+
+def _shown(override: str) -> str:
+    """An override as messages show it."""
+    return f"override {mask_credentials(override)[:SHOWN_CHARACTERS]!r}"
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):
@@ -315,16 +322,35 @@ class _UniqueKeyLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+def _parse_yaml(text: str) -> Any:  # noqa: ANN401
+    """Plain values; aliases that grow without end, and values nested in themselves, are refused."""
+    parsed = yaml.load(text, Loader=_UniqueKeyLoader)  # noqa: S506 (a subclass of SafeLoader)
+    sizes: dict[int, int] = {}
+
+    def size(value: Any) -> int:  # noqa: ANN401
+        if not isinstance(value, dict | list):
+            return 1
+        if id(value) not in sizes:
+            sizes[id(value)] = MAX_VALUES + 1  # what a value nested in itself counts
+            inner = value.values() if isinstance(value, dict) else value
+            sizes[id(value)] = 1 + sum(size(item) for item in inner)
+        return sizes[id(value)]
+
+    if size(parsed) > MAX_VALUES:
+        raise ValueError(f"more than {MAX_VALUES} values, or a value nested in itself")
+    return parsed
+
+
 def _read_yaml(path: Path) -> tuple[str, dict[str, Any]]:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file", "a YAML configuration", "check the path given to --config") from None
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:  # ValueError: not UTF-8, or a path with a null byte
         raise ConfigError(f"{path}: can't be read ({error})", "a YAML configuration in UTF-8") from None
     try:
-        raw = yaml.load(text, Loader=_UniqueKeyLoader)  # noqa: S506 (a subclass of SafeLoader)
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        raw = _parse_yaml(text)
+    except Exception as error:  # noqa: BLE001 (an explicit tag on a wrong value can make PyYAML raise anything)
         raise ConfigError(f"{path}: not YAML ({_yaml_problem(error)})", "themed sections of keys and values") from None
     if raw is None:
         raw = {}
@@ -340,16 +366,23 @@ def _yaml_problem(error: Exception) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def _resolve_paths(raw: dict[str, Any], base: Path) -> None:
+def _resolve_paths(raw: dict[str, Any], base: Path, where: str) -> None:
     """Make the file names of one source absolute, relative to where that source stands."""
     paths = raw.get("paths")
     if isinstance(paths, dict):
         for key, value in paths.items():
             if isinstance(value, str) and value != DEMO:
-                paths[key] = os.path.normpath(base / Path(value).expanduser())
+                if not value.strip() or "\0" in value:
+                    raise ConfigError(f"{where}: paths.{key}: got {value!r}", "the path of a file or directory")
+                paths[key] = _absolute(value, base)
     mlflow = raw.get("mlflow")
     if isinstance(mlflow, dict) and isinstance(mlflow.get("tracking_uri"), str):
         mlflow["tracking_uri"] = absolute_uri(mlflow["tracking_uri"], base)
+
+
+def _absolute(path: str, base: Path) -> str:
+    """A normalised absolute path; ``~`` is the home directory, unless it names a user there is not."""
+    return os.path.normpath(base / os.path.expanduser(path))
 
 
 def absolute_uri(uri: str, base: Path) -> str:
@@ -357,7 +390,7 @@ def absolute_uri(uri: str, base: Path) -> str:
     if uri.startswith("sqlite:///") and not uri.startswith("sqlite:////") and ":memory:" not in uri:
         return f"sqlite:///{os.path.normpath(base / uri.removeprefix('sqlite:///'))}"
     if "://" not in uri and not uri.startswith(("file:", "databricks")):
-        return os.path.normpath(base / Path(uri).expanduser())
+        return _absolute(uri, base)
     return uri
 
 
@@ -374,11 +407,13 @@ def _refuse_unknown(raw: Mapping[str, Any], model: type[BaseModel], where: str, 
     known = _known_keys(model)
     for key, value in raw.items():
         if key not in known:
-            raise ConfigError(f"{where}: unknown key {prefix + key!r}", *_nearest(prefix + str(key)))
+            dotted = f"{prefix}{key}"
+            raise ConfigError(f"{where}: unknown key {dotted!r}", *_nearest(dotted))
         inner = known[key]
         if inner is not None and not isinstance(value, Mapping):
             raise ConfigError(
-                f"{where}: {prefix}{key} holds {value!r}", f"a section with keys {', '.join(_known_keys(inner))}"
+                f"{where}: {prefix}{key} holds {mask_credentials(repr(value))[:SHOWN_CHARACTERS]}",
+                f"a section with keys {', '.join(_known_keys(inner))}",
             )
         if inner is not None:
             _refuse_unknown(value, inner, where, f"{prefix}{key}.")
@@ -413,8 +448,10 @@ def _as_config_error(error: ValidationError, where: str) -> ConfigError:
     first = problems[0]
     key = ".".join(str(part) for part in first["loc"] if not str(part).startswith(("function-", "constrained-")))
     message = first["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
-    got = json.dumps(first["input"], default=str)
-    shown = f"got {got}" if not isinstance(first["input"], Mapping) else "incomplete"
+    plain = first["input"] is None or isinstance(first["input"], str | int | float)
+    got = json.dumps(first["input"]) if plain else repr(first["input"])
+    got = mask_credentials(got)[:SHOWN_CHARACTERS]
+    shown = "incomplete" if first["type"] == "value_error" and isinstance(first["input"], Mapping) else f"got {got}"
     more = f"({len(problems) - 1} more)" if len(problems) > 1 else ""
     return ConfigError(f"{where}: {key}: {shown}", message, more)
 
@@ -435,8 +472,10 @@ def _as_text(value: Any) -> str:  # noqa: ANN401
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def _mask_uri(nested: dict[str, Any]) -> dict[str, Any]:
-    uri = nested["mlflow"]["tracking_uri"]
-    if uri:
-        nested["mlflow"]["tracking_uri"] = mask_credentials(uri)
-    return nested
+def _masked(value: Any) -> Any:  # noqa: ANN401
+    """A copy with the credentials of every URI hidden."""
+    if isinstance(value, Mapping):
+        return {key: _masked(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_masked(inner) for inner in value]
+    return mask_credentials(value) if isinstance(value, str) else value

@@ -120,7 +120,8 @@ class FeatureSchema:
 
     def to_json(self) -> str:
         """``feature_metadata.json`` as text."""
-        return json.dumps(self.to_dict(), indent=2, ensure_ascii=False) + "\n"
+        text = json.dumps(self.to_dict(), indent=2, ensure_ascii=False) + "\n"
+        return text.encode("utf-8", "replace").decode()  # a file name need not be UTF-8
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> FeatureSchema:
@@ -131,7 +132,11 @@ class FeatureSchema:
         """
         try:
             edge, node = dict(content["edge_schema"]), dict(content["node_schema"])
-            edge_dim, node_dim = int(edge["dim"]), int(node["dim"])
+            edge_dim, node_dim = _width(edge["dim"]), _width(node["dim"])
+            _check_kinds(edge, {"columns": list, "bands": list, "module_params": Mapping})
+            _check_kinds(edge, dict.fromkeys(("module", "variant", "alias", "summary", "source"), str))
+            _check_kinds(node, {"columns": list, "source": str})
+            _check_kinds(content, {"module_registry": Mapping, "notes": list})
         except (KeyError, TypeError, ValueError) as error:
             raise SchemaError(
                 f"feature metadata is malformed ({type(error).__name__}: {error})",
@@ -180,7 +185,7 @@ class FeatureSchema:
         """
         mine, theirs = self.deciding, other.deciding
         return [
-            _difference(name, mine[name], theirs[name])
+            difference(name, mine[name], theirs[name])
             for name in mine
             if mine[name] is not None and theirs[name] is not None and canonical(mine[name]) != canonical(theirs[name])
         ]
@@ -220,7 +225,7 @@ def decisive(params: Any) -> Any:  # noqa: ANN401
 
 def canonical(value: Any) -> str:  # noqa: ANN401
     """JSON text that is equal for equal values: keys sorted, 10.0 written as 10."""
-    return json.dumps(_plain(value), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return json.dumps(_plain(value), sort_keys=True, separators=(",", ":"), ensure_ascii=True, default=str)
 
 
 def _plain(value: Any) -> Any:  # noqa: ANN401
@@ -240,12 +245,25 @@ def name_graphs(keys: Iterable[str]) -> str:
     return ", ".join(ordered[:SHOWN_GRAPHS]) + more
 
 
+def _width(value: Any) -> int:  # noqa: ANN401
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(f"dim is {_short(value)}")
+    return value
+
+
+def _check_kinds(section: Mapping[str, Any], kinds: Mapping[str, type]) -> None:
+    for key, kind in kinds.items():
+        if section.get(key) is not None and not isinstance(section[key], kind):
+            raise TypeError(f"{key} is a {type(section[key]).__name__}")
+
+
 def _names(columns: Sequence[Any] | None) -> tuple[str, ...] | None:
     return None if columns is None else tuple(str(column) for column in columns)
 
 
-def _difference(name: str, mine: Any, theirs: Any) -> str:  # noqa: ANN401
-    if not (isinstance(mine, list) and isinstance(theirs, list)) or name == "edge bands":
+def difference(name: str, mine: Any, theirs: Any) -> str:  # noqa: ANN401
+    """One line that shows where two values of one property part."""
+    if not (isinstance(mine, list) and isinstance(theirs, list)) or "columns" not in name:
         return f"{name}: {_short(mine)} against {_short(theirs)}"
     missing = [column for column in mine if column not in theirs]
     extra = [column for column in theirs if column not in mine]

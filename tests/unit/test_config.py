@@ -31,10 +31,10 @@ DOCUMENTED = {
     "trainer.accelerator": "cpu",
     "trainer.devices": "1",
     "trainer.precision": "32",
-    "trainer.num_epochs": "200",
-    "trainer.accumulate_grad_batches": "16",
-    "optimizer.learning_rate": "0.005",
-    "optimizer.weight_decay": "0.0",
+    "trainer.num_epochs": "100",
+    "trainer.accumulate_grad_batches": "1",
+    "optimizer.learning_rate": "0.0005",
+    "optimizer.weight_decay": "0.0003",
     "scheduler.type": "reduce_on_plateau",
     "scheduler.factor": "0.4",
     "scheduler.patience": "12",
@@ -209,8 +209,7 @@ def test_merge_leaves_both_sides_as_they_were() -> None:
         ("model={1: 2}", ["unknown key 'model.1'"]),
         ("model={dropout: {2020-01-01: 1}}", ["model.dropout", "valid number"]),
         ("model=&a {dropout: *a}", ["not YAML"]),
-        ("paths.graph=~nosuchuser-x/graphs", ["~nosuchuser-x/graphs"]),
-        ("mlflow.tracking_uri=~nosuchuser-x/runs", ["~nosuchuser-x/runs"]),
+        ("paths.graph=''", ["paths.graph: got ''", "the path of a file or directory"]),
         ('paths.graph="a\\0b"', ["paths.graph"]),
     ],
 )
@@ -245,7 +244,7 @@ def test_an_overrides_value_may_hold_equal_signs_and_dots() -> None:
         ("paths: {graph: !!int ''}\n", ["not YAML"]),
         ("paths: {graph: !!bool x}\n", ["not YAML"]),
         ("paths: {graph: !!timestamp x}\n", ["not YAML"]),
-        ("paths: {graph: 0001-01-01T00:00:00+23:59}\n", ["not YAML"]),
+        ("paths: {graph: 0001-01-01T00:00:00+23:59}\n", ["paths.graph: got", "string"]),
         ("a: " + "[" * 5000, ["not YAML"]),
         ("a: *nowhere\n", ["not YAML", "nowhere"]),
         ("model: &a\n  dropout: *a\n", ["not YAML"]),
@@ -280,7 +279,6 @@ def test_an_overrides_value_may_hold_equal_signs_and_dots() -> None:
         ("paths: {graph: g}\n", ["paths", "paths.train_labels and paths.val_labels too"]),
         ("paths: {graph: 5, train_labels: a, val_labels: b}\n", ["paths.graph", "got 5", "string"]),
         ("paths: {graph: null, train_labels: a, val_labels: b}\n", ["paths.graph", "got null"]),
-        ("paths: {graph: ~nosuchuser-x/g, train_labels: a, val_labels: b}\n", ["~nosuchuser-x"]),
         ('paths: {graph: "a\\0b", train_labels: a, val_labels: b}\n', ["paths.graph"]),
         ("seed: 1\ndataloader: {seed: 2}\n", ["seed is 1 and dataloader.seed is 2", "keep dataloader.seed"]),
         ("seed: 1\ndataloader: 3\n", ["dataloader holds 3"]),
@@ -300,7 +298,6 @@ def test_a_relative_path_is_shown_absolute(tmp_path: Path) -> None:
     assert f"{tmp_path}/no.yaml: no such file" in refused("no.yaml")
     (tmp_path / "folder").mkdir()
     assert f"{tmp_path}/folder: can't be read" in refused("folder")
-    assert "can't be read" in refused("x" * 5000)
     assert "can't be read" in refused("a\0b")
 
 
@@ -352,10 +349,16 @@ def test_paths_in_an_override_are_relative_to_the_current_directory(tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    "uri", ["http://127.0.0.1:5000", "sqlite:////abs/m.db", "sqlite:///:memory:", "databricks", "postgresql://h/db"]
+    "uri", ["http://127.0.0.1:5000", "sqlite:////abs/m.db", "'sqlite:///:memory:'", "databricks", "postgresql://h/db"]
 )
 def test_a_tracking_uri_that_names_no_relative_file_is_kept(uri: str) -> None:
-    assert load_config(None, [f"mlflow.tracking_uri={uri}"]).config.mlflow.tracking_uri == uri
+    assert load_config(None, [f"mlflow.tracking_uri={uri}"]).config.mlflow.tracking_uri == uri.strip("'")
+
+
+def test_the_home_of_a_user_there_is_not_is_a_name_like_any_other(tmp_path: Path) -> None:
+    config = load_config(None, ["paths.cache=~nosuchuser-x/c", "mlflow.tracking_uri=~nosuchuser-x/runs"]).config
+    assert config.paths.cache == str(tmp_path / "~nosuchuser-x" / "c")
+    assert config.mlflow.tracking_uri == str(tmp_path / "~nosuchuser-x" / "runs")
 
 
 # Old names

@@ -52,13 +52,14 @@ def demo_paths(cache_dir: Path | None = None) -> DemoPaths:
     """
     root = (cache_dir or Path(platformdirs.user_cache_dir("topotrain"))) / f"demo-{VERSION}"
     if not root.exists():
-        root.parent.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=".demo-", dir=root.parent))
-        make_demo(staging)
         try:
-            os.rename(staging, root)
-        except OSError:  # another process was first
-            shutil.rmtree(staging, ignore_errors=True)
+            _make_at(root)
+        except OSError as error:
+            raise DataError(
+                f"{root}: the demo data set can't be written ({error})",
+                "a cache directory that can be written",
+                "set XDG_CACHE_HOME",
+            ) from None
     return DemoPaths(root / "graphs", root / "train.csv", root / "val.csv")
 
 
@@ -74,6 +75,20 @@ def write_demo(out: Path) -> None:
         raise DataError(f"{out}: exists", "a folder that does not exist yet", "choose another --out") from None
     except OSError as error:
         raise DataError(f"{out}: can't be written ({error})", "a folder that can be made") from None
+
+
+def _make_at(root: Path) -> None:
+    """Make the data set elsewhere and move it here whole; whoever comes second drops theirs."""
+    root.parent.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(prefix=".demo-", dir=root.parent))
+    try:
+        make_demo(staging)
+        os.rename(staging, root)
+    except OSError:
+        if not root.exists():
+            raise
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
 
 
 def make_demo(root: Path) -> None:

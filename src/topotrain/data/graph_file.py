@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import warnings
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +21,9 @@ from topotrain.schema import GraphFacts
 
 # All that a graph file may name beside tensors and plain values.
 ALLOWED = [Data, DataEdgeAttr, DataTensorAttr, GlobalStorage]
-MAX_METADATA_VALUES = 100_000
+MAX_METADATA_VALUES = 100_000  # a text counts one for each hundred characters
+MAX_INTEGER_BITS = 64
+SHOWN_FIELDS = 10
 
 
 @dataclass(frozen=True)
@@ -58,12 +62,17 @@ def read_graph(path: Path, key: str | None = None) -> Graph:
     Raises:
         DataError: missing, not a graph, names anything executable, or holds values that can't be trained on.
     """
+    if path.exists() and not path.is_file():
+        raise DataError(f"{path}: no regular file", "an interface graph (.pt)")
     try:
+        _refuse_bomb(path)
         with torch.serialization.safe_globals(ALLOWED), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise DataError(f"{path}: no such file", "an interface graph (.pt)") from None
+    except DataError:
+        raise
     except Exception as error:  # noqa: BLE001 (a hostile file can make the reader raise anything)
         raise _unreadable(path, error) from None
     try:
@@ -72,6 +81,15 @@ def read_graph(path: Path, key: str | None = None) -> Graph:
         raise DataError(f"{path}: {error.what}", error.expected, error.do) from None
     except Exception as error:  # noqa: BLE001 (objects built from a hostile file can misbehave when touched)
         raise _unreadable(path, error) from None
+
+
+def _refuse_bomb(path: Path) -> None:
+    """Refuse an archive that unpacks to more than it holds: torch stores tensors uncompressed."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            size = sum(part.file_size for part in archive.infolist())
+        if size > path.stat().st_size:
+            raise DataError(f"{path}: unpacks to {size} bytes, more than it holds", "a file written by torch.save")
 
 
 def make_graph(fields: Mapping[str, Any], key: str) -> Graph:
@@ -116,10 +134,14 @@ def make_graph(fields: Mapping[str, Any], key: str) -> Graph:
 
 def _unreadable(path: Path, error: Exception) -> DataError:
     text = str(error)
-    if "Unsupported global" in text or "Unsupported class" in text or "unsafe" in text.lower():
-        named = text.split("GLOBAL ", 1)[-1].split(" ", 1)[0] if "GLOBAL " in text else "something executable"
-        return DataError(f"{path}: refused, it names {named}", "a Data of tensors and plain values")
-    reason = text.strip().splitlines()[0][:200] if text.strip() else type(error).__name__
+    named = re.search(r"GLOBAL ([\w.]+)", text)
+    if named or "unsafe" in text.lower():
+        name = named.group(1) if named else "something executable"
+        return DataError(f"{path}: refused, it names {name}", "a Data of tensors and plain values")
+    text = text.rpartition("WeightsUnpickler error:")[2].strip()  # torch's advice before it is to trust the file
+    reason = text.splitlines()[0][:200] if text else type(error).__name__
+    if "weights_only" in reason:
+        reason = "no torch file of today's format"
     return DataError(f"{path}: not a readable graph ({reason})", "a torch_geometric Data saved with torch.save")
 
 
@@ -136,7 +158,8 @@ def _fields(content: Any) -> Mapping[str, Any]:  # noqa: ANN401
 def _tensor(fields: Mapping[str, Any], name: str, min_dim: int) -> Tensor:
     value = fields.get(name)
     if not isinstance(value, Tensor):
-        found = ", ".join(sorted(str(key) for key in fields)) or "nothing"
+        names = sorted(str(key)[:50] for key in fields)
+        found = ", ".join(names[:SHOWN_FIELDS]) or "nothing"
         raise DataError(f"no tensor {name!r} (found: {found})", f"{X}, {EDGE_INDEX} and {EDGE_ATTR}")
     if value.layout is not torch.strided or value.is_quantized or value.dtype.is_complex:
         raise DataError(f"{name} is a {value.dtype} tensor of layout {value.layout}", "a dense tensor")
@@ -144,7 +167,7 @@ def _tensor(fields: Mapping[str, Any], name: str, min_dim: int) -> Tensor:
         raise DataError(f"{name} has shape {tuple(value.shape)}", "two dimensions")
     if value.numel() * value.element_size() > value.untyped_storage().nbytes():
         raise DataError(f"{name} claims shape {tuple(value.shape)} over fewer stored values", "all values stored")
-    return value
+    return value.detach()
 
 
 def _float32(value: Tensor, name: str) -> Tensor:
@@ -175,7 +198,13 @@ def _plain_metadata(value: Any) -> dict[str, Any]:  # noqa: ANN401
         if isinstance(inner, list | tuple):
             return [plain(item, depth + 1) for item in inner]
         if isinstance(inner, Tensor):
+            if inner.numel() > budget[0]:  # before it is written out: it may claim more than it stores
+                raise DataError(f"{METADATA} holds a tensor of {inner.numel()} values", "plain values")
             return plain(inner.tolist(), depth + 1)
+        if isinstance(inner, str):
+            budget[0] -= len(inner) // 100
+        if isinstance(inner, int) and inner.bit_length() > MAX_INTEGER_BITS:
+            raise DataError(f"{METADATA} holds an integer of {inner.bit_length()} bits", f"up to {MAX_INTEGER_BITS}")
         return inner if inner is None or isinstance(inner, str | int | float | bool) else str(type(inner).__name__)
 
     if value is None:

@@ -40,7 +40,7 @@ def read_labels(path: Path) -> list[Label]:
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise DataError(f"{path}: no such file", f"a CSV with {MODEL_COLUMN},{DOCKQ_COLUMN}") from None
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:  # ValueError: not UTF-8, or a path with a null byte
         raise DataError(f"{path}: can't be read ({error})", "a CSV file in UTF-8") from None
     reader = csv.reader(text.splitlines())
     try:
@@ -103,7 +103,7 @@ def _once_each(path: Path, labels: list[Label]) -> list[Label]:
 def two_values(path: Path, name: str, one: Label, other: Label) -> DataError:
     """The error for a model that is labelled twice, differently."""
     return DataError(
-        f"{path}: {name} is {one.dockq:g} in line {one.line} and {other.dockq:g} in line {other.line}",
+        f"{path}: {name} is {one.dockq} in line {one.line} and {other.dockq} in line {other.line}",
         "one value for each model",
         "remove one of the lines",
     )

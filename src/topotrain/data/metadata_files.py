@@ -17,8 +17,26 @@ from topotrain.fields import SUMMARY_NAME
 GRAPH_ENTRY_KEYS = frozenset(
     {"edge_module", "edge_params", "edge_metadata", "node_feature_columns", "edge_feature_columns"}
 )
+MAX_DEPTH = 50  # of values in values
 PARENTS_SEARCHED = 3
 TIMESTAMP = re.compile(r"(\d{4})-(\d{2})-(\d{2})_(\d{2})-(\d{2})-(\d{2})")
+
+
+# What kind each part must be.
+ENTRY_KINDS: Mapping[str, type] = {
+    "edge_module": str,
+    "edge_params": Mapping,
+    "node_feature_columns": list,
+    "edge_feature_columns": list,
+}
+SHARED_KINDS: Mapping[str, type] = {
+    "module": str,
+    "variant": str,
+    "module_params": Mapping,
+    "bands": list,
+    "columns": list,
+}
+MODULE_KINDS: Mapping[str, type] = {"id": str, "alias": str, "summary": str, "defaults": Mapping}
 
 
 @dataclass(frozen=True)
@@ -64,7 +82,7 @@ def read_sidecar(path: Path, *, required: bool) -> Sidecar | None:
     graphs: dict[str, Mapping[str, Any]] = {}
     for key, entry in content.items():
         if not key.startswith("_") and isinstance(entry, Mapping) and GRAPH_ENTRY_KEYS & set(entry):
-            _check_entry(path, key, entry)
+            check_entry(path, key, entry, "edge_metadata")
             graphs[key.removesuffix(".pt")] = entry
     edge = content.get("_edge_schema")
     shared = dict(edge) if isinstance(edge, Mapping) else {}
@@ -75,8 +93,14 @@ def read_sidecar(path: Path, *, required: bool) -> Sidecar | None:
     ):
         if isinstance(content.get(name), kind):
             shared.setdefault(key, content[name])
+    _check_kinds(path, "_edge_schema", shared, SHARED_KINDS)
+    _width(path, "_edge_schema.dim", shared.get("dim"))
     node = content.get("_node_schema")
+    if isinstance(node, Mapping):
+        _check_kinds(path, "_node_schema", node, {"columns": list})
     registry = content.get("_module_registry")
+    if isinstance(registry, Mapping):
+        _check_module(path, "_module_registry.edge", registry.get("edge"))
     return Sidecar(
         path=path,
         graphs=graphs,
@@ -97,11 +121,16 @@ def read_summary(path: Path) -> Summary:
     modules, edge = content.get("modules", {}), content.get("edge", {})
     if not isinstance(modules, Mapping) or not isinstance(edge, Mapping):
         raise DataError(f"{path}: modules or edge is no mapping", "the sections modules and edge")
+    _check_module(path, "modules.edge", modules.get("edge"))
     output = edge.get("output_dir")
+    try:
+        output_dir = (path.parent / output).resolve() if isinstance(output, str) else None
+    except (OSError, ValueError, RuntimeError) as error:  # too long, a null byte, a loop of links
+        raise DataError(f"{path}: edge.output_dir is {str(output)[:200]!r} ({error})", "a directory") from None
     return Summary(
         path=path,
         modules=modules,
-        output_dir=(path.parent / output).resolve() if isinstance(output, str) else None,
+        output_dir=output_dir,
         edge_dim=_width(path, "edge.edge_feature_dim", edge.get("edge_feature_dim")),
     )
 
@@ -148,27 +177,44 @@ def _read_object(path: Path, expected: str) -> dict[str, Any]:
         raise DataError(f"{path}: not readable as JSON ({error})", expected) from None
     if not isinstance(content, dict):
         raise DataError(f"{path}: holds a {type(content).__name__}", f"{expected}, a JSON object")
+    if _deeper_than(content, MAX_DEPTH):
+        raise DataError(f"{path}: values nested deeper than {MAX_DEPTH}", expected)
     return content
 
 
-def _check_entry(path: Path, key: str, entry: Mapping[str, Any]) -> None:
-    """Refuse an entry whose parts are of the wrong kind, before anybody relies on them."""
-    kinds: dict[str, tuple[type, ...]] = {
-        "edge_module": (str,),
-        "edge_params": (dict,),
-        "edge_metadata": (dict,),
-        "node_feature_columns": (list,),
-        "edge_feature_columns": (list,),
-    }
-    for name, allowed in kinds.items():
-        value = entry.get(name)
-        if value is not None and not isinstance(value, allowed):
-            raise DataError(
-                f"{path}: {key}: {name} is a {type(value).__name__}",
-                f"a {' or '.join(kind.__name__ for kind in allowed)}",
-            )
-    info = entry.get("edge_metadata") or {}
-    _width(path, f"{key}: edge_metadata.feature_dim", info.get("feature_dim"))
+def check_entry(path: Path, key: str, entry: Mapping[str, Any], info_key: str) -> None:
+    """Refuse a graph's metadata whose parts are of the wrong kind, before anybody relies on them.
+
+    Args:
+        path: the file, for messages.
+        key: which entry of the file, for messages.
+        entry: what it says of one graph.
+        info_key: ``edge_metadata`` in a sidecar, ``edge_info`` in a graph file.
+    """
+    _check_kinds(path, key, entry, {**ENTRY_KINDS, info_key: Mapping})
+    info = entry.get(info_key) or {}
+    _check_kinds(path, f"{key}: {info_key}", info, {"edge_feature_variant": str, "bands": list})
+    _width(path, f"{key}: {info_key}.feature_dim", info.get("feature_dim"))
+
+
+def _check_module(path: Path, name: str, module: Any) -> None:  # noqa: ANN401
+    if isinstance(module, Mapping):
+        _check_kinds(path, name, module, MODULE_KINDS)
+
+
+def _check_kinds(path: Path, where: str, section: Mapping[str, Any], kinds: Mapping[str, type]) -> None:
+    words: dict[type, str] = {Mapping: "mapping", list: "list", str: "text"}
+    for name, kind in kinds.items():
+        value = section.get(name)
+        if value is not None and not isinstance(value, kind):
+            raise DataError(f"{path}: {where}: {name} is a {type(value).__name__}", f"a {words[kind]}")
+
+
+def _deeper_than(value: Any, depth: int) -> bool:  # noqa: ANN401
+    if not isinstance(value, dict | list):
+        return False
+    inner = value.values() if isinstance(value, dict) else value
+    return depth == 0 or any(_deeper_than(item, depth - 1) for item in inner if isinstance(item, dict | list))
 
 
 def _width(path: Path, name: str, value: Any) -> int | None:  # noqa: ANN401

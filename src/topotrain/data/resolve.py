@@ -9,10 +9,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from topotrain.data.metadata_files import Sidecar, Summary, find_summary, read_sidecar, read_summary
+from topotrain.data.metadata_files import Sidecar, Summary, check_entry, find_summary, read_sidecar, read_summary
 from topotrain.errors import SchemaError
-from topotrain.fields import SIDECAR_NAME
-from topotrain.schema import FeatureSchema, GraphFacts, canonical, decisive, name_graphs
+from topotrain.fields import GRAPH_SUFFIX, METADATA, SIDECAR_NAME
+from topotrain.schema import SHOWN_GRAPHS, FeatureSchema, GraphFacts, canonical, decisive, difference, name_graphs
+
+SHOWN_CHARACTERS = 200  # of a value, in messages
 
 
 @dataclass(frozen=True)
@@ -59,12 +61,16 @@ def resolve_schema(
     if sidecar is None:
         notes.append(f"{SIDECAR_NAME} not found at {graph_dir / SIDECAR_NAME}")
     summary = read_summary(summary_path) if summary_path else find_summary(graph_dir, notes.append)
-    described = [_describe(graph, sidecar) for graph in facts]
-
-    node_dim = _one_width(described, "node", lambda graph: graph.facts.node_dim)
-    edge_dim = _one_width(described, "edge", lambda graph: graph.facts.edge_dim)
-    _check_stated_widths(described, sidecar, summary, node_dim, edge_dim)
-    schema = _merge(described, sidecar, summary, node_dim, edge_dim, use_layer_norm)
+    for graph in facts:
+        check_entry(graph_dir / f"{graph.key}{GRAPH_SUFFIX}", METADATA, graph.metadata, "edge_info")
+    try:
+        described = [_describe(graph, sidecar) for graph in facts]
+        node_dim = _one_width(described, "node", lambda graph: graph.facts.node_dim)
+        edge_dim = _one_width(described, "edge", lambda graph: graph.facts.edge_dim)
+        _check_stated_widths(described, sidecar, summary, node_dim, edge_dim)
+        schema = _merge(described, sidecar, summary, node_dim, edge_dim, use_layer_norm)
+    except SchemaError as error:
+        raise SchemaError(f"{graph_dir}: {error.what}", error.expected, error.do) from None
     _note_gaps(described, sidecar, schema, notes)
     return _with_notes(schema, notes, facts)
 
@@ -85,7 +91,7 @@ def _describe(graph: GraphFacts, sidecar: Sidecar | None) -> _Described:
         left, right = decisive(in_sidecar), decisive(in_file)
         if left is not None and right is not None and canonical(left) != canonical(right):
             raise SchemaError(
-                f"graph {graph.key}: {what} is {canonical(right)} in the file and {canonical(left)} in the sidecar",
+                f"graph {graph.key}: the file and the sidecar disagree, {difference(what, right, left)}",
                 "the same in both",
                 f"rebuild the graphs or {SIDECAR_NAME}",
             )
@@ -144,7 +150,16 @@ def _one_width(described: Sequence[_Described], kind: str, width: Callable[[_Des
 def _show_groups(groups: Mapping[Any, Sequence[str]]) -> str:
     """Each value with the graphs that have it, the rarest first."""
     ordered = sorted(groups.items(), key=lambda item: (len(item[1]), str(item[0])))
-    return "; ".join(f"{value} in {name_graphs(keys)}" for value, keys in ordered)
+    more = f"; and {len(ordered) - SHOWN_GRAPHS} more kinds" if len(ordered) > SHOWN_GRAPHS else ""
+    return "; ".join(f"{value} in {name_graphs(keys)}" for value, keys in ordered[:SHOWN_GRAPHS]) + more
+
+
+def _show_values(what: str, groups: Mapping[str, Sequence[str]]) -> str:
+    """The values that fall apart, or for long ones where the two commonest part."""
+    if all(len(text) < SHOWN_CHARACTERS for text in groups):
+        return _show_groups(groups)
+    (common, others), (odd, keys) = sorted(groups.items(), key=lambda item: (-len(item[1]), item[0]))[:2]
+    return f"{name_graphs(keys)} against {name_graphs(others)}, {difference(what, json.loads(odd), json.loads(common))}"
 
 
 def _check_stated_widths(
@@ -198,9 +213,8 @@ def _merge(
             if value(graph) is not None:
                 groups[canonical(decisive(value(graph)))].append(graph.facts.key)
         if len(groups) > 1:
-            shown = {text if len(text) < 200 else text[:200] + "...": keys for text, keys in groups.items()}
             raise SchemaError(
-                f"graphs of different {what}: {_show_groups(shown)}",
+                f"graphs of different {what}: {_show_values(what, groups)}",
                 "one kind of graph in a run",
                 "rebuild the odd ones",
             )

@@ -17,6 +17,8 @@ from topotrain.errors import TrainingError
 from topotrain.fields import SELECTION_METRIC, TRAIN_MSE, VAL_LOSS, VAL_SPEARMAN
 from topotrain.model.network import TopoQANetwork
 
+SHOWN = (TRAIN_MSE, VAL_LOSS, VAL_SPEARMAN)  # on the progress bar
+
 # (predictions, true DockQ, target of each) -> validation figures by name
 Figures = Callable[[Tensor, Tensor, Sequence[str]], dict[str, float]]
 
@@ -108,6 +110,6 @@ class ScoringModule(pl.LightningModule):
         """Nothing: see ``on_train_epoch_end``."""
 
     def _publish(self, figures: dict[str, float]) -> None:
-        """Keep figures in full precision for our callbacks, and show them to Lightning's."""
+        """Keep figures in full precision for our callbacks, and show a few on Lightning's progress bar."""
         self.epoch_figures.update(figures)
-        self.log_dict(figures, prog_bar=True, logger=False)
+        self.log_dict({name: figures[name] for name in SHOWN if name in figures}, prog_bar=True, logger=False)

@@ -80,7 +80,8 @@ def load_original(weights: Mapping[str, Tensor], pooling_type: str = "mean") -> 
         DataError: a weight is missing, unexpected or of another shape.
     """
     network = TopoQANetwork(spec_of_original(weights, pooling_type)).to(next(iter(weights.values())).dtype)
-    state = {**network.state_dict(), **rename_original(weights)}
+    scaling = dict(network.named_buffers())  # the identity; a weight that is missing stays missing
+    state = {**scaling, **rename_original(weights)}
     try:
         network.load_state_dict(state)
     except RuntimeError as error:

@@ -6,6 +6,7 @@ import base64
 import binascii
 import io
 import json
+import math
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -46,7 +47,10 @@ class Scorer:
             DataError: the weights are malformed.
             SchemaError: the schema is malformed, or not that of the weights.
         """
-        content = json.loads(Path(schema).read_text(encoding="utf-8"))
+        try:
+            content = json.loads(Path(schema).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise SchemaError(f"{schema}: not a feature schema ({error})", "feature_metadata.json") from None
         try:
             with safe_open(str(weights), "pt") as file:
                 spec = NetworkSpec(**json.loads((file.metadata() or {})["spec"]))
@@ -97,6 +101,7 @@ class Scorer:
 
         Raises:
             SchemaError: a graph has other features than the model was trained on.
+            DataError: a graph's score is not finite.
         """
         for graph in graphs:
             self.check(graph)
@@ -105,7 +110,10 @@ class Scorer:
             part = graphs[start : start + SCORING_BATCH]
             batch = PackedStore(part, self.schema).batch(range(len(part)))
             predicted = self.network(batch.x, batch.edge_index, batch.edge_attr, batch.batch, batch.num_graphs)
-            scores.extend(float(value) for value in predicted)
+            for graph, value in zip(part, predicted.tolist(), strict=True):
+                if not math.isfinite(value):
+                    raise DataError(f"graph {graph.key} has features too large to compute with", "those of training")
+                scores.append(value)
         return scores
 
 

@@ -23,7 +23,9 @@ class ServedScorer(mlflow.pyfunc.PythonModel):  # type: ignore[name-defined, mis
     def predict(self, context: Any, model_input: pd.DataFrame, params: Any = None) -> pd.DataFrame:  # noqa: ANN401
         """Score each row; one that can't be scored gets an ``error`` and costs no other row anything."""
         rows = [self._score(row, position) for position, row in enumerate(model_input.to_dict("records"))]
-        return pd.DataFrame(rows, columns=[PRED_DOCKQ, "error"], index=model_input.index)
+        scores = pd.Series([score for score, _ in rows], dtype="float64")
+        errors = pd.Series([error for _, error in rows], dtype=object)  # else pandas makes NaN of None
+        return pd.DataFrame({PRED_DOCKQ: scores, "error": errors}).set_index(model_input.index)
 
     def _score(self, row: dict[Any, Any], position: int) -> tuple[float, str | None]:
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -20,9 +21,15 @@ def interruptible() -> Iterator[None]:
         yield
         return
 
+    asked = False
+
     def stop(signum: int, frame: FrameType | None) -> None:
-        for each in STOPPING:
-            signal.signal(each, signal.SIG_DFL)
+        # Lightning puts this handler back when it ends, so resetting it would not be enough.
+        nonlocal asked
+        if asked:
+            signal.signal(signum, signal.SIG_DFL)
+            os.kill(os.getpid(), signum)
+        asked = True
         raise InterruptedRunError(signum)
 
     before = {each: signal.signal(each, stop) for each in STOPPING}

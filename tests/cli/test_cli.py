@@ -1,0 +1,363 @@
+"""The command line: exit statuses, what goes to which stream, and one line for every mistake."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from topotrain.cli import cli, main
+from topotrain.fields import BEST_VAL_LOSS
+from topotrain.tracking.store import open_store
+
+
+class Outcome:
+    """What a command left: status and both streams."""
+
+    def __init__(self, status: int, out: str, err: str) -> None:
+        self.status, self.out, self.err = status, out, err
+
+    def __repr__(self) -> str:
+        return f"status {self.status}\n--- out\n{self.out}\n--- err\n{self.err}"
+
+
+@pytest.fixture
+def topotrain(capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
+    """Runs a command in this process."""
+
+    def run(*arguments: str) -> Outcome:
+        capsys.readouterr()
+        status = 0
+        try:
+            main(arguments)
+        except SystemExit as stop:
+            status = stop.code if isinstance(stop.code, int) else 0
+        captured = capsys.readouterr()
+        return Outcome(status, captured.out, captured.err)
+
+    return run
+
+
+def assert_refused(outcome: Outcome, *words: str, expected: bool = True) -> str:
+    """Status 2, nothing on standard output, and one line that says what, what was expected."""
+    assert outcome.status == 2, outcome
+    assert outcome.out == ""
+    assert "Traceback" not in outcome.err
+    errors = [line for line in outcome.err.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1, outcome
+    assert outcome.err.splitlines()[-1] == errors[0], "the error is the last line"
+    for word in words:
+        assert word in errors[0], errors[0]
+    if expected:
+        assert "; expected " in errors[0] or "; see " in errors[0], errors[0]
+    return errors[0]
+
+
+def overrides_of(graph_set: Any, *more: str) -> list[str]:
+    return [part for override in [*graph_set.overrides, *more] for part in ("--override", override)]
+
+
+# --- a run, then questions about it -----------------------------------------------------------------------------
+
+
+def test_run_summarise_and_schema(topotrain, graph_set, store_uri):
+    made = topotrain(
+        *("train", "--tracking-uri", store_uri, "--run-name", "by hand", "--notes", "n", "--trial-label", "t"),
+        *("--overrides", "trainer.num_epochs=1 mlflow.tags.words='two words'"),
+        *overrides_of(graph_set, "trainer.num_epochs=2", "checkpoints.keep=1"),
+    )
+    assert made.status == 0, made
+    run_id = made.out.strip()
+    assert made.out == f"{run_id}\n"
+    assert re.fullmatch(r"[0-9a-f]{32}", run_id)
+    assert "epoch 0/1" in made.err
+    assert "epoch 1/1" in made.err
+    assert f"summarise --run-id {run_id}" in made.err
+    run = open_store(store_uri).get_run(run_id)
+    assert run.info.run_name == "by hand"
+    assert run.data.tags["words"] == "two words"
+    assert run.data.tags["topotrain.trial_label"] == "t"
+
+    for asked in ("latest", run_id, run_id[:8], "by hand"):
+        told = topotrain("summarise", "--run-id", asked, "--tracking-uri", store_uri)
+        assert told.status == 0, told
+        document = json.loads(told.out)
+        assert document["run_id"] == run_id
+    assert document["status"] == "FINISHED"
+    assert document["best_val_loss"] == run.data.metrics[BEST_VAL_LOSS]
+    assert document["best_epoch"] == int(run.data.tags["topotrain.best_epoch"])
+    checkpoint = document["best_checkpoint"]
+    assert checkpoint["uri"] == f"runs:/{run_id}/checkpoints/epoch_{document['best_epoch']:04d}.ckpt"
+    assert Path(checkpoint["local_path"]).is_file()
+    assert document["schema"]["edge_schema"]["dim"] == 3
+    assert document["progress"]["epochs_completed"] == 2
+    assert document["progress"]["epochs_total"] == 2
+    assert [row["rank"] for row in document["top_checkpoints"]] == [1]
+    assert document["top_checkpoints"][0]["model_version"] == "models:/topoqa/1"
+    assert document["warnings"] == []
+
+    for old in (f"training_runs/{run_id}", "training_runs/latest", "training_runs/by hand/"):
+        told = topotrain("summarise", "--run-dir", old, "--tracking-uri", store_uri)
+        assert json.loads(told.out)["run_id"] == run_id
+
+    shown = topotrain("schema", str(graph_set.graphs), "--json")
+    assert shown.status == 0
+    assert json.loads(shown.out)["digest"] == document["schema"]["digest"]
+    table = topotrain("schema", str(graph_set.graphs))
+    assert table.status == 0
+    assert document["schema"]["digest"] in table.out
+    assert "edge/test/v1" in table.out
+
+
+def test_fast_dev_run(topotrain, graph_set, store_uri):
+    made = topotrain("run", "--fast-dev-run", "--tracking-uri", store_uri, *overrides_of(graph_set))
+    assert made.status == 0, made
+    assert re.fullmatch(r"[0-9a-f]{32}\n", made.out)
+    assert open_store(store_uri).search_registered_models() == []
+
+
+# --- mistakes ---------------------------------------------------------------------------------------------------
+
+
+def test_missing_configuration(topotrain, tmp_path):
+    assert_refused(topotrain("run", "--config", "no/such.yaml"), str(tmp_path / "no/such.yaml"), "no such file")
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("trainer: {num_epoch: 3}\n", ["trainer.num_epoch", "trainer.num_epochs"]),
+        ("trainr: {num_epochs: 3}\n", ["trainr", "trainer"]),
+        ("trainer: {num_epochs: many}\n", ["trainer.num_epochs", "many"]),
+        ("trainer: [1, 2\n", ["not YAML", "line"]),
+        ("- 1\n", ["list"]),
+        ("trainer: {num_epochs: 1, num_epochs: 2}\n", ["given twice"]),
+        ("optimizer: {learning_rate: .nan}\n", ["learning_rate"]),
+        ("model: {dropout: 1.0}\n", ["model.dropout"]),
+    ],
+)
+def test_bad_configuration(topotrain, tmp_path, content, words):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(content)
+    assert_refused(topotrain("run", "--config", str(path)), str(path), *words)
+    assert not (tmp_path / "mlflow.db").exists(), "no run, and so no store"
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("trainer.num_epoch=3", ["did you mean 'trainer.num_epochs'"]),
+        ("trainer.num_epochs", ["malformed"]),
+        ("=3", ["malformed"]),
+        ("trainer.num_epochs=[", ["not YAML"]),
+        ("trainer.num_epochs=0", ["trainer.num_epochs"]),
+        ("trainer=3", ["trainer"]),
+    ],
+)
+def test_bad_override(topotrain, override, words):
+    assert_refused(topotrain("run", "--override", override), *words)
+
+
+def test_overrides_with_an_open_quote(topotrain):
+    assert_refused(topotrain("run", "--overrides", "mlflow.run_name='half"), "quot")
+
+
+def test_missing_graph_directory(topotrain, graph_set, store_uri):
+    outcome = topotrain(
+        *("run", "--tracking-uri", store_uri), *overrides_of(graph_set, f"paths.graph={graph_set.root / 'absent'}")
+    )
+    assert_refused(outcome, str(graph_set.root / "absent"), "no such directory")
+    _one_failed_run(store_uri)
+    assert_refused(topotrain("schema", "absent"), str(Path.cwd() / "absent"), "no such directory")
+
+
+def _one_failed_run(store_uri: str) -> None:
+    client = open_store(store_uri)
+    runs = client.search_runs([experiment.experiment_id for experiment in client.search_experiments()])
+    assert [run.info.status for run in runs] == ["FAILED"]
+
+
+def _labels(text: str) -> Callable[[Any], None]:
+    return lambda graph_set: graph_set.train_labels.write_text(text)
+
+
+def _malformed_graph(graph_set: Any) -> None:
+    (graph_set.graphs / "T0" / "m0.pt").write_bytes(b"PK\x03\x04 not a graph")
+
+
+def _empty_graph(graph_set: Any) -> None:
+    (graph_set.graphs / "T0" / "m0.pt").write_bytes(b"")
+
+
+def _sidecar(text: str) -> Callable[[Any], None]:
+    return lambda graph_set: graph_set.sidecar.write_text(text)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (_labels("MODEL,dockq\nT0/m0,0.5\nT0/m1,1.2\n"), ["train.csv", "line 3", "1.2", "[0, 1]"]),
+        (_labels("MODEL,dockq\nT0/m0,nan\n"), ["line 2", "nan"]),
+        (_labels("MODEL,dockq\nT0/m0,0.5\nT0/m0,0.6\n"), ["line 2", "line 3"]),
+        (_labels("MODEL;dockq\nT0/m0;0.5\n"), ["no column MODEL"]),
+        (_labels(""), ["empty"]),
+        (_labels("MODEL,dockq\nT9/m9,0.5\n"), ["T9/m9", "no graph"]),
+        (_malformed_graph, ["m0.pt", "not a readable graph"]),
+        (_empty_graph, ["m0.pt"]),
+        (_sidecar("{"), ["graph_metadata.json"]),
+        (_sidecar("[]"), ["graph_metadata.json"]),
+    ],
+)
+def test_bad_data(topotrain, graph_set, store_uri, spoil, words):
+    spoil(graph_set)
+    assert_refused(topotrain("run", "--tracking-uri", store_uri, *overrides_of(graph_set)), *words)
+    _one_failed_run(store_uri)
+
+
+def test_widths_that_disagree(topotrain, graph_set, store_uri):
+    graph_set.edit_sidecar(lambda content: content["T0/m0"]["edge_metadata"].update(feature_dim=9))
+    error = assert_refused(topotrain("run", "--tracking-uri", store_uri, *overrides_of(graph_set)), "T0/m0")
+    assert "9" in error
+    assert "3" in error
+    _one_failed_run(store_uri)
+    assert_refused(topotrain("schema", str(graph_set.graphs)), "T0/m0")
+
+
+@pytest.mark.parametrize("command", [("run",), ("summarise",)])
+def test_unreachable_server(topotrain, graph_set, command):
+    start = time.monotonic()
+    arguments = overrides_of(graph_set) if command == ("run",) else []
+    assert_refused(topotrain(*command, "--tracking-uri", "http://127.0.0.1:9", *arguments), "http://127.0.0.1:9")
+    assert time.monotonic() - start < 20
+
+
+@pytest.mark.parametrize("asked", ["nobody", "f" * 32, "it's", "a'b\"c", "latest"])
+def test_a_run_that_is_not_there(topotrain, store_uri, asked):
+    assert_refused(topotrain("summarise", "--run-id", asked, "--tracking-uri", store_uri), "run")
+
+
+def test_an_experiment_that_is_not_there(topotrain, store_uri):
+    outcome = topotrain("summarise", "--experiment", "nothing", "--tracking-uri", store_uri)
+    assert_refused(outcome, "'nothing'")
+
+
+@pytest.mark.parametrize("limit", ["0", "-1", "1.5", "0.0", "nan", "inf", "many", ""])
+def test_bad_limit(topotrain, limit):
+    assert_refused(topotrain("run", "--limit-val-batches", limit), "--limit-val-batches")
+
+
+def test_a_limit_that_leaves_no_batch(topotrain, graph_set, store_uri):
+    outcome = topotrain("run", "--limit-train-batches", "0.1", "--tracking-uri", store_uri, *overrides_of(graph_set))
+    assert_refused(outcome, "limit_train_batches")
+    _one_failed_run(store_uri)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        (["run", "--no-such"], "--no-such"),
+        (["no-such-command"], "no-such-command"),
+        (["run", "surplus"], "surplus"),
+        (["run", "--config"], "--config"),
+        (["schema"], "GRAPH_DIR"),
+        (["ui", "--port", "0"], "--port"),
+    ],
+)
+def test_usage_errors(topotrain, arguments, word):
+    assert_refused(topotrain(*arguments), word)
+
+
+def test_no_command_shows_the_help(topotrain):
+    outcome = topotrain()
+    assert outcome.status == 0
+    assert outcome.err == ""
+    assert outcome.out == topotrain("--help").out
+
+
+def test_a_fault_of_ours_has_a_traceback_and_status_1(topotrain, monkeypatch):
+    from topotrain.data import prepare
+
+    monkeypatch.setattr(prepare, "inspect_directory", lambda *_: 1 / 0)
+    outcome = topotrain("schema", "anything")
+    assert outcome.status == 1
+    assert outcome.out == ""
+    assert "Traceback" in outcome.err
+    assert "ZeroDivisionError" in outcome.err
+
+
+@pytest.mark.parametrize(("signum", "status"), [(2, 130), (15, 143)])
+def test_interrupted(topotrain, monkeypatch, signum, status):
+    from topotrain.data import prepare
+    from topotrain.errors import InterruptedRunError
+
+    def interrupted(*_: Any) -> None:
+        raise InterruptedRunError(signum)
+
+    monkeypatch.setattr(prepare, "inspect_directory", interrupted)
+    outcome = topotrain("schema", "anything")
+    assert outcome.status == status
+    assert outcome.err == f"error: interrupted by signal {signum}\n"
+
+
+def test_ctrl_c_outside_a_run(topotrain, monkeypatch):
+    from topotrain.data import prepare
+
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(prepare, "inspect_directory", interrupted)
+    outcome = topotrain("schema", "anything")
+    assert outcome.status == 130
+    assert "Traceback" not in outcome.err
+
+
+# --- help, and the ways in --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", sorted(cli.commands))
+def test_every_command_s_help_has_an_example(topotrain, command):
+    outcome = topotrain(command, "--help")
+    assert outcome.status == 0, outcome
+    assert outcome.err == ""
+    assert f"\n  topotrain {command}" in outcome.out
+
+
+def test_the_help_lists_every_command(topotrain):
+    outcome = topotrain("-h")
+    assert outcome.status == 0
+    for name in cli.commands:
+        assert re.search(rf"^  {name} ", outcome.out, re.MULTILINE), name
+
+
+@pytest.mark.parametrize("module", ["topotrain", "train_cli"])
+def test_the_modules_are_the_same_program(module):
+    done = subprocess.run([sys.executable, "-m", module, "--version"], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    from topotrain import __version__
+
+    assert done.stdout == f"topotrain, version {__version__}\n"
+    bad = subprocess.run([sys.executable, "-m", module, "run", "-x"], capture_output=True, text=True, timeout=60)
+    assert bad.returncode == 2
+    assert bad.stdout == ""
+    assert bad.stderr.startswith("error: ")
+    assert "see topotrain run --help" in bad.stderr
+
+
+def test_a_reader_that_goes_away_is_no_fault(graph_set):
+    """``topotrain schema DIR --json | head -0``."""
+    command = [sys.executable, "-m", "topotrain", "schema", str(graph_set.graphs), "--json"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    process.stdout.close()
+    assert process.stderr is not None
+    err = process.stderr.read()
+    assert process.wait(60) != 2
+    assert "Traceback" not in err
+    assert "BrokenPipe" not in err
