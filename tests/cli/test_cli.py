@@ -350,14 +350,12 @@ def test_the_modules_are_the_same_program(module):
     assert "see topotrain run --help" in bad.stderr
 
 
-def test_a_reader_that_goes_away_is_no_fault(graph_set):
-    """``topotrain schema DIR --json | head -0``."""
-    command = [sys.executable, "-m", "topotrain", "schema", str(graph_set.graphs), "--json"]
+def test_a_reader_that_goes_away_is_no_fault():
+    """``topotrain --help | head -0``."""
+    command = [sys.executable, "-m", "topotrain", "--help"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None
     process.stdout.close()
     assert process.stderr is not None
-    err = process.stderr.read()
+    assert process.stderr.read() == ""
     assert process.wait(60) != 2
-    assert "Traceback" not in err
-    assert "BrokenPipe" not in err

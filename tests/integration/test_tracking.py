@@ -379,13 +379,6 @@ def test_a_file_that_is_no_database(tmp_path, content):
     assert (tmp_path / "mlflow.db").read_bytes() == content
 
 
-def test_a_server_that_is_not_there_is_told_in_seconds():
-    start = time.monotonic()
-    with pytest.raises(TrackingError, match="can't be used"):
-        open_store("http://127.0.0.1:9")
-    assert time.monotonic() - start < 20
-
-
 def test_a_deleted_experiment_is_not_used(store_uri):
     client = open_store(store_uri)
     client.delete_experiment(experiment_id(client, store_uri, "gone"))
