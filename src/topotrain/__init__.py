@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from topotrain.training.fit import TrainResult, fit
 
 
-def __getattr__(name: str) -> Any:  # noqa: ANN401
+def __getattr__(name: str) -> Any:
     """Import on first use: torch and Lightning take seconds, and most commands need neither."""
     if name == "load_config":
         from topotrain.config import load_config

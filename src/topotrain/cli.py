@@ -27,7 +27,7 @@ class Number(click.ParamType[int | float]):
 
     name = "N|FRACTION"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | float:  # noqa: ANN401
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | float:
         """``10`` stays whole; ``0.1`` is a tenth."""
         try:
             number = int(value) if str(value).isdigit() else float(value)
@@ -203,7 +203,7 @@ def _split(text: str) -> list[str]:
         raise ConfigError(f"overrides {text!r}: {error}", "key=value pairs, quoted as for a shell") from None
 
 
-def _print_json(document: Any) -> None:  # noqa: ANN401
+def _print_json(document: Any) -> None:
     click.echo(json.dumps(document, indent=2, ensure_ascii=False))
 
 

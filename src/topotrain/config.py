@@ -22,7 +22,7 @@ SHOWN_CHARACTERS = 300  # of a value, in messages
 MAX_VALUES = 100_000  # in one file or override, aliases written out
 
 
-def _not_bool(value: Any) -> Any:  # noqa: ANN401
+def _not_bool(value: Any) -> Any:
     """Refuse ``true`` where a number is meant: Python would read it as 1."""
     if isinstance(value, bool):
         raise ValueError("a number, not true or false")
@@ -322,12 +322,12 @@ class _UniqueKeyLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def _parse_yaml(text: str) -> Any:  # noqa: ANN401
+def _parse_yaml(text: str) -> Any:
     """Plain values; aliases that grow without end, and values nested in themselves, are refused."""
     parsed = yaml.load(text, Loader=_UniqueKeyLoader)  # noqa: S506 (a subclass of SafeLoader)
     sizes: dict[int, int] = {}
 
-    def size(value: Any) -> int:  # noqa: ANN401
+    def size(value: Any) -> int:
         if not isinstance(value, dict | list):
             return 1
         if id(value) not in sizes:
@@ -466,13 +466,13 @@ def _flatten(nested: Mapping[str, Any], prefix: str = "") -> Sequence[tuple[str,
     return flat
 
 
-def _as_text(value: Any) -> str:  # noqa: ANN401
+def _as_text(value: Any) -> str:
     if value is None:
         return "null"
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def _masked(value: Any) -> Any:  # noqa: ANN401
+def _masked(value: Any) -> Any:
     """A copy with the credentials of every URI hidden."""
     if isinstance(value, Mapping):
         return {key: _masked(inner) for key, inner in value.items()}

@@ -88,7 +88,7 @@ def translate(raw: Mapping[str, Any], where: str, notices: list[str]) -> dict[st
     return result
 
 
-def _copy(value: Any) -> Any:  # noqa: ANN401
+def _copy(value: Any) -> Any:
     return {key: _copy(inner) for key, inner in value.items()} if isinstance(value, Mapping) else value
 
 

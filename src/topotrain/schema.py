@@ -214,7 +214,7 @@ def expect(schema: FeatureSchema, expectations: Mapping[str, Any]) -> None:
             )
 
 
-def decisive(params: Any) -> Any:  # noqa: ANN401
+def decisive(params: Any) -> Any:
     """Module parameters without execution settings, at every depth."""
     if isinstance(params, Mapping):
         return {str(key): decisive(value) for key, value in params.items() if str(key) not in EXECUTION_SETTINGS}
@@ -223,12 +223,12 @@ def decisive(params: Any) -> Any:  # noqa: ANN401
     return params
 
 
-def canonical(value: Any) -> str:  # noqa: ANN401
+def canonical(value: Any) -> str:
     """JSON text that is equal for equal values: keys sorted, 10.0 written as 10."""
     return json.dumps(_plain(value), sort_keys=True, separators=(",", ":"), ensure_ascii=True, default=str)
 
 
-def _plain(value: Any) -> Any:  # noqa: ANN401
+def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {str(key): _plain(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
@@ -245,7 +245,7 @@ def name_graphs(keys: Iterable[str]) -> str:
     return ", ".join(ordered[:SHOWN_GRAPHS]) + more
 
 
-def _width(value: Any) -> int:  # noqa: ANN401
+def _width(value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise ValueError(f"dim is {_short(value)}")
     return value
@@ -261,7 +261,7 @@ def _names(columns: Sequence[Any] | None) -> tuple[str, ...] | None:
     return None if columns is None else tuple(str(column) for column in columns)
 
 
-def difference(name: str, mine: Any, theirs: Any) -> str:  # noqa: ANN401
+def difference(name: str, mine: Any, theirs: Any) -> str:
     """One line that shows where two values of one property part."""
     if not (isinstance(mine, list) and isinstance(theirs, list)) or "columns" not in name:
         return f"{name}: {_short(mine)} against {_short(theirs)}"
@@ -277,6 +277,6 @@ def difference(name: str, mine: Any, theirs: Any) -> str:  # noqa: ANN401
     return f"{name}: {', '.join(parts)}"
 
 
-def _short(value: Any, limit: int = 400) -> str:  # noqa: ANN401
+def _short(value: Any, limit: int = 400) -> str:
     text = json.dumps(value, default=str) if not isinstance(value, str) else repr(value)
     return text if len(text) <= limit else text[:limit] + " ..."

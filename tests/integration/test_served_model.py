@@ -22,6 +22,7 @@ import yaml
 from topotrain.data.graph_file import Graph, read_graph
 from topotrain.errors import DataError, SchemaError
 from topotrain.scoring.predict import Scorer, decode_graph, encode_graph
+from topotrain.tracking.store import open_store
 from topotrain.training.checkpoints import read_checkpoint
 
 
@@ -30,8 +31,8 @@ def model_dir(finished: Any) -> Path:
     """The files of the candidate."""
     from mlflow.artifacts import download_artifacts
 
-    found = download_artifacts("models:/topoqa@candidate", tracking_uri=finished.uri)
-    return Path(found)
+    open_store(finished.uri)  # a model is looked up in the registry that MLflow's globals point at
+    return Path(download_artifacts("models:/topoqa@candidate"))
 
 
 @pytest.fixture(scope="module")
@@ -46,8 +47,7 @@ def served(finished: Any) -> Any:
     """The model as MLflow loads it, in this process."""
     import mlflow
 
-    mlflow.set_tracking_uri(finished.uri)
-    mlflow.set_registry_uri(finished.uri)
+    open_store(finished.uri)
     return mlflow.pyfunc.load_model("models:/topoqa@candidate")
 
 

@@ -200,6 +200,7 @@ def test_undefined_correlations_are_zero_with_one_warning(make_graph_set, store_
 
 def test_early_stopping_and_the_scheduler(graph_set, store_uri):
     extra = ["trainer.num_epochs=40", "early_stopping.patience=4", "scheduler.patience=1", QUIET]
+    extra.append("optimizer.learning_rate=0.005")
     result = topotrain.fit(overrides=[*graph_set.overrides, *extra], tracking_uri=store_uri)
     curve = history(result, VAL_LOSS)
     assert result.best_epoch == min(curve, key=lambda epoch: (curve[epoch], epoch))

@@ -145,7 +145,7 @@ def _unreadable(path: Path, error: Exception) -> DataError:
     return DataError(f"{path}: not a readable graph ({reason})", "a torch_geometric Data saved with torch.save")
 
 
-def _fields(content: Any) -> Mapping[str, Any]:  # noqa: ANN401
+def _fields(content: Any) -> Mapping[str, Any]:
     """The mapping of field names to values, without asking the object itself to compute anything."""
     if isinstance(content, Data):
         store = content.__dict__.get("_store")
@@ -185,11 +185,11 @@ def _float32(value: Tensor, name: str) -> Tensor:
     return value
 
 
-def _plain_metadata(value: Any) -> dict[str, Any]:  # noqa: ANN401
+def _plain_metadata(value: Any) -> dict[str, Any]:
     """A bounded copy of plain values: a file may nest one list in another until memory ends."""
     budget = [MAX_METADATA_VALUES]
 
-    def plain(inner: Any, depth: int) -> Any:  # noqa: ANN401
+    def plain(inner: Any, depth: int) -> Any:
         budget[0] -= 1
         if budget[0] < 0 or depth > 20:
             raise DataError(f"{METADATA} is larger than {MAX_METADATA_VALUES} values or deeper than 20", "less")

@@ -197,7 +197,7 @@ def check_entry(path: Path, key: str, entry: Mapping[str, Any], info_key: str) -
     _width(path, f"{key}: {info_key}.feature_dim", info.get("feature_dim"))
 
 
-def _check_module(path: Path, name: str, module: Any) -> None:  # noqa: ANN401
+def _check_module(path: Path, name: str, module: Any) -> None:
     if isinstance(module, Mapping):
         _check_kinds(path, name, module, MODULE_KINDS)
 
@@ -210,14 +210,14 @@ def _check_kinds(path: Path, where: str, section: Mapping[str, Any], kinds: Mapp
             raise DataError(f"{path}: {where}: {name} is a {type(value).__name__}", f"a {words[kind]}")
 
 
-def _deeper_than(value: Any, depth: int) -> bool:  # noqa: ANN401
+def _deeper_than(value: Any, depth: int) -> bool:
     if not isinstance(value, dict | list):
         return False
     inner = value.values() if isinstance(value, dict) else value
     return depth == 0 or any(_deeper_than(item, depth - 1) for item in inner if isinstance(item, dict | list))
 
 
-def _width(path: Path, name: str, value: Any) -> int | None:  # noqa: ANN401
+def _width(path: Path, name: str, value: Any) -> int | None:
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int):

@@ -86,7 +86,7 @@ def _describe(graph: GraphFacts, sidecar: Sidecar | None) -> _Described:
     own = _section(graph.metadata)
     own_info = _section(own.get("edge_info"))
 
-    def agreed(what: str, in_sidecar: Any, in_file: Any) -> Any:  # noqa: ANN401
+    def agreed(what: str, in_sidecar: Any, in_file: Any) -> Any:
         """The sidecar's word, the file's own where it is silent; two different words are an error."""
         left, right = decisive(in_sidecar), decisive(in_file)
         if left is not None and right is not None and canonical(left) != canonical(right):
@@ -124,7 +124,7 @@ def _describe(graph: GraphFacts, sidecar: Sidecar | None) -> _Described:
     )
 
 
-def _section(value: Any) -> Mapping[str, Any]:  # noqa: ANN401
+def _section(value: Any) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
 
 
@@ -207,7 +207,7 @@ def _merge(
     edge_dim: int,
     use_layer_norm: bool,
 ) -> FeatureSchema:
-    def one(what: str, value: Callable[[_Described], Any]) -> Any:  # noqa: ANN401
+    def one(what: str, value: Callable[[_Described], Any]) -> Any:
         groups: dict[str, list[str]] = defaultdict(list)
         for graph in described:
             if value(graph) is not None:

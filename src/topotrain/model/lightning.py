@@ -106,7 +106,7 @@ class ScoringModule(pl.LightningModule):
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "monitor": VAL_LOSS}}
 
-    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:  # noqa: ANN401
+    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
         """Nothing: see ``on_train_epoch_end``."""
 
     def _publish(self, figures: dict[str, float]) -> None:

@@ -16,11 +16,11 @@ from topotrain.scoring.predict import Scorer, decode_graph, open_graph
 class ServedScorer(mlflow.pyfunc.PythonModel):  # type: ignore[name-defined, misc]
     """Scores a table with a column ``graph`` (base64 of an ``.npz``) or ``path`` (a local file)."""
 
-    def load_context(self, context: Any) -> None:  # noqa: ANN401
+    def load_context(self, context: Any) -> None:
         """Read weights and schema of the model version."""
         self.scorer = Scorer.load(Path(context.artifacts["weights"]), Path(context.artifacts["schema"]))
 
-    def predict(self, context: Any, model_input: pd.DataFrame, params: Any = None) -> pd.DataFrame:  # noqa: ANN401
+    def predict(self, context: Any, model_input: pd.DataFrame, params: Any = None) -> pd.DataFrame:
         """Score each row; one that can't be scored gets an ``error`` and costs no other row anything."""
         rows = [self._score(row, position) for position, row in enumerate(model_input.to_dict("records"))]
         scores = pd.Series([score for score, _ in rows], dtype="float64")

@@ -166,7 +166,7 @@ class Recorder:
         local.write_text(content, encoding="utf-8")
         self.file(local, str(Path(artifact).parent))
 
-    def json(self, content: Any, artifact: str) -> None:  # noqa: ANN401
+    def json(self, content: Any, artifact: str) -> None:
         """Write a JSON artifact."""
         self.text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", artifact)
 

@@ -92,7 +92,7 @@ def metric_history(client: MlflowClient, run_id: str, name: str) -> dict[int, fl
     return {m.step: m.value for m in sorted(client.get_metric_history(run_id, name), key=lambda m: m.step)}
 
 
-def artifact_json(client: MlflowClient, run_id: str, artifact: str) -> Any | None:  # noqa: ANN401
+def artifact_json(client: MlflowClient, run_id: str, artifact: str) -> Any | None:
     """A JSON artifact of a run, or ``None`` when the run has none of that name."""
     with tempfile.TemporaryDirectory() as folder:
         try:
