@@ -7,6 +7,8 @@ export MLFLOW_TRACKING_URI ?= sqlite:///$(CURDIR)/mlflow.db
 export MLFLOW_DISABLE_TELEMETRY := true
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 WORKERS ?= 2
+# Apart from the lock: its metadata ask for numpy<2, though it runs with 2 (docs/decisions/labels-with-dockq.md).
+DOCKQ := DockQ==2.1.3
 
 .PHONY: help train test test-fast lint types install clean
 
@@ -40,6 +42,8 @@ $(STAMP): requirements.lock pyproject.toml
 	@test -x $(BIN)/python || "$(PYTHON)" -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet -r requirements.lock
 	@$(BIN)/python -m pip install --quiet --no-deps --editable .
+	@$(BIN)/python -m pip install --quiet --no-deps $(DOCKQ) 2>/dev/null \
+		|| echo "==> $(DOCKQ) could not be built (it needs a C compiler): topotrain label is not available"
 	@touch $(STAMP)
 
 clean:  ## Remove .venv and caches; runs stay.

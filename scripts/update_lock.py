@@ -12,6 +12,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 HEADER = "# Written by scripts/update_lock.py; Makefile, conda.yaml and .ci/run install exactly these.\n"
+LOCKED_EXTRAS = re.compile(r"""extra == ['"](dev|label)['"]""")
 NOT_LOCKED = {"topotrain", "pip", "setuptools", "wheel", "distribute"}
 
 
@@ -23,7 +24,7 @@ def wanted() -> set[str]:
         requirement = queue.pop()
         name, marker = re.split(r"[\s\[<>=!~;(]", requirement, maxsplit=1)[0], requirement.partition(";")[2]
         key = normal(name)
-        if key in seen or ("extra ==" in marker and 'extra == "dev"' not in marker.replace("'", '"')):
+        if key in seen or ("extra ==" in marker and not LOCKED_EXTRAS.search(marker)):
             continue
         try:
             further = metadata.requires(name) or []

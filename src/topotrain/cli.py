@@ -7,14 +7,15 @@ import logging
 import os
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 import click
 
 from topotrain import __version__
-from topotrain.errors import EXIT_FAULT, EXIT_USER, InterruptedRunError, TopotrainError
+from topotrain.errors import EXIT_FAULT, EXIT_USER, ConfigError, DataError, InterruptedRunError, TopotrainError
+from topotrain.textfile import write_text
 
 TRACKING_URI = click.option(
     "--tracking-uri", metavar="URI", help="Tracking store; by default mlflow.db in the current directory."
@@ -164,6 +165,131 @@ def schema(graph_dir: str, as_json: bool) -> None:
     click.echo("\n".join(schema_lines(resolved)))
 
 
+@cli.command("build-graphs")
+@click.argument("structures", type=str)
+@click.option("--out", required=True, metavar="DIR", help="Graph directory; graphs that are there unchanged are kept.")
+@click.option("--edge-module", metavar="ID", default=None, help="Such as edge/legacy_band/v11 (the default).")
+@click.option("--node-module", metavar="ID", default=None, help="Such as node/dssp_topo_merge/v1 (the default).")
+@click.option("--topology-module", metavar="ID", default=None, help="Such as topology/none/v1.")
+@click.option("--interface-module", metavar="ID", default=None, help="Such as interface/polar_cutoff/v1 (the default).")
+@click.option("--set", "settings", multiple=True, metavar="KIND.PARAM=V", help="A module's parameter; repeatable.")
+@click.option("--sets", default="", hidden=True, help="Several settings in one text, split as a shell splits.")
+@click.option("--jobs", "-j", default=1, show_default=True, type=click.IntRange(1), help="Processes.")
+@click.option("--strict", is_flag=True, help="One structure that fails is an error (exit 2).")
+@TRACKING_URI
+def build_graphs(
+    structures: str,
+    out: str,
+    edge_module: str | None,
+    node_module: str | None,
+    topology_module: str | None,
+    interface_module: str | None,
+    settings: Sequence[str],
+    sets: str,
+    jobs: int,
+    strict: bool,
+    tracking_uri: str | None,
+) -> None:
+    """Build interface graphs from PDB or mmCIF files (plain or gzip), flat or by target.
+
+    \b
+    topotrain build-graphs structures/ --out graphs/ --jobs 4
+    topotrain build-graphs structures/ --out graphs/ --edge-module edge/multi_scale/v24 --set interface.cutoff=14
+    """
+    from topotrain.features import build_graphs as build
+    from topotrain.progress import counter
+    from topotrain.reports.printed import keep_report
+
+    chosen = dict(_key_value(text) for text in [*_split(sets), *settings])
+    with counter("building graphs") as progress:
+        report = build(
+            Path(structures),
+            Path(out),
+            edge_module=edge_module or None,
+            node_module=node_module or None,
+            topology_module=topology_module or None,
+            interface_module=interface_module or None,
+            settings=chosen,
+            jobs=jobs,
+            strict=strict,
+            progress=progress,
+        )
+    summary = report.summary_path
+    _tell(report.failures, f"{len(report.built)} graphs built, {len(report.kept)} kept; see {summary}")
+    keep_report("build-graphs", summary.read_text(encoding="utf-8"), "build-graphs.json", tracking_uri)
+    if not report.num_graphs:
+        raise DataError(f"{structures}: no structure gave a graph", "at least one", f"see {summary}")
+
+
+@cli.command()
+@click.argument("models", type=str)
+@click.option("--native", required=True, metavar="FILE", help="The native structure of the models' target.")
+@click.option("--out", default=None, metavar="CSV", help="Labels file to add to; by default printed.")
+def label(models: str, native: str, out: str | None) -> None:
+    """Add DockQ and the CAPRI class of models to a labels file.
+
+    \b
+    topotrain label structures/1AY7 --native natives/1AY7.pdb --out labels.csv
+    """
+    from topotrain.features import label_models
+    from topotrain.features.table import merged_labels
+    from topotrain.progress import counter
+
+    with counter("labelling") as progress:
+        report = label_models(Path(models), Path(native), progress)
+    text = merged_labels(report.rows, Path(out) if out else None)
+    _deliver(text, out)
+    _tell(report.failures, f"{len(report.rows)} models labelled")
+
+
+@cli.command()
+@click.option("--kind", type=click.Choice(["interface", "topology", "node", "edge"]), default=None)
+@click.option("--json", "as_json", is_flag=True, help="Columns and parameters too.")
+def features(kind: str | None, as_json: bool) -> None:
+    """List the feature modules that are installed.
+
+    \b
+    topotrain features
+    topotrain features --kind edge --json
+    """
+    from dataclasses import asdict
+
+    from topotrain.features import list_modules
+    from topotrain.features.table import module_lines
+
+    modules = list_modules(kind)
+    if as_json:
+        _print_json([asdict(module) for module in modules])
+    else:
+        click.echo("\n".join(module_lines(modules)))
+
+
+@cli.command()
+@click.argument("structures", type=str)
+@click.option("--model", default="models:/topoqa@candidate", show_default=True, metavar="URI", help="Of the registry.")
+@click.option("--out", default=None, metavar="CSV", help="By default printed.")
+@click.option("--jobs", "-j", default=1, show_default=True, type=click.IntRange(1), help="Processes.")
+@TRACKING_URI
+def score(structures: str, model: str, out: str | None, jobs: int, tracking_uri: str | None) -> None:
+    """Score structure files with a model, ranked within each target.
+
+    \b
+    topotrain score structures/ --model models:/topoqa@candidate --out scores.csv
+    """
+    from topotrain.progress import counter
+    from topotrain.reports.printed import keep_report
+    from topotrain.scoring.score import score_structures, scores_csv
+    from topotrain.tracking.store import open_store, resolve_tracking_uri
+
+    open_store(resolve_tracking_uri(tracking_uri or None, None, logging.getLogger("topotrain").info))
+    with counter("building graphs") as progress:
+        report = score_structures(Path(structures), model, jobs=jobs, progress=progress)
+    text = scores_csv(report.rows)
+    _deliver(text, out)
+    _tell(report.failures, f"{len(report.rows)} structures scored")
+    keep_report("score", text, "scores.csv", tracking_uri)
+
+
 @cli.command("demo-graphs")
 @click.option("--out", required=True, metavar="DIR", help="A folder that does not exist yet.")
 def demo_graphs(out: str) -> None:
@@ -198,9 +324,28 @@ def _split(text: str) -> list[str]:
     try:
         return shlex.split(text)
     except ValueError as error:
-        from topotrain.errors import ConfigError
-
         raise ConfigError(f"overrides {text!r}: {error}", "key=value pairs, quoted as for a shell") from None
+
+
+def _key_value(text: str) -> tuple[str, str]:
+    key, separator, value = text.partition("=")
+    if not separator:
+        raise ConfigError(f"setting {text!r} is malformed", "kind.parameter=value", "write e.g. interface.cutoff=14")
+    return key, value
+
+
+def _deliver(text: str, out: str | None) -> None:
+    """To a file, whole or not at all; without one, to standard output."""
+    if out:
+        write_text(text, Path(out))
+    else:
+        click.echo(text, nl=False)
+
+
+def _tell(failures: Mapping[str, str], done: str) -> None:
+    for line in failures.values():
+        click.echo(f"failed: {line}", err=True)
+    click.echo(f"{done}, {len(failures)} failed", err=True)
 
 
 def _print_json(document: Any) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -18,3 +19,17 @@ def track(items: Iterable[T], total: int, what: str) -> Iterator[T]:
     from rich.progress import track as rich_track
 
     yield from rich_track(items, description=what, total=total, console=Console(stderr=True), transient=True)
+
+
+@contextmanager
+def counter(what: str) -> Iterator[Callable[[int, int, str], None]]:
+    """Give a function that takes (done, total, item), and draw a bar on standard error where that is a terminal."""
+    if not sys.stderr.isatty():
+        yield lambda done, total, item: None
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total, item: bar.update(task, completed=done, total=total, description=f"{what}: {item}")

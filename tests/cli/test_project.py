@@ -44,7 +44,8 @@ def test_the_lock_pins_every_dependency_exactly(root: Path) -> None:
     assert all(re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9.]+", pin) for pin in pins), pins
     names = {normal(pin.split("==")[0]) for pin in pins}
     project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
-    wanted = [*project["dependencies"], *project["optional-dependencies"]["dev"]]
+    extras = project["optional-dependencies"]
+    wanted = [*project["dependencies"], *extras["dev"], *extras["label"]]
     assert {normal(re.split("[<>=]", requirement)[0]) for requirement in wanted} <= names
 
 
@@ -56,7 +57,7 @@ def test_mlflow_reads_conda_yaml_as_an_environment(root: Path) -> None:
 
 def test_every_entry_point_has_text_parameters_with_defaults(root: Path) -> None:
     project = _project_spec.load_project(str(root))
-    entry_points = {"main", "train", "summarise"}
+    entry_points = {"main", "train", "summarise", "build-graphs", "score"}
     assert entry_points <= set(project._entry_points)
     for name in entry_points:
         entry = project.get_entry_point(name)

@@ -58,8 +58,11 @@ def read_labels(path: Path) -> list[Label]:
 
 def target_of(label: Label, key: str) -> str:
     """A decoy's target: the label's own column, else its folder, else MODEL before the first underscore."""
-    if label.target:
-        return label.target
+    return label.target or target_of_key(key)
+
+
+def target_of_key(key: str) -> str:
+    """The target of a graph without a label: its folder, else its name before the first underscore."""
     folder, _, stem = key.rpartition("/")
     return folder.rsplit("/", 1)[-1] if folder else stem.split("_", 1)[0]
 

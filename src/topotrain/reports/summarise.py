@@ -20,6 +20,7 @@ from topotrain.fields import (
     VAL_LOSS,
     VAL_SPEARMAN,
 )
+from topotrain.reports.printed import keep_report
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -39,14 +40,13 @@ def summarise(run: str, *, experiment: str | None = None, tracking_uri: str | No
     Raises:
         TrackingError: the store can't be used, or the run is not there.
     """
-    from topotrain.tracking.report_run import record_report
     from topotrain.tracking.search import find_run
     from topotrain.tracking.store import open_store, resolve_tracking_uri
 
-    uri = resolve_tracking_uri(tracking_uri, None, log.info)
-    client = open_store(uri)
+    client = open_store(resolve_tracking_uri(tracking_uri, None, log.info))
     content = document(client, find_run(client, run, experiment))
-    record_report(uri, "summarise", json.dumps(content, indent=2, ensure_ascii=False) + "\n", "summarise.json")
+    text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+    keep_report("summarise", text, "summarise.json", tracking_uri)
     return content
 
 

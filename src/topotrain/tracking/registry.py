@@ -94,6 +94,29 @@ def register(client: MlflowClient, model_id: str, model_name: str, run_id: str, 
     return str(version.version)
 
 
+def download_model(uri: str, folder: Path) -> Path:
+    """Fetch the files of a model version, without running any of them.
+
+    Args:
+        uri: ``models:/NAME@alias``, ``models:/NAME/VERSION``, ``models:/ID``, or a local folder.
+        folder: where to put them.
+
+    Raises:
+        TrackingError: there is no such model on the store.
+    """
+    if Path(uri).is_dir():
+        return Path(uri)
+    try:
+        return Path(mlflow.artifacts.download_artifacts(uri, dst_path=str(folder)))
+    except Exception as error:  # noqa: BLE001 (each backend raises its own kinds)
+        reason = " ".join(str(error).split())[:200]
+        raise TrackingError(
+            f"model {uri!r} can't be fetched ({reason})",
+            "models:/NAME@alias or models:/NAME/VERSION",
+            "train one, or give --tracking-uri",
+        ) from None
+
+
 def set_alias(client: MlflowClient, model_name: str, alias: str, version: str) -> None:
     """Point an alias at a version.
 

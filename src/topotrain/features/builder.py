@@ -1,0 +1,248 @@
+"""Folders of structures to folders of graphs, with their sidecar and summary."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from topotrain.errors import DataError, UserInputError
+from topotrain.features.graph import (
+    TEMPORARY_PREFIX,
+    GraphOutcome,
+    GraphResult,
+    GraphTask,
+    compute_task,
+    kept_outcome,
+    write_graph,
+)
+from topotrain.features.pool import run_tasks
+from topotrain.features.records import METADATA_NAME, total_stage_seconds, write_sidecar, write_summary
+from topotrain.features.selection import ModuleSet, recorded_modules, select_modules
+from topotrain.features.structure import is_structure_file, structure_stem
+
+Progress = Callable[[int, int, str], None]
+
+
+@dataclass(frozen=True)
+class BuildReport:
+    """What a build did.
+
+    Attributes:
+        out: the graph folder.
+        summary_path: the summary file.
+        metadata_path: the sidecar.
+        built: keys of graphs made now.
+        kept: keys of graphs that were there, unchanged.
+        failures: {key: one line}.
+        modules: the modules used.
+        seconds: wall-clock time.
+        stage_seconds: {stage: seconds, added over structures and processes}.
+    """
+
+    out: Path
+    summary_path: Path
+    metadata_path: Path
+    built: tuple[str, ...]
+    kept: tuple[str, ...]
+    failures: dict[str, str]
+    modules: ModuleSet
+    seconds: float
+    stage_seconds: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def num_graphs(self) -> int:
+        """Graphs that are there now, of the structures asked for."""
+        return len(self.built) + len(self.kept)
+
+
+def build_graphs(
+    structures: Path | str,
+    out: Path | str,
+    *,
+    edge_module: str | None = None,
+    node_module: str | None = None,
+    topology_module: str | None = None,
+    interface_module: str | None = None,
+    settings: Mapping[str, Any] | None = None,
+    jobs: int = 1,
+    strict: bool = False,
+    progress: Progress | None = None,
+) -> BuildReport:
+    """Build the graphs of a folder of structures.
+
+    Graphs that are there already, from the same input, modules and parameters, are kept. Interrupted at any
+    moment, the same call completes the folder.
+
+    Args:
+        structures: a folder, searched through, or one file. ``TARGET/MODEL.pdb`` becomes ``TARGET/MODEL.pt``.
+        out: the graph folder.
+        edge_module: id or alias; None for the default. Likewise the other modules.
+        node_module: see ``edge_module``.
+        topology_module: see ``edge_module``.
+        interface_module: see ``edge_module``.
+        settings: ``{"edge.distance_max": "12"}``: kind, dot, parameter.
+        jobs: processes; results do not depend on it.
+        strict: raise where any structure failed, after all the others are built.
+        progress: called with structures done, structures in all, and the key of the last.
+
+    Raises:
+        UserInputError: an unknown module or parameter.
+        DataError: no structures found; two files for one graph; with ``strict``, any failure.
+    """
+    modules = select_modules(interface_module, topology_module, node_module, edge_module, settings)
+    return build_with_modules(structures, out, modules, jobs=jobs, strict=strict, progress=progress)
+
+
+def build_recorded_graphs(
+    structures: Path | str,
+    out: Path | str,
+    module_registry: Mapping[str, Any],
+    *,
+    jobs: int = 1,
+    strict: bool = False,
+    progress: Progress | None = None,
+) -> BuildReport:
+    """Build graphs with exactly the modules and parameters that a feature schema records.
+
+    Args:
+        structures: as in :func:`build_graphs`.
+        out: the graph folder.
+        module_registry: the schema's ``module_registry``.
+        jobs: processes.
+        strict: as in :func:`build_graphs`.
+        progress: as in :func:`build_graphs`.
+
+    Raises:
+        SchemaError: a recorded module is not installed, or only in another version; it is named.
+        DataError: as in :func:`build_graphs`.
+    """
+    modules = recorded_modules(module_registry)
+    return build_with_modules(structures, out, modules, jobs=jobs, strict=strict, progress=progress)
+
+
+def build_with_modules(
+    structures: Path | str,
+    out: Path | str,
+    modules: ModuleSet,
+    *,
+    jobs: int = 1,
+    strict: bool = False,
+    progress: Progress | None = None,
+) -> BuildReport:
+    """Build graphs with modules made already; see :func:`build_graphs`."""
+    if jobs < 1:
+        raise UserInputError(f"jobs is {jobs}", "1 or more processes", "")
+    found, out = find_structures(Path(structures)), Path(out)
+    _make_output(out)
+    started, specification = time.perf_counter(), json.dumps(modules.specification(), sort_keys=True)
+    tasks = [GraphTask(key, str(path), specification) for key, path in found.items()]
+    outcomes: dict[str, GraphOutcome] = {}
+    for outcome in _build_all(tasks, out, modules, jobs):
+        outcomes[outcome.key] = outcome
+        if progress is not None:
+            progress(len(outcomes), len(tasks), outcome.key)
+    ordered = [outcomes[key] for key in found]
+    seconds = time.perf_counter() - started
+    write_sidecar(out, modules, ordered)
+    summary_path = write_summary(out, Path(structures), modules, ordered, jobs, seconds)
+    report = BuildReport(
+        out,
+        summary_path,
+        out / METADATA_NAME,
+        built=tuple(item.key for item in ordered if item.status == "built"),
+        kept=tuple(item.key for item in ordered if item.status == "kept"),
+        failures={item.key: item.error for item in ordered if item.status == "failed"},
+        modules=modules,
+        seconds=seconds,
+        stage_seconds=total_stage_seconds(ordered),
+    )
+    if strict and report.failures:
+        first = next(iter(report.failures.values()))
+        raise DataError(
+            f"{len(report.failures)} of {len(ordered)} structures failed, the first: {first}",
+            "none to fail (strict)",
+            f"see {summary_path.resolve()}",
+        )
+    return report
+
+
+def find_structures(structures: Path) -> dict[str, Path]:
+    """Structure files by graph key, sorted.
+
+    Args:
+        structures: a folder, searched through, or one file.
+
+    Raises:
+        DataError: nothing there, or two files for one key.
+    """
+    if structures.is_file():
+        return {"/".join(part for part in (structures.parent.name, structure_stem(structures)) if part): structures}
+    if not structures.is_dir():
+        raise DataError(
+            f"{structures.absolute()} does not exist",
+            "a folder of structures or one structure file",
+            "check the path",
+        )
+    found: dict[str, Path] = {}
+    for path in _structure_files(structures):
+        key = (path.parent.relative_to(structures) / structure_stem(path)).as_posix()
+        if key in found:
+            raise DataError(
+                f"{found[key]} and {path} would both become {key}.pt",
+                "one file per model",
+                "rename or remove one",
+            )
+        found[key] = path
+    if not found:
+        raise DataError(
+            f"{structures.absolute()} holds no structure files",
+            "files named .pdb, .ent, .cif or .mmcif, plain or .gz",
+            "check the path",
+        )
+    return dict(sorted(found.items()))
+
+
+def _structure_files(folder: Path) -> Iterator[Path]:
+    """Visible structure files below a folder, sorted; linked folders are entered too."""
+    for current, subfolders, names in os.walk(folder, followlinks=True):
+        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+        for path in (Path(current, name) for name in sorted(names) if not name.startswith(".")):
+            if is_structure_file(path) and path.is_file():
+                yield path
+
+
+def _make_output(out: Path) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(
+            f"{out.absolute()}: cannot be made a folder ({error.strerror})",
+            "a writable place",
+            "choose another output folder",
+        ) from error
+    # Left by a build that was killed in the middle of a write.
+    for leftover in out.rglob(f"{TEMPORARY_PREFIX}*.tmp"):
+        leftover.unlink(missing_ok=True)
+
+
+def _build_all(tasks: list[GraphTask], out: Path, modules: ModuleSet, jobs: int) -> Iterator[GraphOutcome]:
+    """Outcomes as they come: kept graphs first, then those computed; this process alone writes."""
+    pending = []
+    for task in tasks:
+        kept = kept_outcome(task, out / f"{task.key}.pt")
+        if kept is not None:
+            yield kept
+        else:
+            pending.append(task)
+    for result in run_tasks(compute_task, pending, jobs, _process_died):
+        yield write_graph(result, out / f"{result.outcome.key}.pt", modules)
+
+
+def _process_died(task: GraphTask) -> GraphResult:
+    error = f"{task.source}: the process that built it died (out of memory, or a crash in a library)"
+    return GraphResult(GraphOutcome(task.key, task.source, stage="process", error=error))

@@ -1,0 +1,348 @@
+"""One structure to one graph file, with stage times."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from topotrain.errors import DataError, UserInputError
+from topotrain.features.modules import GraphContext, both_ways
+from topotrain.features.selection import ModuleSet, recorded_modules
+from topotrain.features.structure import FloatArray, IntArray, Structure, read_structure
+
+# Part of every digest: raise it when the builder itself makes other graphs from the same modules.
+FORMAT_VERSION = 1
+STAGES = ("start", "read", "interface", "topology", "node", "edge", "write")
+TEMPORARY_PREFIX = ".topotrain-"
+
+
+@dataclass(frozen=True)
+class GraphArrays:
+    """A graph before it becomes a file.
+
+    Attributes:
+        x: (num_nodes, node_dim) float64.
+        edge_index: (2, num_edges) int64.
+        edge_attr: (num_edges, edge_dim) float64.
+        node_ids: (num_nodes,) ``A:12``, in node order.
+    """
+
+    x: FloatArray
+    edge_index: IntArray
+    edge_attr: FloatArray
+    node_ids: list[str]
+
+
+@dataclass(frozen=True)
+class GraphTask:
+    """What a worker needs to compute one graph; plain types, for it crosses processes.
+
+    Attributes:
+        key: path below the output folder without ``.pt``.
+        source: the structure file.
+        specification: JSON of :meth:`ModuleSet.specification`.
+    """
+
+    key: str
+    source: str
+    specification: str
+
+
+@dataclass
+class GraphOutcome:
+    """What became of one structure.
+
+    Attributes:
+        key: as in the task.
+        source: as in the task.
+        status: built, kept (unchanged since an earlier build) or failed.
+        stage: where it failed, or "".
+        error: one line, or "".
+        seconds: {stage: seconds}.
+        num_nodes: nodes of the graph.
+        num_edges: directed edges of the graph.
+        metadata: the graph's metadata.
+    """
+
+    key: str
+    source: str
+    status: str = "failed"
+    stage: str = ""
+    error: str = ""
+    seconds: dict[str, float] = field(default_factory=dict)
+    num_nodes: int = 0
+    num_edges: int = 0
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+    @contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        """Time a stage, and remember it as the one under way."""
+        self.stage, started = stage, time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - started
+
+
+@dataclass(frozen=True)
+class GraphResult:
+    """A computed graph, or why there is none.
+
+    Attributes:
+        outcome: stage times, and the error where there is one.
+        arrays: the graph; None where it failed.
+        digest: of the input bytes and the modules.
+    """
+
+    outcome: GraphOutcome
+    arrays: GraphArrays | None = None
+    digest: str = ""
+
+
+def compute_task(task: GraphTask) -> GraphResult:
+    """Read a structure and compute its graph; a bad structure becomes a failed outcome.
+
+    Needs no torch, so that worker processes start fast and stay small.
+
+    Args:
+        task: what to compute.
+
+    Raises:
+        UserInputError: something that every structure would meet, such as a program that is not installed.
+    """
+    outcome = GraphOutcome(task.key, task.source)
+    try:
+        with outcome.timed("start"):
+            modules = _modules(task.specification)
+        with outcome.timed("read"):
+            content = _read_content(task.source)
+            structure = read_structure(task.source, content)
+        arrays = compute_graph(structure, modules, outcome)
+        return GraphResult(outcome, arrays, graph_digest(task.specification, content))
+    except DataError as error:
+        outcome.error = str(error)
+    except UserInputError:
+        raise
+    except Exception as error:  # noqa: BLE001  one bad file must not stop the others
+        outcome.error = " ".join(f"{type(error).__name__}: {error}".split())
+    return GraphResult(outcome)
+
+
+def kept_outcome(task: GraphTask, target: Path) -> GraphOutcome | None:
+    """The outcome of a graph that is there already, from the same input and modules; else None.
+
+    Args:
+        task: what would be computed.
+        target: the graph file.
+    """
+    if not target.is_file():
+        return None
+    outcome = GraphOutcome(task.key, task.source)
+    with outcome.timed("read"):
+        try:
+            metadata = dict(read_graph_file(target).metadata)
+            if metadata["digest"] != graph_digest(task.specification, _read_content(task.source)):
+                return None
+            outcome.num_nodes, outcome.num_edges = (
+                len(metadata["node_ids"]),
+                metadata["edge_info"]["edge_count"],
+            )
+        except Exception:  # noqa: BLE001  not a graph of ours, or an input gone bad: the build will say which
+            return None
+    outcome.metadata, outcome.status, outcome.stage = metadata, "kept", ""
+    return outcome
+
+
+def write_graph(result: GraphResult, target: Path, modules: ModuleSet) -> GraphOutcome:
+    """Write a computed graph; a failed one removes what an earlier build left.
+
+    Args:
+        result: from :func:`compute_task`.
+        target: the graph file.
+        modules: the modules that computed it.
+
+    Raises:
+        DataError: the file cannot be written.
+    """
+    outcome, arrays = result.outcome, result.arrays
+    try:
+        if arrays is None:
+            # An older graph of the same name describes another input; scoring it would be wrong.
+            target.unlink(missing_ok=True)
+            return outcome
+        outcome.metadata = graph_metadata(outcome.key, arrays, modules, result.digest)
+        outcome.num_nodes, outcome.num_edges = len(arrays.x), len(arrays.edge_attr)
+        with outcome.timed("start"):
+            import torch_geometric.data  # noqa: F401
+        with outcome.timed("write"):
+            write_atomically(target, graph_bytes(arrays, outcome.metadata))
+    except OSError as error:
+        raise DataError(
+            f"{target}: cannot be written ({error.strerror})",
+            "a writable folder with room",
+            "make room, then repeat",
+        ) from error
+    outcome.status, outcome.stage = "built", ""
+    return outcome
+
+
+def compute_graph(structure: Structure, modules: ModuleSet, outcome: GraphOutcome | None = None) -> GraphArrays:
+    """Run the four modules on a structure.
+
+    Args:
+        structure: the structure.
+        modules: the modules.
+        outcome: takes the stage times.
+
+    Raises:
+        DataError: the structure has no interface, or a module made something other than finite numbers in the
+            columns it declares.
+    """
+    outcome = outcome or GraphOutcome("", structure.path)
+    with outcome.timed("interface"):
+        residues = modules.interface.find(structure)
+        if not len(residues):
+            raise DataError(
+                f"{structure.path}: no interface residues among chains "
+                + ", ".join(dict.fromkeys(structure.chain_ids.tolist())),
+                f"two chains in contact ({modules.interface.module_id()}, {modules.interface.params})",
+                "remove the model, or widen interface.cutoff",
+            )
+    with outcome.timed("topology"):
+        topology = modules.topology.compute(structure, residues)
+        _check_output(structure, modules.topology.module_id(), topology, len(residues), modules.topology_columns)
+    context = GraphContext(structure, residues, topology, modules.topology_columns)
+    with outcome.timed("node"):
+        x = modules.node.compute(context)
+        _check_output(structure, modules.node.module_id(), x, len(residues), modules.node_columns)
+    with outcome.timed("edge"):
+        source, target, distance = both_ways(*modules.edge.contacts(context))
+        edge_attr = modules.edge.compute(context, source, target, distance)
+        _check_output(structure, modules.edge.module_id(), edge_attr, len(source), modules.edge_columns)
+    node_ids = [structure.residue_ids[residue] for residue in residues]
+    return GraphArrays(x, np.stack([source, target]), edge_attr, node_ids)
+
+
+def graph_metadata(key: str, arrays: GraphArrays, modules: ModuleSet, digest: str) -> dict[str, Any]:
+    """The ``metadata`` of a graph file, in plain types."""
+    info: dict[str, Any] = {
+        "edge_count": len(arrays.edge_attr),
+        "feature_dim": arrays.edge_attr.shape[1],
+        "edge_feature_variant": modules.edge.variant,
+        "model_key": key,
+        "scaling": modules.edge.scaling,
+        "orientation_dependent": modules.edge.orientation_dependent,
+    }
+    if modules.edge.bands:
+        info["bands"] = modules.edge.bands
+    return {
+        "edge_module": modules.edge.module_id(),
+        "edge_params": modules.edge.params,
+        "edge_info": info,
+        "node_ids": arrays.node_ids,
+        "modules": modules.specification(),
+        "digest": digest,
+    }
+
+
+def graph_digest(specification: str, content: bytes) -> str:
+    """SHA-256 of what decides a graph: builder format, modules, parameters, input bytes."""
+    parts = f"{FORMAT_VERSION}\n{specification}\n{hashlib.sha256(content).hexdigest()}"
+    return hashlib.sha256(parts.encode()).hexdigest()
+
+
+def graph_bytes(arrays: GraphArrays, metadata: Mapping[str, Any]) -> bytes:
+    """A graph as the bytes of a ``.pt`` file; the same bytes for the same graph."""
+    import torch
+    from torch_geometric.data import Data
+
+    # Pickle writes an object met twice as a reference, so equal metadata made in another process could
+    # differ in bytes; a round through JSON leaves no shared objects but those JSON always shares.
+    plain = json.loads(json.dumps(metadata, sort_keys=True))
+    data = Data(
+        x=torch.from_numpy(arrays.x.astype(np.float32)),
+        edge_index=torch.from_numpy(np.ascontiguousarray(arrays.edge_index, dtype=np.int64)),
+        edge_attr=torch.from_numpy(arrays.edge_attr.astype(np.float32)),
+        metadata=plain,
+    )
+    # To a buffer, not to a file: torch writes the file's name into the archive.
+    buffer = io.BytesIO()
+    torch.save(data, buffer)
+    return buffer.getvalue()
+
+
+def read_graph_file(path: Path) -> Any:
+    """A ``Data`` from a graph file, without executing code from it.
+
+    Raises:
+        Exception: whatever torch raises where the file is no graph.
+    """
+    import torch
+    from torch_geometric.data import Data
+    from torch_geometric.data.data import DataEdgeAttr, DataTensorAttr
+    from torch_geometric.data.storage import GlobalStorage
+
+    with torch.serialization.safe_globals([Data, DataEdgeAttr, DataTensorAttr, GlobalStorage]):
+        return torch.load(path, weights_only=True)
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file so that it is there whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{TEMPORARY_PREFIX}{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_bytes(content)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@lru_cache(maxsize=4)
+def _modules(specification: str) -> ModuleSet:
+    """The modules, ready to work, once per process: heavy imports are counted as the stage ``start``."""
+    import gemmi  # noqa: F401
+
+    modules = recorded_modules(json.loads(specification))
+    for module in modules.by_kind().values():
+        module.prepare()
+    return modules
+
+
+def _read_content(source: str) -> bytes:
+    try:
+        return Path(source).read_bytes()
+    except OSError as error:
+        raise DataError(
+            f"{source}: cannot be read ({error.strerror})",
+            "a readable structure file",
+            "check its permissions",
+        ) from error
+
+
+def _check_output(
+    structure: Structure, module_id: str, values: FloatArray, rows: int, columns: tuple[str, ...]
+) -> None:
+    if values.shape != (rows, len(columns)):
+        raise DataError(
+            f"{structure.path}: {module_id} made an array of shape {values.shape}",
+            f"({rows}, {len(columns)}), as its columns say",
+            "report it to the module's author",
+        )
+    bad = np.argwhere(~np.isfinite(values))
+    if len(bad):
+        raise DataError(
+            f"{structure.path}: {module_id} made {values[tuple(bad[0])]} in column {columns[bad[0][1]]}",
+            "finite numbers",
+            "remove the model, or report it to the module's author",
+        )

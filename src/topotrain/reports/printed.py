@@ -1,0 +1,25 @@
+"""What a report printed, kept by the run that ``mlflow run`` made for it."""
+
+from __future__ import annotations
+
+import logging
+import os
+
+log = logging.getLogger("topotrain")
+
+
+def keep_report(command: str, text: str, artifact: str, tracking_uri: str | None) -> None:
+    """Keep what a command printed, under ``mlflow run``; otherwise do nothing.
+
+    Args:
+        command: the topotrain command.
+        text: what it printed.
+        artifact: file name to keep it under.
+        tracking_uri: of the command line.
+    """
+    if not os.environ.get("MLFLOW_RUN_ID"):
+        return
+    from topotrain.tracking.report_run import record_report
+    from topotrain.tracking.store import resolve_tracking_uri
+
+    record_report(resolve_tracking_uri(tracking_uri or None, None, log.info), command, text, artifact)

@@ -1,0 +1,242 @@
+"""Registration, parameters, selection, and modules of other packages."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+from features_kit import helix_pair, pdb_text, shared_data
+
+from topotrain.errors import SchemaError, UserInputError
+from topotrain.features import build_graphs, build_recorded_graphs, list_modules
+from topotrain.features.graph import read_graph_file
+from topotrain.features.registry import broken_packages, find_module
+from topotrain.features.selection import describe_set, recorded_modules, select_modules
+
+SHIPPED_WIDTHS = {
+    "interface/polar_cutoff/v1": None,
+    "topology/persistence_basic/v1": 140,
+    "topology/none/v1": 0,
+    "node/dssp_topo_merge/v1": 172,
+    "edge/legacy_band/v11": 11,
+    "edge/multi_scale/v24": 24,
+    "edge/distance/v1": 1,
+    "edge/plus_topo_min/v1": 434,
+}
+THIRD_PARTY = '''
+"""A module of another package."""
+from topotrain.features.modules import EdgeModule
+from topotrain.features.parameters import Parameter
+
+
+class SquaredDistance(EdgeModule):
+    name = "squared_distance"
+    version = "v2"
+    alias = "squares"
+    summary = "Squared C-alpha distance."
+    parameters = (Parameter("distance_max", 9.0, "greatest distance, Angstrom"),)
+
+    def columns(self, topology_columns):
+        return ("squared_distance",)
+
+    def compute(self, context, source, target, distance):
+        return (distance**2)[:, None]
+
+
+class NoVersion(SquaredDistance):
+    version = ""
+'''
+
+
+def test_shipped_modules_and_widths() -> None:
+    found = {item.id: item for item in list_modules() if item.package == "topotrain"}
+    assert {identifier: item.width for identifier, item in found.items()} == SHIPPED_WIDTHS
+    for item in found.values():
+        assert item.alias
+        assert item.summary
+        assert len(set(item.columns)) == len(item.columns)
+        assert all(parameter["summary"] for parameter in item.parameters.values())
+    assert [item.id for item in found.values() if item.orientation_dependent] == ["edge/multi_scale/v24"]
+    assert [item.id for item in list_modules("topology")] == [
+        "topology/persistence_basic/v1",
+        "topology/none/v1",
+    ]
+
+
+def test_importing_features_is_cheap() -> None:
+    heavy = "torch torch_geometric gudhi biotite mdtraj gemmi scipy pandas click mlflow"
+    code = (
+        "import sys, topotrain.features as f; f.list_modules(); "
+        f"print([name for name in {heavy.split()!r} if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=_environment())
+    assert done.stdout.strip() == "[]"
+
+
+def _environment(*folders: Path) -> dict[str, str]:
+    import os
+
+    import topotrain
+
+    source = str(Path(topotrain.__file__).parents[1])
+    return os.environ | {"PYTHONPATH": os.pathsep.join([*map(str, folders), source])}
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ({"edge.distnce_max": "9"}, "did you mean distance_max?"),
+        ({"edge.distance_max": "far"}, "parameter distance_max is 'far'"),
+        ({"edge.distance_max": "true"}, "a number"),
+        ({"edge.distance_max": "-1"}, "at least 0"),
+        ({"edge.scale_features": "3"}, "true or false"),
+        ({"edge.histogram_bins": "[1, 3, 2]"}, "ascending"),
+        ({"node.dssp": "mkdsp"}, "one of builtin, mkdssp"),
+        ({"edgy.distance_max": "9"}, "did you mean edge?"),
+        ({"distance_max": "9"}, "names no module"),
+        ({"edge.distance_max": "[1"}, "not YAML"),
+    ],
+)
+def test_bad_settings_are_refused(setting: dict[str, str], said: str) -> None:
+    with pytest.raises(UserInputError) as caught:
+        select_modules(settings=setting)
+    assert said in str(caught.value)
+    assert caught.value.exit_code == 2
+
+
+def test_a_module_without_parameters_says_so() -> None:
+    with pytest.raises(UserInputError, match="it takes no parameters"):
+        select_modules(topology_module="topology/none/v1", settings={"topology.radius": 3})
+
+
+def test_settings_are_read_by_type() -> None:
+    modules = select_modules(
+        settings={"edge.distance_max": "8", "edge.histogram_bins": "[1, 2, 4]", "edge.scale_features": "true"}
+    )
+    assert modules.edge.params == {
+        "distance_max": 8.0, "distance_min": 0.0, "histogram_bins": [1, 2, 4], "scale_features": True,
+    }  # fmt: skip
+    assert modules.edge_columns == ("ca_distance", "count_1_2", "count_2_4", "count_4_inf")
+    assert isinstance(modules.edge.params["distance_max"], float)
+    assert all(isinstance(edge, int) for edge in modules.edge.params["histogram_bins"])
+
+
+def test_unknown_modules_and_versions() -> None:
+    with pytest.raises(UserInputError, match="did you mean edge/legacy_band/v11?"):
+        find_module("edge", "edge/legacy_bnd/v11")
+    with pytest.raises(UserInputError, match="the installed version edge/legacy_band/v11"):
+        find_module("edge", "edge/legacy_band/v12")
+    assert find_module("edge", "24d scalars") is find_module("edge", "edge/multi_scale/v24")
+
+
+class TestRecorded:
+    def test_round_trip(self) -> None:
+        modules = select_modules(edge_module="edge/multi_scale/v24", settings={"topology.neighbor_distance": "7"})
+        again = recorded_modules(describe_set(modules, jobs=4))
+        assert again.specification() == modules.specification()
+
+    @pytest.mark.parametrize("kind", ["interface", "topology", "node", "edge"])
+    def test_missing_module_is_named(self, kind: str) -> None:
+        registry: dict[str, Any] = describe_set(select_modules())
+        registry[kind] |= {
+            "id": f"{kind}/of_others/v3",
+            "package": "others-package",
+            "package_version": "1.2",
+        }
+        with pytest.raises(SchemaError) as caught:
+            recorded_modules(registry)
+        assert f"{kind}/of_others/v3" in str(caught.value)
+        assert "others-package 1.2" in str(caught.value)
+
+    def test_other_version_is_refused(self) -> None:
+        registry: dict[str, Any] = describe_set(select_modules())
+        registry["edge"]["id"] = "edge/legacy_band/v12"
+        with pytest.raises(SchemaError, match="installed is edge/legacy_band/v11"):
+            recorded_modules(registry)
+
+    def test_unknown_recorded_parameter_is_refused(self) -> None:
+        registry: dict[str, Any] = describe_set(select_modules())
+        registry["topology"]["params"] = {"dedup_sort": False}
+        with pytest.raises(SchemaError, match="dedup_sort"):
+            recorded_modules(registry)
+
+    def test_no_record(self) -> None:
+        with pytest.raises(SchemaError, match="records no interface module"):
+            recorded_modules({})
+
+    def test_the_real_summary_is_understood(self) -> None:
+        import json
+
+        path = next((shared_data("real_docking") / "logs").rglob("graph_builder_summary.json"))
+        modules = recorded_modules(json.loads(path.read_text())["modules"])
+        assert modules.specification() == select_modules().specification()
+
+
+def install(folder: Path, target: Path, entry_point: str) -> Path:
+    """A real wheel of a tiny package, installed by pip into ``target``."""
+    wheel = folder / "others_package-1.2-py3-none-any.whl"
+    info = "others_package-1.2.dist-info"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        archive.writestr("others_package.py", THIRD_PARTY)
+        archive.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\nName: others-package\nVersion: 1.2\n")
+        archive.writestr(
+            f"{info}/WHEEL", "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        )
+        archive.writestr(f"{info}/entry_points.txt", f"[topotrain.features]\n{entry_point}\n")
+        archive.writestr(f"{info}/RECORD", "")
+    pip = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--no-deps",
+        "--no-index",
+        "--target",
+        str(target),
+    ]
+    subprocess.run([*pip, str(wheel)], check=True, capture_output=True)
+    return target
+
+
+class TestThirdParty:
+    def test_installed_package_is_listed_built_and_recorded(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        identifier = "edge/squared_distance/v2"
+        assert identifier not in {item.id for item in list_modules()}
+        structures = tmp_path / "structures" / "T1"
+        structures.mkdir(parents=True)
+        (structures / "m.pdb").write_text(pdb_text(helix_pair()))
+        site = install(tmp_path, tmp_path / "site", "squares = others_package:SquaredDistance")
+        with monkeypatch.context() as patch:
+            patch.syspath_prepend(str(site))
+            info = {item.id: item for item in list_modules()}[identifier]
+            assert (info.alias, info.width, info.package, info.package_version) == (
+                "squares",
+                1,
+                "others-package",
+                "1.2",
+            )
+            report = build_graphs(tmp_path / "structures", tmp_path / "graphs", edge_module=identifier)
+            registry = describe_set(report.modules)
+        graph = read_graph_file(tmp_path / "graphs" / "T1" / "m.pt")
+        assert graph.metadata["edge_module"] == identifier
+        assert graph.edge_attr.shape[1] == 1
+        assert 0 < float(graph.edge_attr.max()) < 81.0
+        monkeypatch.delitem(sys.modules, "others_package")
+        with pytest.raises(SchemaError, match="edge/squared_distance/v2 .*others-package 1.2.*not installed"):
+            build_recorded_graphs(tmp_path / "structures", tmp_path / "again", registry)
+
+    def test_a_broken_package_leaves_the_others_alone(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        site = install(tmp_path, tmp_path / "site", "bad = others_package:NoVersion\nworse = nowhere:Thing")
+        monkeypatch.syspath_prepend(str(site))
+        assert {item.id for item in list_modules()} >= set(SHIPPED_WIDTHS)
+        assert len(broken_packages()) == 2
+        with pytest.raises(UserInputError, match="could not be loaded: ModuleNotFoundError"):
+            find_module("edge", "edge/squared_distance/v2")
+        monkeypatch.delitem(sys.modules, "others_package", raising=False)
