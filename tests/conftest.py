@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import shutil
+import sqlite3
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -63,16 +64,20 @@ def _reset_mlflow() -> None:
 @pytest.fixture(scope="session")
 def _empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A database with MLflow's tables and nothing else; making one takes seconds, copying one does not."""
+    from filelock import FileLock
+
     from topotrain.tracking.store import open_store
 
-    path = tmp_path_factory.mktemp("template") / "mlflow.db"
-    open_store(f"sqlite:///{path}")
-    # Fold the write-ahead log into the file, so that the file alone is the database.
-    import sqlite3
-
-    connection = sqlite3.connect(path)
-    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    connection.close()
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base  # one for all processes of the suite
+    path = shared / "template" / "mlflow.db"
+    with FileLock(shared / "template.lock"):
+        if not path.exists():
+            open_store(f"sqlite:///{path}")
+            # Fold the write-ahead log into the file, so that the file alone is the database.
+            connection = sqlite3.connect(path)
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            connection.close()
     return path
 
 

@@ -1,0 +1,87 @@
+"""Training through a real MLflow server with proxied artifacts, seen live from elsewhere."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import mlflow
+import pytest
+
+from topotrain.reports.summarise import summarise
+from topotrain.tracking.store import open_store
+
+START_SECONDS = 120
+
+
+@pytest.fixture
+def server(store_uri: str, tmp_path: Path) -> Iterator[str]:
+    """The address of a server on loopback that keeps artifacts itself."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", store_uri, "--workers", "1"]
+    command += ["--artifacts-destination", str(tmp_path / "kept"), "--host", "127.0.0.1", "--port", str(port)]
+    environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    with (tmp_path / "server.log").open("w") as log:
+        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
+    address = f"http://127.0.0.1:{port}"
+    try:
+        deadline = time.monotonic() + START_SECONDS
+        while True:
+            try:
+                urllib.request.urlopen(f"{address}/health", timeout=2).read()
+                break
+            except OSError:
+                assert time.monotonic() < deadline, (tmp_path / "server.log").read_text()
+                time.sleep(0.5)
+        yield address
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait(timeout=30)
+
+
+@pytest.mark.server
+def test_a_run_is_seen_live_and_used_through_the_server(server, graph_set, tmp_path, monkeypatch):
+    """Curves and the best checkpoint are there while it trains; model and artifacts come through the server."""
+    command = [sys.executable, "-m", "topotrain", "run", "--tracking-uri", server]
+    for override in [*graph_set.overrides, "trainer.num_epochs=12", "early_stopping.patience=20"]:
+        command += ["--override", override]
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    training = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    client = open_store(server)
+    live: set[int] = set()
+    while training.poll() is None:
+        for run in client.search_runs([e.experiment_id for e in client.search_experiments()]):
+            points = client.get_metric_history(run.info.run_id, "val_loss")
+            if run.info.status == "RUNNING" and points:
+                live.add(len(points))
+                best = client.get_run(run.info.run_id).data.tags.get("topotrain.best_checkpoint")
+                assert best is not None or len(points) == 1  # within one epoch
+        time.sleep(0.05)
+    out, err = training.communicate()
+    assert training.returncode == 0, err
+    assert live, "no point was seen while the run was running"
+    assert server in err  # the page's address
+
+    document = summarise("latest", tracking_uri=server)
+    assert document["run_id"] == out.strip()
+    assert document["progress"]["epochs_completed"] == 12
+    assert document["schema"]["edge_schema"]["dim"] == 3
+    assert document["best_checkpoint"]["local_path"] is None
+    local = mlflow.artifacts.download_artifacts(document["best_checkpoint"]["uri"], dst_path=str(tmp_path / "got"))
+    assert Path(local).stat().st_size > 100_000
+    kept = {Path(item.path).name for item in client.list_artifacts(out.strip(), "checkpoints")}
+    assert kept == {"last.ckpt", "kept.json", *(Path(one["checkpoint"]).name for one in document["top_checkpoints"])}
+    model = mlflow.pyfunc.load_model("models:/topoqa@candidate")
+    assert model.predict(model.input_example)["pred_dockq"].between(0, 1).all()
+    assert not any(path.name in ("mlruns", "mlartifacts", "mlflow.db") for path in elsewhere.iterdir())
