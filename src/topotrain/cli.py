@@ -20,16 +20,20 @@ from topotrain.textfile import write_text
 TRACKING_URI = click.option(
     "--tracking-uri", metavar="URI", help="Tracking store; by default mlflow.db in the current directory."
 )
+# For commands that need no store, so that every command takes the same option.
+UNUSED_URI = click.option("--tracking-uri", metavar="URI", expose_value=False, hidden=True)
 EXPERIMENT = click.option("--experiment", metavar="NAME", help="Look in this experiment only.")
 
 
-class Number(click.ParamType[int | float]):
+class Number(click.ParamType[int | float | None]):
     """A whole number of batches, or a fraction of them."""
 
     name = "N|FRACTION"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | float:
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | float | None:
         """``10`` stays whole; ``0.1`` is a tenth."""
+        if value == "":  # how an entry point of MLproject leaves an option out
+            return None
         try:
             number = int(value) if str(value).isdigit() else float(value)
         except ValueError:
@@ -79,7 +83,14 @@ def cli() -> None:
 @click.option("--run-name", default=None, help="By default training_run_ and the time.")
 @click.option("--notes", default=None, help="Text shown on the run's page.")
 @click.option("--trial-label", default=None, help="Kept as the tag topotrain.trial_label.")
-@click.option("--fast-dev-run", is_flag=True, help="One training and one validation batch; registers nothing.")
+@click.option(
+    "--fast-dev-run",
+    type=click.BOOL,
+    is_flag=False,
+    flag_value=True,
+    default=False,
+    help="One training and one validation batch; registers nothing.",
+)
 @click.option("--limit-train-batches", type=Number(), default=None, help="Use only so many; registers nothing.")
 @click.option("--limit-val-batches", type=Number(), default=None, help="Use only so many; registers nothing.")
 @TRACKING_URI
@@ -133,6 +144,7 @@ def summarise(run_id: str | None, run_dir: str | None, experiment: str | None, t
     topotrain summarise --run-id latest
     topotrain summarise --run-id 1f0c9a2e | jq .best_val_loss
     """
+    from topotrain.reports.printed import keep_report
     from topotrain.reports.summarise import summarise as summarise_run
 
     if not run_id and not run_dir:
@@ -141,11 +153,13 @@ def summarise(run_id: str | None, run_dir: str | None, experiment: str | None, t
         run_id or Path(str(run_dir)).name, experiment=experiment or None, tracking_uri=tracking_uri or None
     )
     _print_json(document)
+    keep_report("summarise", json.dumps(document, indent=2, ensure_ascii=False) + "\n", "summarise.json", tracking_uri)
 
 
 @cli.command()
 @click.argument("graph_dir", type=str)
 @click.option("--json", "as_json", is_flag=True, help="Print feature_metadata.json.")
+@UNUSED_URI
 def schema(graph_dir: str, as_json: bool) -> None:
     """Show the feature schema of a graph directory, without training.
 
@@ -225,6 +239,7 @@ def build_graphs(
 @click.argument("models", type=str)
 @click.option("--native", required=True, metavar="FILE", help="The native structure of the models' target.")
 @click.option("--out", default=None, metavar="CSV", help="Labels file to add to; by default printed.")
+@UNUSED_URI
 def label(models: str, native: str, out: str | None) -> None:
     """Add DockQ and the CAPRI class of models to a labels file.
 
@@ -245,6 +260,7 @@ def label(models: str, native: str, out: str | None) -> None:
 @cli.command()
 @click.option("--kind", type=click.Choice(["interface", "topology", "node", "edge"]), default=None)
 @click.option("--json", "as_json", is_flag=True, help="Columns and parameters too.")
+@UNUSED_URI
 def features(kind: str | None, as_json: bool) -> None:
     """List the feature modules that are installed.
 
@@ -281,7 +297,8 @@ def score(structures: str, model: str, out: str | None, jobs: int, tracking_uri:
     from topotrain.scoring.score import score_structures, scores_csv
     from topotrain.tracking.store import open_store, resolve_tracking_uri
 
-    open_store(resolve_tracking_uri(tracking_uri or None, None, logging.getLogger("topotrain").info))
+    uri = resolve_tracking_uri(tracking_uri or None, None, logging.getLogger("topotrain").info)
+    open_store(uri, create=False)
     with counter("building graphs") as progress:
         report = score_structures(Path(structures), model, jobs=jobs, progress=progress)
     text = scores_csv(report.rows)
@@ -292,6 +309,7 @@ def score(structures: str, model: str, out: str | None, jobs: int, tracking_uri:
 
 @cli.command("demo-graphs")
 @click.option("--out", required=True, metavar="DIR", help="A folder that does not exist yet.")
+@UNUSED_URI
 def demo_graphs(out: str) -> None:
     """Write the demo data set: graphs, metadata, label files.
 
@@ -353,7 +371,7 @@ def _print_json(document: Any) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line and exit with the status of docs/cli.md."""
+    """Run the command line and exit with the status of docs/runs.md."""
     _log_to_stderr()
     try:
         given = sys.argv[1:] if arguments is None else list(arguments)

@@ -255,6 +255,17 @@ def load_config(path: str | os.PathLike[str] | None = None, overrides: Iterable[
     return LoadedConfig(validate(raw, where), mask_credentials(text), tuple(dict.fromkeys(notices)))
 
 
+def config_of_mapping(raw: Mapping[str, Any]) -> TrainConfig:
+    """Nested plain values, as a file would hold them, to a configuration; paths are relative to the current directory.
+
+    Raises:
+        ConfigError: unknown key, or a value out of range.
+    """
+    nested = old_config.translate(raw, "configuration", [])
+    _resolve_paths(nested, Path.cwd(), "configuration")
+    return validate(nested)
+
+
 def validate(raw: Mapping[str, Any], where: str = "configuration") -> TrainConfig:
     """Build the frozen configuration from nested plain values.
 

@@ -223,6 +223,15 @@ def decisive(params: Any) -> Any:
     return params
 
 
+def specification(registry: Mapping[str, Any]) -> dict[str, Any]:
+    """{kind: {id, params}} of a module registry, for the modules that record the parameters in force."""
+    return {
+        str(kind): {"id": entry.get("id"), "params": entry["params"]}
+        for kind, entry in registry.items()
+        if isinstance(entry, Mapping) and entry.get("params") is not None
+    }
+
+
 def canonical(value: Any) -> str:
     """JSON text that is equal for equal values: keys sorted, 10.0 written as 10."""
     return json.dumps(_plain(value), sort_keys=True, separators=(",", ":"), ensure_ascii=True, default=str)

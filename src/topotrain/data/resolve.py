@@ -12,7 +12,16 @@ from typing import Any
 from topotrain.data.metadata_files import Sidecar, Summary, check_entry, find_summary, read_sidecar, read_summary
 from topotrain.errors import SchemaError
 from topotrain.fields import GRAPH_SUFFIX, METADATA, SIDECAR_NAME
-from topotrain.schema import SHOWN_GRAPHS, FeatureSchema, GraphFacts, canonical, decisive, difference, name_graphs
+from topotrain.schema import (
+    SHOWN_GRAPHS,
+    FeatureSchema,
+    GraphFacts,
+    canonical,
+    decisive,
+    difference,
+    name_graphs,
+    specification,
+)
 
 SHOWN_CHARACTERS = 200  # of a value, in messages
 
@@ -228,6 +237,15 @@ def _merge(
             f"{summary.path} says edge module {built['id']!r}, but the graphs say {module!r}",
             "a summary of these graphs",
             "remove the stale summary, or set paths.summary",
+        )
+    modules = one("feature modules or parameters", lambda graph: graph.facts.metadata.get("modules"))
+    recorded = specification(registry)
+    if modules is not None and recorded and canonical(decisive(modules)) != canonical(decisive(recorded)):
+        raise SchemaError(
+            f"{summary.path if summary else 'the sidecar'} says the feature modules are {canonical(recorded)}, but the "
+            f"graphs say {canonical(modules)}",
+            "a summary of these graphs",
+            "build the graphs again in one go",
         )
     params = one("edge module parameters", lambda graph: graph.params)
     named = sidecar is not None and any(graph.in_sidecar for graph in described)

@@ -148,8 +148,11 @@ def build_with_modules(
             progress(len(outcomes), len(tasks), outcome.key)
     ordered = [outcomes[key] for key in found]
     seconds = time.perf_counter() - started
-    write_sidecar(out, modules, ordered)
-    summary_path = write_summary(out, Path(structures), modules, ordered, jobs, seconds)
+    try:
+        write_sidecar(out, modules, ordered)
+        summary_path = write_summary(out, Path(structures), modules, ordered, jobs, seconds)
+    except OSError as error:
+        raise DataError(f"{out.absolute()}: can't be written ({error})", "a folder that can be written") from None
     report = BuildReport(
         out,
         summary_path,

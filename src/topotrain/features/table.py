@@ -39,18 +39,24 @@ def merged_labels(rows: Iterable[LabelRow], existing: Path | None) -> str:
     table: dict[str, dict[str, str]] = {}
     columns = [MODEL_COLUMN, DOCKQ_COLUMN, "capri"]
     if existing is not None and existing.exists():
-        with existing.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            if MODEL_COLUMN not in (reader.fieldnames or ()):
-                raise DataError(f"{existing}: no column {MODEL_COLUMN}", "a labels CSV")
-            columns += [name for name in reader.fieldnames or () if name not in columns]
-            for row in reader:
-                table[row[MODEL_COLUMN]] = {name: value or "" for name, value in row.items() if name is not None}
+        try:
+            rows_there = list(csv.reader(existing.read_text(encoding="utf-8-sig").splitlines()))
+        except (OSError, UnicodeDecodeError, csv.Error) as error:
+            raise DataError(f"{existing}: can't be read ({error})", "a labels CSV in UTF-8") from None
+        ours = {name.lower(): name for name in columns}  # as readers of labels take them, in any case
+        header = [ours.get(name.strip().lower(), name.strip()) for name in (rows_there or [[]])[0]]
+        if MODEL_COLUMN not in header:
+            raise DataError(f"{existing}: no column {MODEL_COLUMN}", "a labels CSV")
+        columns += [name for name in header if name not in columns]
+        for row in rows_there[1:]:
+            there = dict(zip(header, row, strict=False))
+            if there.get(MODEL_COLUMN):
+                table[there[MODEL_COLUMN]] = there
     for label in rows:
         new = {DOCKQ_COLUMN: f"{label.dockq:.4f}", "capri": str(label.capri)}
         table[label.MODEL] = {**table.get(label.MODEL, {MODEL_COLUMN: label.MODEL}), **new}
     text = io.StringIO()
-    writer = csv.DictWriter(text, columns, restval="")
+    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
     writer.writeheader()
     writer.writerows(table.values())
     return text.getvalue()

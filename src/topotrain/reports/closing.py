@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from typing import TYPE_CHECKING
 
+from topotrain.config import mask_credentials
 from topotrain.fields import VAL_LOSS, VAL_RANKING_LOSS, VAL_SPEARMAN
 
 if TYPE_CHECKING:
@@ -14,11 +15,11 @@ if TYPE_CHECKING:
 def closing_lines(result: TrainResult) -> list[str]:
     """What to print when a run has ended."""
     figures = result.metrics
-    uri = shlex.quote(result.tracking_uri)
+    uri = shlex.quote(mask_credentials(result.tracking_uri))
     lines = [
         f"done: {result.epochs} epochs, best epoch {result.best_epoch}: val_loss {figures[VAL_LOSS]:.4f}, "
         f"Spearman {figures[VAL_SPEARMAN]:.3f}, ranking loss {figures[VAL_RANKING_LOSS]:.3f}",
-        f"run {result.run_name} ({result.run_id}), tracked at {result.tracking_uri}",
+        f"run {result.run_name} ({result.run_id}), tracked at {mask_credentials(result.tracking_uri)}",
         f"  summary:   topotrain summarise --run-id {result.run_id} --tracking-uri {uri}",
     ]
     if result.page:

@@ -22,4 +22,7 @@ def keep_report(command: str, text: str, artifact: str, tracking_uri: str | None
     from topotrain.tracking.report_run import record_report
     from topotrain.tracking.store import resolve_tracking_uri
 
-    record_report(resolve_tracking_uri(tracking_uri or None, None, log.info), command, text, artifact)
+    try:
+        record_report(resolve_tracking_uri(tracking_uri or None, None, log.info), command, text, artifact)
+    except Exception as error:  # noqa: BLE001 (what was printed is printed; keeping it is a courtesy)
+        log.warning("what was printed could not be kept with the run (%s)", " ".join(str(error).split())[:200])

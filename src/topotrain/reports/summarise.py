@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +19,6 @@ from topotrain.fields import (
     VAL_LOSS,
     VAL_SPEARMAN,
 )
-from topotrain.reports.printed import keep_report
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -43,10 +41,8 @@ def summarise(run: str, *, experiment: str | None = None, tracking_uri: str | No
     from topotrain.tracking.search import find_run
     from topotrain.tracking.store import open_store, resolve_tracking_uri
 
-    client = open_store(resolve_tracking_uri(tracking_uri, None, log.info))
+    client = open_store(resolve_tracking_uri(tracking_uri, None, log.info), create=False)
     content = document(client, find_run(client, run, experiment))
-    text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
-    keep_report("summarise", text, "summarise.json", tracking_uri)
     return content
 
 

@@ -22,7 +22,7 @@ from topotrain.data.store import PackedStore
 from topotrain.errors import DataError, SchemaError
 from topotrain.fields import EDGE_ATTR, EDGE_INDEX, METADATA, X
 from topotrain.model.network import NetworkSpec, TopoQANetwork
-from topotrain.schema import FeatureSchema, canonical, decisive
+from topotrain.schema import FeatureSchema, canonical, decisive, specification
 
 SCORING_BATCH = 32
 MAX_GRAPH_BYTES = 512 * 2**20
@@ -85,6 +85,7 @@ class Scorer:
         stated: list[tuple[str, Any, Any]] = [
             ("edge module", own.get("edge_module"), self.schema.edge_module),
             ("edge parameters", own.get("edge_params"), self.schema.edge_params),
+            ("feature modules", own.get("modules"), specification(self.schema.module_registry) or None),
             ("edge columns", own.get("edge_feature_columns"), self.schema.edge_columns),
             ("node columns", own.get("node_feature_columns"), self.schema.node_columns),
         ]

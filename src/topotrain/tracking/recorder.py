@@ -24,6 +24,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME, MLFL
 from mlflow.utils.name_utils import _GENERATOR_NOUNS, _GENERATOR_PREDICATES
 from mlflow.utils.validation import MAX_PARAM_VAL_LENGTH, MAX_TAG_VAL_LENGTH
 
+from topotrain.config import mask_credentials
 from topotrain.errors import TrackingError
 from topotrain.fields import TAG_COMMAND, TAG_STATUS_NOTE
 from topotrain.tracking.heartbeat import Heartbeat
@@ -31,6 +32,8 @@ from topotrain.tracking.store import experiment_id, open_store, web_address
 
 log = logging.getLogger("topotrain")
 
+# What waiting does not mend, other than a full disk or a server that is away.
+PERMANENT = (PermissionError, FileNotFoundError, IsADirectoryError, NotADirectoryError)
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 MAX_PARAMS_PER_CALL = 100
 
@@ -56,11 +59,10 @@ class Recorder:
         client: of the store.
         uri: of the store.
         run_id: the run, which is running.
-        adopted: whether somebody else (``mlflow run``) made the run.
     """
 
-    def __init__(self, client: MlflowClient, uri: str, run_id: str, *, adopted: bool) -> None:
-        self.client, self.uri, self.run_id, self.adopted = client, uri, run_id, adopted
+    def __init__(self, client: MlflowClient, uri: str, run_id: str) -> None:
+        self.client, self.uri, self.run_id = client, uri, run_id
         run = client.get_run(run_id)
         self.experiment_id = str(run.info.experiment_id)
         self.run_name = str(run.info.run_name)
@@ -71,7 +73,6 @@ class Recorder:
         self._spool = Path(tempfile.mkdtemp(prefix="topotrain-spool-"))
         self._spooled = 0
         self._heartbeat = Heartbeat(client, run_id)
-        self._heartbeat.start()
 
     @classmethod
     def open(
@@ -108,21 +109,23 @@ class Recorder:
         # Read once: a second run of this process must open its own.
         given = os.environ.pop("MLFLOW_RUN_ID", None)
         if given:
-            recorder = cls(client, uri, _adoptable(client, uri, given), adopted=True)
-            name = run_name or (default_run_name() if _is_generated(recorder.run_name) else None)
+            name = run_name or (default_run_name() if _is_generated(_adoptable(client, uri, given)) else None)
             if name:
-                everything[MLFLOW_RUN_NAME] = recorder.run_name = name
+                everything[MLFLOW_RUN_NAME] = name
         else:
             name = run_name or default_run_name()
-            run = client.create_run(
-                experiment_id(client, uri, experiment), run_name=name, tags={**resolve_tags(), MLFLOW_RUN_NAME: name}
-            )
-            recorder = cls(client, uri, run.info.run_id, adopted=False)
+            home = experiment_id(client, uri, experiment)
+            given = client.create_run(home, run_name=name, tags={**resolve_tags(), MLFLOW_RUN_NAME: name}).info.run_id
         try:
+            recorder = cls(client, uri, given)
+            recorder.run_name = everything.get(MLFLOW_RUN_NAME, recorder.run_name)
             recorder.tags(everything)
+            recorder._heartbeat.start()
         except BaseException as error:
-            recorder.close("FAILED", f"{type(error).__name__}: {error}")
-            raise
+            client.set_terminated(given, status="FAILED")
+            if isinstance(error, TrackingError) or not isinstance(error, Exception):
+                raise
+            raise TrackingError(f"run {given} can't be recorded ({_line(error)})", "a store that can be used") from None
         return recorder
 
     @property
@@ -219,16 +222,21 @@ class Recorder:
         """
         self._heartbeat.stop()
         if note:
-            self.tags({TAG_STATUS_NOTE: note})
-        self._deliver("status", lambda: self.client.set_terminated(self.run_id, status=status))
+            self._finally("note", lambda: self.tags({TAG_STATUS_NOTE: mask_credentials(note)}))
+        self._finally("status", lambda: self.client.set_terminated(self.run_id, status=status))
         if self.complete:
             shutil.rmtree(self._spool, ignore_errors=True)
         else:
-            log.error(
-                "%d records of run %s could not be delivered: the tracking server did not answer",
-                len(self._undelivered),
-                self.run_id,
-            )
+            names = ", ".join(dict.fromkeys(name for name, _ in self._undelivered))
+            log.error("not delivered of run %s: %s; texts are kept in %s", self.run_id, names, self._spool)
+
+    def _finally(self, what: str, call: Callable[[], None]) -> None:
+        """Make a last call now, whatever waits before it: how a run ended must be told even if the rest can't be."""
+        try:
+            call()
+        except Exception as error:  # noqa: BLE001 (each backend raises its own kinds)
+            self._undelivered.append((what, call))
+            log.error("the %s of run %s could not be recorded (%s)", what, self.run_id, _line(error))
 
     def _deliver(self, what: str, call: Callable[[], None]) -> None:
         """Make a call to the server after all earlier ones; keep it for later if the server does not answer."""
@@ -242,6 +250,11 @@ class Recorder:
                     self._undelivered.popleft()  # asking again can't help
                     raise TrackingError(f"the server refused {name} ({_line(error)})") from None
                 return self._tell_outage(name, error)
+            except PERMANENT as error:
+                self._undelivered.popleft()
+                raise TrackingError(
+                    f"{name} can't be written to {self.artifact_uri} ({_line(error)})", "artifacts that can be written"
+                ) from None
             except Exception as error:  # noqa: BLE001 (each backend raises its own kinds)
                 return self._tell_outage(name, error)
             self._undelivered.popleft()
@@ -273,11 +286,12 @@ def default_run_name() -> str:
 
 
 def _adoptable(client: MlflowClient, uri: str, run_id: str) -> str:
+    """The name of a run that is there and that nobody recorded yet."""
     try:
         run = client.get_run(run_id)
     except MlflowException:
         raise TrackingError(
-            f"run {run_id} (MLFLOW_RUN_ID) is not on {uri}",
+            f"run {run_id} (MLFLOW_RUN_ID) is not on {mask_credentials(uri)}",
             "the store that mlflow run used",
             "set MLFLOW_TRACKING_URI to an absolute URI, or unset MLFLOW_RUN_ID",
         ) from None
@@ -285,7 +299,7 @@ def _adoptable(client: MlflowClient, uri: str, run_id: str) -> str:
         raise TrackingError(
             f"run {run_id} (MLFLOW_RUN_ID) was recorded by topotrain already", "a new run", "unset MLFLOW_RUN_ID"
         )
-    return run_id
+    return str(run.info.run_name)
 
 
 def _is_generated(name: str) -> bool:
@@ -295,4 +309,4 @@ def _is_generated(name: str) -> bool:
 
 
 def _line(error: Exception) -> str:
-    return (" ".join(str(error).split()) or type(error).__name__)[:200]
+    return mask_credentials(" ".join(str(error).split()) or type(error).__name__)[:200]

@@ -64,7 +64,7 @@ def find_run(client: MlflowClient, run: str, experiment: str | None = None) -> R
         raise TrackingError(
             f"no run {run!r} on this store",
             f"a run id, {MIN_PREFIX} or more of its first characters, a run name, or {LATEST}",
-            "see: topotrain leaderboard" if experiment is None else f"only experiment {experiment!r} was searched",
+            "see: topotrain ui" if experiment is None else f"only experiment {experiment!r} was searched",
         )
     return named[0]
 

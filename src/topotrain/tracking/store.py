@@ -50,12 +50,21 @@ def resolve_tracking_uri(option: str | None, configured: str | None, say: Say) -
     return _database_uri(absolute_uri(uri, here), say, said=bool(asked or variable))
 
 
-def open_store(uri: str) -> MlflowClient:
-    """A client for the store, which is created if it is a local database that does not exist yet.
+def open_store(uri: str, *, create: bool = True) -> MlflowClient:
+    """A client for the store.
+
+    Args:
+        uri: of the store, absolute.
+        create: whether a local database that does not exist yet is made.
 
     Raises:
-        TrackingError: the store can't be reached or used.
+        TrackingError: the store is not there, or can't be reached or used.
     """
+    database = database_path(uri)
+    if database is not None and not create and not database.exists():
+        raise TrackingError(
+            f"{database}: no such tracking store", "a store with runs", "train first, or give --tracking-uri"
+        )
     # MLflow cuts long values in silence unless told not to; its usage reporting changes the environment offline;
     # and its default of 246 s for a dead server is longer than anybody waits for a first answer.
     os.environ.setdefault("MLFLOW_TRUNCATE_LONG_VALUES", "false")
@@ -64,7 +73,6 @@ def open_store(uri: str) -> MlflowClient:
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # standard output is for documents
     try:
-        database = database_path(uri)
         if database is not None:
             _create_once(database)
         mlflow.set_tracking_uri(uri)
@@ -72,7 +80,7 @@ def open_store(uri: str) -> MlflowClient:
         client = MlflowClient(tracking_uri=uri, registry_uri=uri)
         client.search_experiments(view_type=ViewType.ACTIVE_ONLY, max_results=1)
     except Exception as error:  # noqa: BLE001 (each backend raises its own kinds)
-        reason = " ".join(str(error).split())[:300]
+        reason = mask_credentials(" ".join(str(error).split()))[:300]
         raise TrackingError(
             f"tracking store {mask_credentials(uri)} can't be used ({reason})",
             "a running MLflow server, or sqlite:///FILE",
@@ -96,6 +104,7 @@ def experiment_id(client: MlflowClient, uri: str, name: str) -> str:
     """
     database = database_path(uri)
     location = (database.parent / ARTIFACTS_NAME).as_uri() if database else None
+    reason = ""
     for _ in range(ATTEMPTS):
         found = client.get_experiment_by_name(name)
         if found is not None:
@@ -106,9 +115,9 @@ def experiment_id(client: MlflowClient, uri: str, name: str) -> str:
             return str(found.experiment_id)
         try:
             return str(client.create_experiment(name, artifact_location=location, tags=PAGE_TAGS))
-        except MlflowException:  # another process created it in between
-            continue
-    raise TrackingError(f"experiment {name!r} can't be created", "a store that can be written")
+        except MlflowException as error:  # perhaps another process created it in between
+            reason = mask_credentials(" ".join(str(error).split()))[:300]
+    raise TrackingError(f"experiment {name!r} can't be created ({reason})", "a store that can be written")
 
 
 def prepare_store(uri: str, experiment: str) -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-import tempfile
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import gettempdir, mkdtemp
 from typing import Any
 
 import pytorch_lightning as pl
@@ -18,7 +18,7 @@ from lightning_fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
 from topotrain import __version__
-from topotrain.config import LoadedConfig, TrainConfig, load_config, validate
+from topotrain.config import LoadedConfig, TrainConfig, config_of_mapping, load_config
 from topotrain.data.prepare import PreparedData, prepare_data
 from topotrain.errors import ConfigError, InterruptedRunError
 from topotrain.fields import CHECKPOINT_DIR, TAG_TRIAL_LABEL
@@ -122,30 +122,29 @@ def fit(
             tags=tags,
             notes=notes,
         )
-        workdir = Path(tempfile.mkdtemp(prefix="topotrain-run-"))
-        training = _Training(loaded, recorder, limits, workdir)
+        training = _Training(loaded, recorder, limits)
         try:
             return training.run()
         except InterruptedRunError as stop:
-            training.salvage()
             recorder.close("KILLED", f"interrupted by signal {stop.signum} after {training.epochs} epochs")
+            training.salvage()
             raise
         except BaseException as error:
-            training.salvage()
             recorder.close("FAILED", f"{type(error).__name__}: {error}")
+            training.salvage()
             raise
         finally:
-            if recorder.complete:
-                shutil.rmtree(workdir, ignore_errors=True)
-            else:
-                log.error("what could not be delivered is kept in %s", workdir)
+            training.tidy()
 
 
 class _Training:
     """The steps of one run, with what a failure needs to know of them."""
 
-    def __init__(self, loaded: LoadedConfig, recorder: Recorder, limits: Limits, workdir: Path) -> None:
-        self.loaded, self.recorder, self.limits, self.workdir = loaded, recorder, limits, workdir
+    def __init__(self, loaded: LoadedConfig, recorder: Recorder, limits: Limits) -> None:
+        self.loaded, self.recorder, self.limits = loaded, recorder, limits
+        self.workdir = Path(gettempdir())
+        self.versions: dict[int, str] = {}
+        self.torch_settings = (torch.get_num_threads(), torch.are_deterministic_algorithms_enabled())
         self.config = loaded.config
         self.selection = Selection(self.config)
         self.data: PreparedData | None = None
@@ -156,6 +155,7 @@ class _Training:
 
     def run(self) -> TrainResult:
         """Prepare, train, register, close."""
+        self.workdir = Path(mkdtemp(prefix="topotrain-run-"))
         log.info("run %s (%s)", self.recorder.run_name, self.recorder.run_id)
         self.data = data = prepare_data(self.config, track)
         for warning in data.warnings:
@@ -186,6 +186,16 @@ class _Training:
             self._register(self.data, candidate=False)
         except Exception as error:  # noqa: BLE001 (the run's own end matters more)
             log.error("the kept checkpoints could not be registered (%s)", error)
+
+    def tidy(self) -> None:
+        """Leave the caller's process and disk as they were, apart from what could not be delivered."""
+        torch.set_num_threads(self.torch_settings[0])
+        torch.use_deterministic_algorithms(self.torch_settings[1])
+        if self.workdir.name.startswith("topotrain-run-"):
+            if self.recorder.complete:
+                shutil.rmtree(self.workdir, ignore_errors=True)
+            else:
+                log.error("checkpoints and figures that could not be delivered are kept in %s", self.workdir)
 
     def _train(self, network: TopoQANetwork, data: PreparedData) -> EpochEnd:
         config = self.config
@@ -250,7 +260,9 @@ class _Training:
     def _register(self, data: PreparedData, *, candidate: bool) -> list[str]:
         if self.limits.any or self.config.mlflow.register_ == "none":
             return []
-        return register_kept(self.recorder, self.config, self.selection, data, self.workdir, candidate=candidate)
+        return register_kept(
+            self.recorder, self.config, self.selection, data, self.workdir, self.versions, candidate=candidate
+        )
 
     def _result(self, versions: list[str]) -> TrainResult:
         best, recorder = self.selection.best, self.recorder
@@ -273,7 +285,7 @@ def _load(
     config: TrainConfig | LoadedConfig | Mapping[str, Any] | str | os.PathLike[str] | None, overrides: Sequence[str]
 ) -> LoadedConfig:
     if isinstance(config, Mapping):
-        config = validate(config)
+        config = config_of_mapping(config)
     if isinstance(config, TrainConfig):
         config = LoadedConfig(config, "# no configuration file: given from Python\n")
     if isinstance(config, LoadedConfig):

@@ -25,6 +25,7 @@ def register_kept(
     selection: Selection,
     data: PreparedData,
     workdir: Path,
+    versions: dict[int, str],
     *,
     candidate: bool,
 ) -> list[str]:
@@ -36,6 +37,7 @@ def register_kept(
         selection: which checkpoints were kept.
         data: schema and an example graph.
         workdir: where the checkpoints are.
+        versions: version of each epoch that is registered already; new ones are put in.
         candidate: whether the best becomes the candidate.
 
     Returns:
@@ -44,23 +46,24 @@ def register_kept(
     name = config.mlflow.model_name
     kept = selection.kept if config.mlflow.register_ == "all" else selection.kept[:1]
     example = min(data.val.samples, key=lambda sample: (sample.graph.facts.num_nodes, sample.graph.key)).graph
-    versions: dict[int, str] = {}
     # Worst first, so that the newest version in the registry is the best one.
     ranked = list(enumerate(kept, start=1))[::-1]
     for rank, one in track(ranked, len(ranked), "registering models"):
+        if one.epoch in versions:
+            continue
         network, schema = load_network(workdir / CHECKPOINT_DIR / one.file_name)
         files = export_model(network, schema, example, workdir / "models" / one.file_name)
         tags = _tags(one, rank, recorder.run_id, schema.digest)
         # A registered model may be called what a logged model may not.
         logged = re.sub(r"""[/:.%"']""", "-", f"{name}-epoch-{one.epoch}")
         model_id = log_model(recorder.client, files, logged, recorder.run_id, one.epoch, tags)
-        versions[rank] = register(recorder.client, model_id, name, recorder.run_id, tags)
-    if candidate and versions:
-        set_alias(recorder.client, name, CANDIDATE, versions[1])
-        log.info(
-            "registered %s versions %s; %s is version %s", name, ", ".join(versions.values()), CANDIDATE, versions[1]
-        )
-    return [versions[rank] for rank in sorted(versions)]
+        versions[one.epoch] = register(recorder.client, model_id, name, recorder.run_id, tags)
+    best_first = [versions[one.epoch] for one in kept]
+    if candidate and best_first:
+        set_alias(recorder.client, name, CANDIDATE, best_first[0])
+        numbers = ", ".join(reversed(best_first))
+        log.info("registered %s versions %s; %s is version %s", name, numbers, CANDIDATE, best_first[0])
+    return best_first
 
 
 def _tags(kept: Kept, rank: int, run_id: str, digest: str) -> dict[str, str]:

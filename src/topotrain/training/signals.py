@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -12,25 +13,32 @@ from types import FrameType
 from topotrain.errors import InterruptedRunError
 
 STOPPING = (signal.SIGINT, signal.SIGTERM)
+SAME_WISH_SECONDS = 3.0
 
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Raise ``InterruptedRunError`` at the first SIGINT or SIGTERM; a second one ends the process at once."""
+    """Raise ``InterruptedRunError`` at the first SIGINT or SIGTERM.
+
+    Signals that follow within seconds are the same wish, told twice (a terminal tells the whole process group, and
+    ``mlflow run`` tells its child again); a later one ends the process at once.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
-    asked = False
+    asked_at: float | None = None
 
     def stop(signum: int, frame: FrameType | None) -> None:
         # Lightning puts this handler back when it ends, so resetting it would not be enough.
-        nonlocal asked
-        if asked:
+        nonlocal asked_at
+        now = time.monotonic()
+        if asked_at is None:
+            asked_at = now
+            raise InterruptedRunError(signum)
+        if now - asked_at > SAME_WISH_SECONDS:
             signal.signal(signum, signal.SIG_DFL)
             os.kill(os.getpid(), signum)
-        asked = True
-        raise InterruptedRunError(signum)
 
     before = {each: signal.signal(each, stop) for each in STOPPING}
     try:
