@@ -232,21 +232,8 @@ def _merge(
     registry = dict(summary.modules if summary and summary.modules else (sidecar.registry if sidecar else {}))
     built = _section(registry.get("edge"))
     module = one("edge module", lambda graph: graph.module)
-    if summary and module is not None and built.get("id") not in (None, module):
-        raise SchemaError(
-            f"{summary.path} says edge module {built['id']!r}, but the graphs say {module!r}",
-            "a summary of these graphs",
-            "remove the stale summary, or set paths.summary",
-        )
     modules = one("feature modules or parameters", lambda graph: graph.facts.metadata.get("modules"))
-    recorded = specification(registry)
-    if modules is not None and recorded and canonical(decisive(modules)) != canonical(decisive(recorded)):
-        raise SchemaError(
-            f"{summary.path if summary else 'the sidecar'} says the feature modules are {canonical(recorded)}, but the "
-            f"graphs say {canonical(modules)}",
-            "a summary of these graphs",
-            "build the graphs again in one go",
-        )
+    _check_registry(str(summary.path) if summary else "the sidecar", registry, module, modules)
     params = one("edge module parameters", lambda graph: graph.params)
     named = sidecar is not None and any(graph.in_sidecar for graph in described)
     own = any(graph.module is not None or graph.edge_columns is not None for graph in described)
@@ -273,6 +260,22 @@ def _merge(
         metadata_path=str(sidecar.path) if sidecar else None,
         summary_path=str(summary.path) if summary else None,
     )
+
+
+def _check_registry(source: str, registry: Mapping[str, Any], module: str | None, modules: Any) -> None:
+    """Refuse a record of modules that is not of these graphs: scoring would build others than were trained on."""
+    recorded, edge = specification(registry), _section(registry.get("edge")).get("id")
+    stale: tuple[Any, Any] | None = None
+    if module is not None and edge not in (None, module):
+        stale = (f"the edge module is {edge!r}", repr(module))
+    elif modules is not None and recorded and canonical(decisive(modules)) != canonical(decisive(recorded)):
+        stale = (f"the feature modules are {canonical(recorded)}", canonical(modules))
+    if stale:
+        raise SchemaError(
+            f"{source} says {stale[0]}, but the graphs say {stale[1]}",
+            "a record of these graphs",
+            "remove the stale summary, or build the graphs again in one go",
+        )
 
 
 def _note_gaps(

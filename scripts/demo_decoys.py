@@ -1,0 +1,183 @@
+"""The decoys of one demo complex: native-like, perturbed, docked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from demo_geometry import (
+    CLASH,
+    EDGE,
+    HARD_CLASH,
+    Partners,
+    Pose,
+    about,
+    identity,
+    random_direction,
+    random_rotation,
+    small_rotation,
+)
+
+NUM_NATIVE_LIKE, NUM_DOCKED, MIN_DOCKED = 5, 6, 2
+# (DockQ from, to, how many) of the perturbed decoys, by the estimate.
+QUOTAS = (
+    (0.0, 0.06, 4),
+    (0.06, 0.14, 3),
+    (0.14, 0.23, 4),
+    (0.23, 0.36, 4),
+    (0.36, 0.49, 5),
+    (0.49, 0.64, 5),
+    (0.64, 0.80, 5),
+    (0.80, 1.01, 1),
+)
+NUM_DECOYS = NUM_NATIVE_LIKE + NUM_DOCKED + sum(quota[2] for quota in QUOTAS)
+NUM_LOCAL, NUM_GLOBAL, NUM_TINY = 900, 1400, 24
+# Contacts of a chosen decoy over the native's; the same range at every quality, so that their number says little.
+EDGE_RANGE = (0.45, 0.95)
+MIN_EDGES, MIN_DOCKED_EDGES = 0.3, 0.2
+MAX_GAP = 1.2  # Angstrom, pulled apart again from where the partners touch
+MAX_ANGLE, MAX_SHIFT = 75.0, 14.0  # of local perturbations, degrees and Angstrom
+NUM_REFINEMENTS = 16
+DISTINCT = 2.0  # Angstrom between C-alphas of two docked poses
+
+
+@dataclass(frozen=True, eq=False)
+class Decoy:
+    """One pose and how it came about: native-like, perturbed or docking."""
+
+    pose: Pose
+    kind: str
+
+
+@dataclass(frozen=True, eq=False)
+class _Proposal:
+    pose: Pose
+    dockq: float
+    edges: float
+
+
+def make_decoys(partners: Partners, docked: list[Pose], rng: np.random.Generator) -> list[Decoy]:
+    """The decoys of a complex, in random order.
+
+    Raises:
+        SystemExit: too few of a kind could be made.
+    """
+    chosen = [Decoy(identity(), "native-like")]
+    tiny = sorted((proposal for proposal in _tiny(partners, rng) if proposal.dockq >= 0.8), key=lambda p: p.edges)
+    places = np.linspace(0, len(tiny) - 1, NUM_NATIVE_LIKE - 1).astype(int)
+    chosen += [Decoy(tiny[place].pose, "native-like") for place in dict.fromkeys(places.tolist())]
+    found = _settle_docked(partners, docked, rng)[:NUM_DOCKED]
+    chosen += [Decoy(pose, "docking") for pose in found]
+    proposals = [*_local(partners, rng), *_global(partners, rng)]
+    # What docking did not give is made up for by poses as far off.
+    chosen += [Decoy(pose, "perturbed") for pose in _choose(proposals, NUM_DOCKED - len(found))]
+    if len(chosen) < NUM_DECOYS or len(found) < MIN_DOCKED:
+        raise SystemExit(f"error: {len(found)} docked, {len(tiny)} native-like, {len(chosen)} decoys in all")
+    return [chosen[place] for place in rng.permutation(len(chosen))]
+
+
+def _allowance(partners: Partners, rng: np.random.Generator) -> tuple[int, int]:
+    """Clashes allowed, drawn from one distribution for all decoys of a complex: those of its native, about."""
+    return round(rng.uniform(0.5, 2.5) * max(partners.native_clashes, 8)), int(rng.choice([0, 0, 0, 1]))
+
+
+def _proposal(partners: Partners, pose: Pose | None) -> Iterator[_Proposal]:
+    """The pose with its figures, unless it has no interface to speak of."""
+    if pose is not None:
+        edges = partners.num_edges(pose) / partners.native_edges
+        if edges >= MIN_EDGES:
+            yield _Proposal(pose, partners.estimate(pose), edges)
+
+
+def _tiny(partners: Partners, rng: np.random.Generator) -> Iterator[_Proposal]:
+    centre = partners.ligand_ca.mean(axis=0)
+    for _ in range(NUM_TINY):
+        rotation = small_rotation(rng, rng.uniform(0.2, 3.0))
+        pose = about(rotation, centre, rng.uniform(0.1, 0.6) * random_direction(rng))
+        clashes, hard = _allowance(partners, rng)
+        normal = partners.normal(pose)
+        settled = partners.settle(pose, normal, clashes, hard, (-0.5, 1.5))
+        gap = max(0.0, rng.uniform(-MAX_GAP, MAX_GAP))
+        yield from _proposal(partners, settled.shifted(gap * normal) if settled else None)
+
+
+def _local(partners: Partners, rng: np.random.Generator) -> Iterator[_Proposal]:
+    """Turned and shifted about the native place, then brought to touch along the interface's normal."""
+    distance, _ = partners.receptor_ca_tree.query(partners.ligand_ca)
+    centre = partners.ligand_ca[distance < EDGE].mean(axis=0)
+    for _ in range(NUM_LOCAL):
+        amount = rng.uniform(0.02, 1.0) ** 1.5
+        shares = rng.uniform(0.1, 1.0, size=2)
+        rotation = small_rotation(rng, MAX_ANGLE * amount * shares[0])
+        pose = about(rotation, centre, MAX_SHIFT * amount * shares[1] * random_direction(rng))
+        clashes, hard = _allowance(partners, rng)
+        normal = partners.normal(pose)
+        settled = partners.settle(pose, normal, clashes, hard, (-5.0, 8.0))
+        gap = max(0.0, rng.uniform(-MAX_GAP, MAX_GAP))
+        yield from _proposal(partners, settled.shifted(gap * normal) if settled else None)
+
+
+def _global(partners: Partners, rng: np.random.Generator) -> Iterator[_Proposal]:
+    """Anywhere on the receptor in any orientation."""
+    centre, home = partners.ligand_ca.mean(axis=0), partners.receptor_ca.mean(axis=0)
+    radius = float(np.sqrt(((partners.receptor_ca - home) ** 2).sum(axis=1).mean()))
+    for _ in range(NUM_GLOBAL):
+        direction = random_direction(rng)
+        aside = rng.uniform(0.0, 0.6) * radius * random_direction(rng)
+        pose = about(random_rotation(rng), centre, home + aside - centre)
+        yield from _proposal(partners, partners.approach(pose, direction, *_allowance(partners, rng)))
+
+
+def _choose(proposals: list[_Proposal], more_incorrect: int) -> list[Pose]:
+    """By quality as the quotas say, within each with contacts spread over the same range."""
+    chosen: list[Pose] = []
+    left = [proposal for proposal in proposals if proposal.dockq < QUOTAS[-1][1]]
+    for place, (lower, upper, quota) in enumerate(QUOTAS):
+        number = quota + more_incorrect if place == 0 else quota
+        for wanted in np.linspace(*EDGE_RANGE, number) if number > 1 else [np.mean(EDGE_RANGE)]:
+            if not left:
+                raise SystemExit("error: fewer proposals than decoys")
+            # Where a range of quality is empty, the nearest quality there is.
+            miss = [max(lower - p.dockq, p.dockq - upper, 0.0) * 100 + abs(p.edges - wanted) for p in left]
+            chosen.append(left.pop(int(np.argmin(miss))).pose)
+    return chosen
+
+
+def _settle_docked(partners: Partners, docked: list[Pose], rng: np.random.Generator) -> list[Pose]:
+    """Distinct docked poses, refined; taken in turn from the search at the native site and the other."""
+    half = len(docked) // 2
+    taken: list[Pose] = []
+    for pose in (pose for pair in zip(docked[:half], docked[half:], strict=True) for pose in pair):
+        settled = _refine(partners, pose, rng)
+        if partners.num_edges(settled) < MIN_DOCKED_EDGES * partners.native_edges:
+            continue
+        place = settled.apply(partners.ligand_ca)
+        apart = [np.sqrt(((place - other.apply(partners.ligand_ca)) ** 2).sum(axis=1).mean()) for other in taken]
+        if min(apart, default=np.inf) >= DISTINCT:
+            taken.append(settled)
+    return taken
+
+
+def _refine(partners: Partners, pose: Pose, rng: np.random.Generator) -> Pose:
+    """Brought to touch after small random moves; of these the one with the most contacts.
+
+    A search as short as ours leaves gaps between the partners.
+    """
+    clashes, hard = _allowance(partners, rng)
+    best, most = pose, -1
+    for trial in range(NUM_REFINEMENTS):
+        amount = 0.0 if trial == 0 else 1.0
+        centre = pose.apply(partners.ligand_ca).mean(axis=0)
+        move = about(small_rotation(rng, rng.uniform(0, 25.0) * amount), centre, 4.0 * amount * random_direction(rng))
+        moved = Pose(move.rotation @ pose.rotation, move.rotation @ pose.shift + move.shift)
+        touching = partners.approach(moved, partners.normal(moved), clashes, hard)
+        edges = partners.num_edges(touching)
+        if edges > most:
+            best, most = touching, edges
+    return best
+
+
+def clash_figures(partners: Partners, pose: Pose) -> tuple[int, int]:
+    """Heavy-atom pairs within 3 and within 2.3 Angstrom."""
+    return partners.count_within(pose, CLASH), partners.count_within(pose, HARD_CLASH)
