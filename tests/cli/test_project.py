@@ -177,7 +177,7 @@ def test_readme_blocks_are_found() -> None:
 
 @pytest.mark.project
 def test_python_examples_run_as_written(root: Path, project: Path, store_uri: str) -> None:
-    """Those of the README train, find the run and use the model; those of the documentation follow in one session."""
+    """Those of the README train, find the run and use the model; those of the documentation follow in one program."""
     pages = [root / "README.md", root / "docs" / "runs.md", root / "docs" / "serving.md"]
     blocks = [b for page in pages for b in re.findall(r"```python\n(.*?)```", page.read_text(), flags=re.DOTALL)]
     assert len(blocks) == 4

@@ -128,7 +128,7 @@ def write_models(folder: Path, slides: Iterable[float], target: str = "T1") -> l
 
 
 def shared_data(part: str) -> Path:
-    """A folder of the workplace's reference data; skips the test where it is absent."""
+    """A folder of reference data that is no part of the project; skips the test where it is absent."""
     places = [Path(os.environ["TOPOTRAIN_SHARED_DATA"])] if os.environ.get("TOPOTRAIN_SHARED_DATA") else []
     places += [parent / "shared" / "data" for parent in Path(__file__).resolve().parents]
     for place in places:
