@@ -22,6 +22,11 @@ ROOT = Path(__file__).resolve().parent.parent
 SHARED_DATA = Path(os.environ.get("TOPOTRAIN_SHARED_DATA", ROOT.parent / "shared" / "data"))
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest tests first, so that no process of the suite is left alone with one at the end."""
+    items.sort(key=lambda item: not any(item.get_closest_marker(name) for name in ("project", "server")))
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """Real input beside the checkout; not part of the project, so tests that need it skip without it."""
