@@ -30,8 +30,8 @@ from demo_targets import SCALE, SOURCES, Complex, FloatArray, Source, fetch, rea
 
 from topotrain.data.demo_codec import DemoGraph, DemoTarget, pack_graphs, pack_structures, pdb_texts
 from topotrain.data.demo_complexes import CARD_FILE, DATA_DIR, GRAPHS_FILE, NATIVES, SPLITS, STRUCTURES_FILE
+from topotrain.data.graph_file import read_graph
 from topotrain.features import build_graphs, label_models
-from topotrain.features.graph import read_graph_file
 from topotrain.features.labels import load_dockq
 
 DOCKING_PROGRAM = f"gdock=={version('gdock')}"
@@ -58,7 +58,7 @@ def main() -> None:
     labels = make_labels(models, natives, kinds)
     index = make_index(report.metadata_path, report.summary_path, labels)
     graphs = [read_demo_graph(work / "graphs", key) for key in sorted(kinds)]
-    metadata = dict(read_graph_file(work / "graphs" / f"{graphs[0].key}.pt").metadata)
+    metadata = dict(read_graph(work / "graphs" / f"{graphs[0].key}.pt").metadata)
     index["metadata"] = {name: metadata[name] for name in ("edge_module", "edge_params", "modules")}
     index["edge_info"] = {k: v for k, v in metadata["edge_info"].items() if k not in ("edge_count", "model_key")}
     (out / GRAPHS_FILE.name).write_bytes(pack_graphs(graphs, index))
@@ -219,7 +219,7 @@ def sequence(target: DemoTarget, letter: str) -> str:
 
 def read_demo_graph(folder: Path, key: str) -> DemoGraph:
     """A built graph."""
-    data = read_graph_file(folder / f"{key}.pt")
+    data = read_graph(folder / f"{key}.pt")
     arrays = (data.x.numpy(), data.edge_index.numpy(), data.edge_attr.numpy())
     return DemoGraph(key, *arrays, node_ids=list(data.metadata["node_ids"]))
 

@@ -15,7 +15,7 @@ import click
 
 from topotrain import __version__
 from topotrain.errors import EXIT_FAULT, EXIT_USER, ConfigError, DataError, InterruptedRunError, TopotrainError
-from topotrain.textfile import write_text
+from topotrain.files import write_text
 
 TRACKING_URI = click.option(
     "--tracking-uri", metavar="URI", help="Tracking store; by default mlflow.db in the current directory."
@@ -152,8 +152,9 @@ def summarise(run_id: str | None, run_dir: str | None, experiment: str | None, t
     document = summarise_run(
         run_id or Path(str(run_dir)).name, experiment=experiment or None, tracking_uri=tracking_uri or None
     )
-    _print_json(document)
-    keep_report("summarise", json.dumps(document, indent=2, ensure_ascii=False) + "\n", "summarise.json", tracking_uri)
+    text = _as_json(document)
+    _deliver(text, None)
+    keep_report("summarise", text, "summarise.json", tracking_uri)
 
 
 @cli.command()
@@ -172,7 +173,7 @@ def schema(graph_dir: str, as_json: bool) -> None:
 
     resolved = inspect_directory(Path(graph_dir), track)
     if as_json:
-        _print_json(resolved.to_dict())
+        _deliver(_as_json(resolved.to_dict()), None)
         return
     from topotrain.reports.schema_table import schema_lines
 
@@ -275,7 +276,7 @@ def features(kind: str | None, as_json: bool) -> None:
 
     modules = list_modules(kind)
     if as_json:
-        _print_json([asdict(module) for module in modules])
+        _deliver(_as_json([asdict(module) for module in modules]), None)
     else:
         click.echo("\n".join(module_lines(modules)))
 
@@ -366,8 +367,8 @@ def _tell(failures: Mapping[str, str], done: str) -> None:
     click.echo(f"{done}, {len(failures)} failed", err=True)
 
 
-def _print_json(document: Any) -> None:
-    click.echo(json.dumps(document, indent=2, ensure_ascii=False))
+def _as_json(document: Any) -> str:
+    return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -158,7 +158,7 @@ def test_artifacts(finished):
     } <= found
     assert [name for name in found if name.startswith("figures/") and name.endswith(".png")]
     assert [name for name in found if name.startswith("environment/")]
-    assert not [name for name in found if name.endswith(".part")]
+    assert not [name for name in found if name.endswith((".part", ".tmp")) or "/.topotrain-" in f"/{name}"]
     assert json.loads((finished.artifacts / "dataset_coverage.json").read_text()) == {
         "train": {"total": 12, "usable": 12, "coverage": 1.0, "missing": []},
         "val": {"total": 8, "usable": 8, "coverage": 1.0, "missing": []},

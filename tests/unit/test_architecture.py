@@ -18,7 +18,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # Floors of the house, the lowest first; a room may import from its own floor (without a circle) and from below.
 FLOORS = (
     ("errors", "fields"),
-    ("schema", "config", "old_config", "progress", "textfile"),
+    ("schema", "config", "old_config", "progress", "files"),
     ("tracking", "model", "data", "features"),
     ("reports", "scoring", "training"),
     ("cli",),

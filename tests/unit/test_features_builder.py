@@ -16,10 +16,10 @@ import pytest
 import torch
 from features_kit import cif_text, halve_or_die, helix, helix_pair, pdb_text, shared_data, write_models
 
+from topotrain.data.graph_file import read_graph
 from topotrain.errors import DataError, UserInputError
 from topotrain.features import BuildReport, build_graphs, build_recorded_graphs
 from topotrain.features.builder import find_structures
-from topotrain.features.graph import read_graph_file
 from topotrain.features.pool import run_tasks
 
 SLIDES = (0.0, 1.0, 2.5)
@@ -44,7 +44,7 @@ def test_graph_file_and_sidecar(tmp_path: Path, models: list[str]) -> None:
     assert report.built == tuple(models)
     assert report.failures == {}
     assert seen == [(n + 1, 3, key) for n, key in enumerate(models)]
-    graph = read_graph_file(tmp_path / "graphs" / "T1" / "m0.pt")
+    graph = read_graph(tmp_path / "graphs" / "T1" / "m0.pt")
     assert (graph.x.dtype, graph.edge_index.dtype, graph.edge_attr.dtype) == (
         torch.float32,
         torch.int64,
@@ -93,8 +93,8 @@ def test_the_format_is_that_of_the_real_graphs(tmp_path: Path, models: list[str]
     assert json.dumps(ours["edge_params"], sort_keys=True) == json.dumps(theirs["edge_params"], sort_keys=True)
     assert ours["node_feature_columns"] == theirs["node_feature_columns"]
     assert ours["edge_metadata"]["edge_feature_variant"] == theirs["edge_metadata"]["edge_feature_variant"]
-    graph = read_graph_file(shared_data("real_docking") / "graphs" / f"{key}.pt")
-    mine = read_graph_file(tmp_path / "graphs" / "T1" / "m0.pt")
+    graph = read_graph(shared_data("real_docking") / "graphs" / f"{key}.pt")
+    mine = read_graph(tmp_path / "graphs" / "T1" / "m0.pt")
     assert set(graph.metadata) <= set(mine.metadata)
     assert set(graph.metadata["edge_info"]) <= set(mine.metadata["edge_info"])
     assert graph.edge_index[:, :2].tolist() == graph.edge_index[:, :2].flip(0).flip(1).tolist()
@@ -108,9 +108,11 @@ def test_gzip_and_mmcif_make_the_same_features(tmp_path: Path) -> None:
     (folder / "packed.pdb.gz").write_bytes(gzip.compress(pdb_text(atoms).encode()))
     (folder / "other.cif").write_text(cif_text(atoms))
     assert build(tmp_path).built == ("other", "packed", "plain")
-    graphs = [read_graph_file(tmp_path / "graphs" / f"{name}.pt") for name in ("plain", "packed", "other")]
+    graphs = [read_graph(tmp_path / "graphs" / f"{name}.pt") for name in ("plain", "packed", "other")]
     for graph in graphs[1:]:
-        assert all(torch.equal(graph[name], graphs[0][name]) for name in ("x", "edge_index", "edge_attr"))
+        assert all(
+            torch.equal(getattr(graph, name), getattr(graphs[0], name)) for name in ("x", "edge_index", "edge_attr")
+        )
         assert graph.metadata["node_ids"] == graphs[0].metadata["node_ids"]
 
 
@@ -279,7 +281,7 @@ def test_mkdssp_and_builtin_agree_where_mkdssp_is_installed(tmp_path: Path, mode
         pytest.skip("mkdssp is not installed")
     build(tmp_path)
     build(tmp_path, out="other", settings={"node.dssp": "mkdssp"})
-    ours, theirs = (read_graph_file(tmp_path / name / "T1" / "m0.pt").x for name in ("graphs", "other"))
+    ours, theirs = (read_graph(tmp_path / name / "T1" / "m0.pt").x for name in ("graphs", "other"))
     assert torch.equal(ours[:, 3:], theirs[:, 3:])
     assert torch.allclose(ours[:, 0], theirs[:, 0], atol=0.03)
     assert torch.allclose(ours[:, 1:3], theirs[:, 1:3], atol=1e-3)

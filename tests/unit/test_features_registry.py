@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from features_kit import helix_pair, pdb_text, shared_data
 
+from topotrain.data.graph_file import read_graph
 from topotrain.errors import SchemaError, UserInputError
 from topotrain.features import build_graphs, build_recorded_graphs, list_modules
-from topotrain.features.graph import read_graph_file
 from topotrain.features.registry import broken_packages, find_module
 from topotrain.features.selection import describe_set, recorded_modules, select_modules
 
@@ -224,7 +224,7 @@ class TestThirdParty:
             )
             report = build_graphs(tmp_path / "structures", tmp_path / "graphs", edge_module=identifier)
             registry = describe_set(report.modules)
-        graph = read_graph_file(tmp_path / "graphs" / "T1" / "m.pt")
+        graph = read_graph(tmp_path / "graphs" / "T1" / "m.pt")
         assert graph.metadata["edge_module"] == identifier
         assert graph.edge_attr.shape[1] == 1
         assert 0 < float(graph.edge_attr.max()) < 81.0

@@ -10,9 +10,6 @@ from __future__ import annotations
 import csv
 import json
 import math
-import os
-import shutil
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +20,7 @@ import platformdirs
 
 from topotrain.errors import DataError
 from topotrain.fields import SIDECAR_NAME, SUMMARY_NAME
+from topotrain.files import make_new, make_whole
 
 VERSION = "synthetic-v1"
 SEED = 20251
@@ -53,7 +51,7 @@ def demo_paths(cache_dir: Path | None = None) -> DemoPaths:
     root = (cache_dir or Path(platformdirs.user_cache_dir("topotrain"))) / f"demo-{VERSION}"
     if not root.exists():
         try:
-            _make_at(root)
+            make_whole(root, make_demo)
         except OSError as error:
             raise DataError(
                 f"{root}: the demo data set can't be written ({error})",
@@ -64,31 +62,12 @@ def demo_paths(cache_dir: Path | None = None) -> DemoPaths:
 
 
 def write_demo(out: Path) -> None:
-    """Copy the demo data set to a folder that does not exist yet.
+    """Write the demo data set to a folder that does not exist yet.
 
     Raises:
         DataError: the folder exists, or can't be written.
     """
-    try:
-        shutil.copytree(demo_paths().graphs.parent, out)
-    except FileExistsError:
-        raise DataError(f"{out}: exists", "a folder that does not exist yet", "choose another --out") from None
-    except OSError as error:
-        raise DataError(f"{out}: can't be written ({error})", "a folder that can be made") from None
-
-
-def _make_at(root: Path) -> None:
-    """Make the data set elsewhere and move it here whole; whoever comes second drops theirs."""
-    root.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix=".demo-", dir=root.parent))
-    try:
-        make_demo(staging)
-        os.rename(staging, root)
-    except OSError:
-        if not root.exists():
-            raise
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
+    make_new(out, make_demo)
 
 
 def make_demo(root: Path) -> None:

@@ -6,10 +6,6 @@ import csv
 import hashlib
 import io
 import json
-import os
-import shutil
-import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -20,6 +16,7 @@ import platformdirs
 from topotrain.data.demo_codec import DemoGraph, pdb_texts, unpack_graphs, unpack_structures
 from topotrain.errors import DataError
 from topotrain.fields import SIDECAR_NAME, SUMMARY_NAME
+from topotrain.files import make_new, make_whole
 
 DATA_DIR = Path(__file__).parent / "demo_data"
 GRAPHS_FILE = DATA_DIR / "graphs.safetensors.xz"
@@ -70,7 +67,7 @@ def demo_paths(cache_dir: Path | None = None) -> DemoPaths:
     root = (cache_dir or Path(platformdirs.user_cache_dir("topotrain"))) / f"complexes-{demo_version()}"
     if not root.exists():
         try:
-            _make_at(root, make_demo)
+            make_whole(root, make_demo)
         except OSError as error:
             raise DataError(
                 f"{root}: the demo data set can't be written ({error})",
@@ -86,7 +83,7 @@ def write_demo(out: Path) -> None:
     Raises:
         DataError: the folder exists, or can't be written.
     """
-    _write_new(out, make_demo)
+    make_new(out, make_demo)
 
 
 def write_demo_structures(out: Path) -> None:
@@ -97,7 +94,7 @@ def write_demo_structures(out: Path) -> None:
     Raises:
         DataError: the folder exists, or can't be written.
     """
-    _write_new(out, make_structures)
+    make_new(out, make_structures)
 
 
 def make_demo(root: Path) -> None:
@@ -157,31 +154,3 @@ def _not_installed(path: Path, error: OSError) -> DataError:
     return DataError(
         f"{path}: cannot be read ({error.strerror})", "the data that comes with the package", "install topotrain again"
     )
-
-
-def _write_new(out: Path, make: Callable[[Path], None]) -> None:
-    exists = DataError(f"{out}: exists", "a folder that does not exist yet", "choose another --out")
-    if out.exists() or out.is_symlink():
-        raise exists
-    try:
-        if not _make_at(out, make):
-            raise exists
-    except OSError as error:
-        raise DataError(f"{out}: can't be written ({error})", "a folder that can be made") from None
-
-
-def _make_at(root: Path, make: Callable[[Path], None]) -> bool:
-    """Make a folder elsewhere and move it here whole; whoever comes second drops theirs, and is told so."""
-    root.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix=".demo-", dir=root.parent))
-    try:
-        make(staging)
-        staging.chmod(0o755)
-        os.rename(staging, root)
-    except OSError:
-        if not root.exists():
-            raise
-        return False
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-    return True

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections import defaultdict
-from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 
 from topotrain.errors import DataError
 from topotrain.fields import GRAPH_SUFFIX
+from topotrain.files import walk_files
 
 
 class GraphDirectory:
@@ -30,9 +29,8 @@ class GraphDirectory:
     @cached_property
     def keys(self) -> list[str]:
         """Every graph's path below the root, without suffix, sorted."""
-        paths = (path.relative_to(self.root) for path in _files(self.root) if path.suffix == GRAPH_SUFFIX)
-        shown = (path for path in paths if not any(part.startswith(".") for part in path.parts))
-        return sorted(path.as_posix().removesuffix(GRAPH_SUFFIX) for path in shown)
+        paths = (path.relative_to(self.root) for path in walk_files(self.root) if path.suffix == GRAPH_SUFFIX)
+        return sorted(path.as_posix().removesuffix(GRAPH_SUFFIX) for path in paths)
 
     def path(self, key: str) -> Path:
         """The file of a key."""
@@ -69,15 +67,3 @@ class GraphDirectory:
         for key in self.keys:
             stems[key.rsplit("/", 1)[-1]].append(key)
         return stems
-
-
-def _files(root: Path) -> Iterator[Path]:
-    """Every file below a folder, through linked folders too, each real folder once."""
-    seen: set[str] = set()
-    for folder, subfolders, names in os.walk(root, followlinks=True):
-        real = os.path.realpath(folder)
-        if real in seen:
-            subfolders.clear()
-            continue
-        seen.add(real)
-        yield from (Path(folder) / name for name in names)

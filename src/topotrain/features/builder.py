@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -12,7 +11,6 @@ from typing import Any
 
 from topotrain.errors import DataError, UserInputError
 from topotrain.features.graph import (
-    TEMPORARY_PREFIX,
     GraphOutcome,
     GraphResult,
     GraphTask,
@@ -21,9 +19,11 @@ from topotrain.features.graph import (
     write_graph,
 )
 from topotrain.features.pool import run_tasks
-from topotrain.features.records import METADATA_NAME, total_stage_seconds, write_sidecar, write_summary
+from topotrain.features.records import total_stage_seconds, write_sidecar, write_summary
 from topotrain.features.selection import ModuleSet, recorded_modules, select_modules
 from topotrain.features.structure import is_structure_file, structure_stem
+from topotrain.fields import SIDECAR_NAME
+from topotrain.files import TEMPORARY_PREFIX, TEMPORARY_SUFFIX, walk_files
 
 Progress = Callable[[int, int, str], None]
 
@@ -156,7 +156,7 @@ def build_with_modules(
     report = BuildReport(
         out,
         summary_path,
-        out / METADATA_NAME,
+        out / SIDECAR_NAME,
         built=tuple(item.key for item in ordered if item.status == "built"),
         kept=tuple(item.key for item in ordered if item.status == "kept"),
         failures={item.key: item.error for item in ordered if item.status == "failed"},
@@ -192,7 +192,9 @@ def find_structures(structures: Path) -> dict[str, Path]:
             "check the path",
         )
     found: dict[str, Path] = {}
-    for path in _structure_files(structures):
+    for path in walk_files(structures):
+        if not (is_structure_file(path) and path.is_file()):
+            continue
         key = (path.parent.relative_to(structures) / structure_stem(path)).as_posix()
         if key in found:
             raise DataError(
@@ -210,15 +212,6 @@ def find_structures(structures: Path) -> dict[str, Path]:
     return dict(sorted(found.items()))
 
 
-def _structure_files(folder: Path) -> Iterator[Path]:
-    """Visible structure files below a folder, sorted; linked folders are entered too."""
-    for current, subfolders, names in os.walk(folder, followlinks=True):
-        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
-        for path in (Path(current, name) for name in sorted(names) if not name.startswith(".")):
-            if is_structure_file(path) and path.is_file():
-                yield path
-
-
 def _make_output(out: Path) -> None:
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -229,7 +222,7 @@ def _make_output(out: Path) -> None:
             "choose another output folder",
         ) from error
     # Left by a build that was killed in the middle of a write.
-    for leftover in out.rglob(f"{TEMPORARY_PREFIX}*.tmp"):
+    for leftover in out.rglob(f"{TEMPORARY_PREFIX}*{TEMPORARY_SUFFIX}"):
         leftover.unlink(missing_ok=True)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -20,11 +19,11 @@ from topotrain.errors import DataError, UserInputError
 from topotrain.features.modules import GraphContext, both_ways
 from topotrain.features.selection import ModuleSet, recorded_modules
 from topotrain.features.structure import FloatArray, IntArray, Structure, read_structure
+from topotrain.files import write_whole
 
 # Part of every digest: raise it when the builder itself makes other graphs from the same modules.
 FORMAT_VERSION = 1
 STAGES = ("start", "read", "interface", "topology", "node", "edge", "write")
-TEMPORARY_PREFIX = ".topotrain-"
 
 
 @dataclass(frozen=True)
@@ -148,10 +147,12 @@ def kept_outcome(task: GraphTask, target: Path) -> GraphOutcome | None:
     """
     if not target.is_file():
         return None
+    from topotrain.data.graph_file import read_graph  # torch: workers, which import this module, need none
+
     outcome = GraphOutcome(task.key, task.source)
     with outcome.timed("read"):
         try:
-            metadata = dict(read_graph_file(target).metadata)
+            metadata = dict(read_graph(target).metadata)
             if metadata["digest"] != graph_digest(task.specification, _read_content(task.source)):
                 return None
             outcome.num_nodes, outcome.num_edges = (
@@ -186,7 +187,7 @@ def write_graph(result: GraphResult, target: Path, modules: ModuleSet) -> GraphO
         with outcome.timed("start"):
             import torch_geometric.data  # noqa: F401
         with outcome.timed("write"):
-            write_atomically(target, graph_bytes(arrays, outcome.metadata))
+            write_whole(target, graph_bytes(arrays, outcome.metadata))
     except OSError as error:
         raise DataError(
             f"{target}: cannot be written ({error.strerror})",
@@ -280,32 +281,6 @@ def graph_bytes(arrays: GraphArrays, metadata: Mapping[str, Any]) -> bytes:
     buffer = io.BytesIO()
     torch.save(data, buffer)
     return buffer.getvalue()
-
-
-def read_graph_file(path: Path) -> Any:
-    """A ``Data`` from a graph file, without executing code from it.
-
-    Raises:
-        Exception: whatever torch raises where the file is no graph.
-    """
-    import torch
-    from torch_geometric.data import Data
-    from torch_geometric.data.data import DataEdgeAttr, DataTensorAttr
-    from torch_geometric.data.storage import GlobalStorage
-
-    with torch.serialization.safe_globals([Data, DataEdgeAttr, DataTensorAttr, GlobalStorage]):
-        return torch.load(path, weights_only=True)
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that it is there whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{TEMPORARY_PREFIX}{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(content)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 @lru_cache(maxsize=4)

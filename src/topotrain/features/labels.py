@@ -9,7 +9,7 @@ import itertools
 import logging
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -52,10 +52,6 @@ class LabelRow:
     lrmsd: float
     interfaces: int
     chain_map: str
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain dictionary, in the order of a labels file's columns."""
-        return asdict(self)
 
 
 @dataclass(frozen=True)

@@ -10,18 +10,18 @@ from pathlib import Path
 from typing import Any
 
 from topotrain.errors import DataError
-from topotrain.features.graph import FORMAT_VERSION, STAGES, GraphOutcome, write_atomically
+from topotrain.features.graph import FORMAT_VERSION, STAGES, GraphOutcome
 from topotrain.features.selection import ModuleSet, describe_set
+from topotrain.fields import SIDECAR_NAME, SUMMARY_NAME
+from topotrain.files import write_whole
 
-METADATA_NAME = "graph_metadata.json"
-SUMMARY_NAME = "graph_builder_summary.json"
 LIBRARIES = ("gemmi", "gudhi", "mdtraj", "biotite", "numpy", "torch", "torch-geometric")
 LOG_TIME_FORMAT = "%Y-%m-%d_%H-%M-%S"
 
 
 def write_sidecar(out: Path, modules: ModuleSet, outcomes: list[GraphOutcome]) -> None:
     """``graph_metadata.json``: this build's graphs, and those of earlier builds that are still there."""
-    path = out / METADATA_NAME
+    path = out / SIDECAR_NAME
     failed = {item.key for item in outcomes if item.status == "failed"}
     entries = {
         key: entry for key, entry in _read_sidecar(path).items() if key not in failed and (out / f"{key}.pt").is_file()
@@ -60,7 +60,7 @@ def write_sidecar(out: Path, modules: ModuleSet, outcomes: list[GraphOutcome]) -
         },
     }
     text = json.dumps(head | entries, indent=1, ensure_ascii=False, sort_keys=True)
-    write_atomically(path, text.encode())
+    write_whole(path, text.encode())
 
 
 def _read_sidecar(path: Path) -> dict[str, Any]:
@@ -100,7 +100,7 @@ def write_summary(
         "graph_dir": "../..",
         "log_dir": ".",
         "dataset_dir": str(structures.absolute()),
-        "metadata_path": f"../../{METADATA_NAME}",
+        "metadata_path": f"../../{SIDECAR_NAME}",
         "structures": len(outcomes),
         "built": num_built,
         "kept": sum(item.status == "kept" for item in outcomes),
@@ -124,12 +124,12 @@ def write_summary(
     summary["edge"] |= {
         "output_dir": "../..",
         "edge_feature_dim": len(modules.edge_columns),
-        "metadata_path": f"../../{METADATA_NAME}",
+        "metadata_path": f"../../{SIDECAR_NAME}",
         "processed": len(outcomes),
         "success": len(outcomes) - len(failures),
     }
     path = folder / SUMMARY_NAME
-    write_atomically(path, json.dumps(summary, indent=1, ensure_ascii=False).encode())
+    write_whole(path, json.dumps(summary, indent=1, ensure_ascii=False).encode())
     return path
 
 

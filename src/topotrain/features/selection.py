@@ -116,7 +116,7 @@ def recorded_modules(module_registry: Mapping[str, Any]) -> ModuleSet:
             raise SchemaError(
                 f"the feature schema records no {kind} module",
                 "an id for " + ", ".join(KINDS),
-                "score graphs that are built already, with predict",
+                "train on graphs that topotrain build-graphs made",
             )
         identifier = str(entry["id"])
         params = entry["params"] if entry.get("params") is not None else entry.get("defaults") or {}

@@ -17,12 +17,13 @@ def keep_report(command: str, text: str, artifact: str, tracking_uri: str | None
         artifact: file name to keep it under.
         tracking_uri: of the command line.
     """
-    if not os.environ.get("MLFLOW_RUN_ID"):
+    run_id = os.environ.get("MLFLOW_RUN_ID")
+    if not run_id:
         return
     from topotrain.tracking.report_run import record_report
-    from topotrain.tracking.store import resolve_tracking_uri
+    from topotrain.tracking.store import one_line, resolve_tracking_uri
 
     try:
-        record_report(resolve_tracking_uri(tracking_uri or None, None, log.info), command, text, artifact)
+        record_report(resolve_tracking_uri(tracking_uri or None, None, log.info), run_id, command, text, artifact)
     except Exception as error:  # noqa: BLE001 (what was printed is printed; keeping it is a courtesy)
-        log.warning("what was printed could not be kept with the run (%s)", " ".join(str(error).split())[:200])
+        log.warning("what was printed could not be kept with the run (%s)", one_line(error))

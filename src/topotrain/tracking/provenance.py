@@ -17,7 +17,9 @@ from topotrain.fields import TAG_GIT_COMMIT, TAG_GIT_DIRTY, TAG_VERSION
 def provenance_tags() -> dict[str, str]:
     """Version of topotrain and, where it runs from a checkout, the commit and whether it was dirty."""
     tags = {TAG_VERSION: __version__}
-    commit = _git("rev-parse", "HEAD")
+    # A checkout that merely lies around an installation is not where the code came from.
+    tracked = _git("ls-files", "--error-unmatch", __file__) is not None
+    commit = _git("rev-parse", "HEAD") if tracked else None
     if commit:
         tags[TAG_GIT_COMMIT] = tags["mlflow.source.git.commit"] = commit
         tags[TAG_GIT_DIRTY] = str(bool(_git("status", "--porcelain"))).lower()
@@ -43,17 +45,10 @@ def system_facts() -> dict[str, Any]:
 
 
 def _git(*arguments: str) -> str | None:
-    """Ask git about the checkout that this code lies in; ``None`` when it lies in none."""
-    home = Path(__file__).resolve().parent
-    command = ["git", "-C", str(home), *arguments]
+    """Ask git about the folder of this code; ``None`` where it has no answer."""
+    command = ["git", "-C", str(Path(__file__).resolve().parent), *arguments]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)  # noqa: S603
-        tracked = subprocess.run(  # noqa: S603
-            ["git", "-C", str(home), "ls-files", "--error-unmatch", __file__],  # noqa: S607
-            capture_output=True,
-            timeout=10,
-            check=False,
-        )
     except (OSError, subprocess.SubprocessError):
         return None
-    return done.stdout.strip() if tracked.returncode == 0 else None
+    return done.stdout.strip()

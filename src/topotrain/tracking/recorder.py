@@ -27,8 +27,9 @@ from mlflow.utils.validation import MAX_PARAM_VAL_LENGTH, MAX_TAG_VAL_LENGTH
 from topotrain.config import mask_credentials
 from topotrain.errors import TrackingError
 from topotrain.fields import TAG_COMMAND, TAG_STATUS_NOTE
+from topotrain.files import write_whole
 from topotrain.tracking.heartbeat import Heartbeat
-from topotrain.tracking.store import experiment_id, open_store, web_address
+from topotrain.tracking.store import experiment_id, one_line, open_store, web_address
 
 log = logging.getLogger("topotrain")
 
@@ -125,7 +126,9 @@ class Recorder:
             client.set_terminated(given, status="FAILED")
             if isinstance(error, TrackingError) or not isinstance(error, Exception):
                 raise
-            raise TrackingError(f"run {given} can't be recorded ({_line(error)})", "a store that can be used") from None
+            raise TrackingError(
+                f"run {given} can't be recorded ({one_line(error)})", "a store that can be used"
+            ) from None
         return recorder
 
     @property
@@ -236,7 +239,7 @@ class Recorder:
             call()
         except Exception as error:  # noqa: BLE001 (each backend raises its own kinds)
             self._undelivered.append((what, call))
-            log.error("the %s of run %s could not be recorded (%s)", what, self.run_id, _line(error))
+            log.error("the %s of run %s could not be recorded (%s)", what, self.run_id, one_line(error))
 
     def _deliver(self, what: str, call: Callable[[], None]) -> None:
         """Make a call to the server after all earlier ones; keep it for later if the server does not answer."""
@@ -248,12 +251,13 @@ class Recorder:
             except MlflowException as error:
                 if error.error_code in ("INVALID_PARAMETER_VALUE", "BAD_REQUEST", "RESOURCE_DOES_NOT_EXIST"):
                     self._undelivered.popleft()  # asking again can't help
-                    raise TrackingError(f"the server refused {name} ({_line(error)})") from None
+                    raise TrackingError(f"the server refused {name} ({one_line(error)})") from None
                 return self._tell_outage(name, error)
             except PERMANENT as error:
                 self._undelivered.popleft()
                 raise TrackingError(
-                    f"{name} can't be written to {self.artifact_uri} ({_line(error)})", "artifacts that can be written"
+                    f"{name} can't be written to {self.artifact_uri} ({one_line(error)})",
+                    "artifacts that can be written",
                 ) from None
             except Exception as error:  # noqa: BLE001 (each backend raises its own kinds)
                 return self._tell_outage(name, error)
@@ -264,18 +268,15 @@ class Recorder:
 
     def _tell_outage(self, what: str, error: Exception) -> None:
         if not self._outage_told:
-            log.warning("the tracking server does not take %s (%s); training goes on, trying again", what, _line(error))
+            log.warning(
+                "the tracking server does not take %s (%s); training goes on, trying again", what, one_line(error)
+            )
             self._outage_told = True
 
     def _replace(self, local: Path, directory: str) -> None:
         directory = "" if directory == "." else directory
         if isinstance(self._artifacts, LocalArtifactRepository):
-            # Written aside and renamed, so that a kill leaves the old file or the new one, never half of one.
-            target = Path(self._artifacts.artifact_dir) / directory / local.name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            aside = target.with_name(f".{target.name}.part")
-            shutil.copyfile(local, aside)
-            os.replace(aside, target)
+            write_whole(Path(self._artifacts.artifact_dir) / directory / local.name, local.read_bytes())
         else:
             self._artifacts.log_artifact(str(local), directory or None)
 
@@ -306,7 +307,3 @@ def _is_generated(name: str) -> bool:
     """Whether MLflow made the name up (``adjective-noun-number``)."""
     parts = name.split("-")
     return len(parts) == 3 and parts[0] in _GENERATOR_PREDICATES and parts[1] in _GENERATOR_NOUNS and parts[2].isdigit()
-
-
-def _line(error: Exception) -> str:
-    return mask_credentials(" ".join(str(error).split()) or type(error).__name__)[:200]

@@ -15,6 +15,7 @@ from mlflow.types.schema import ColSpec, Schema
 
 from topotrain.errors import TrackingError
 from topotrain.fields import PRED_DOCKQ
+from topotrain.tracking.store import one_line
 
 CANDIDATE = "candidate"
 
@@ -109,9 +110,8 @@ def download_model(uri: str, folder: Path) -> Path:
     try:
         return Path(mlflow.artifacts.download_artifacts(uri, dst_path=str(folder)))
     except Exception as error:  # noqa: BLE001 (each backend raises its own kinds)
-        reason = " ".join(str(error).split())[:200]
         raise TrackingError(
-            f"model {uri!r} can't be fetched ({reason})",
+            f"model {uri!r} can't be fetched ({one_line(error)})",
             "models:/NAME@alias or models:/NAME/VERSION",
             "train one, or give --tracking-uri",
         ) from None

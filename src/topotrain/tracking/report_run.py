@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import os
-
 from topotrain.fields import TAG_COMMAND
 from topotrain.tracking.store import open_store
 
 
-def record_report(uri: str, command: str, text: str, artifact: str) -> None:
-    """Tag the run that ``mlflow run`` made for a report, and keep what was printed; otherwise do nothing.
+def record_report(uri: str, run_id: str, command: str, text: str, artifact: str) -> None:
+    """Tag the run that ``mlflow run`` made for a report, and keep what was printed.
 
     Args:
         uri: of the tracking store.
+        run_id: that run's id.
         command: the topotrain command; runs so tagged are no training runs.
         text: what was printed.
         artifact: file name to keep it under.
     """
-    run_id = os.environ.get("MLFLOW_RUN_ID")
-    if run_id:
-        client = open_store(uri)
-        client.set_tag(run_id, TAG_COMMAND, command)
-        client.log_text(run_id, text, artifact)
+    client = open_store(uri)
+    client.set_tag(run_id, TAG_COMMAND, command)
+    client.log_text(run_id, text, artifact)

@@ -21,6 +21,7 @@ from topotrain.errors import TrackingError
 DATABASE_NAME = "mlflow.db"
 ARTIFACTS_NAME = "mlartifacts"
 ATTEMPTS = 5
+SHOWN_CHARACTERS = 300
 PAGE_TAGS = {"mlflow.experimentKind": "custom_model_development"}  # the page opens on runs, not on chat traces
 
 Say = Callable[[str], None]
@@ -80,9 +81,8 @@ def open_store(uri: str, *, create: bool = True) -> MlflowClient:
         client = MlflowClient(tracking_uri=uri, registry_uri=uri)
         client.search_experiments(view_type=ViewType.ACTIVE_ONLY, max_results=1)
     except Exception as error:  # noqa: BLE001 (each backend raises its own kinds)
-        reason = mask_credentials(" ".join(str(error).split()))[:300]
         raise TrackingError(
-            f"tracking store {mask_credentials(uri)} can't be used ({reason})",
+            f"tracking store {mask_credentials(uri)} can't be used ({one_line(error)})",
             "a running MLflow server, or sqlite:///FILE",
             "start it, or give another --tracking-uri",
         ) from None
@@ -116,13 +116,18 @@ def experiment_id(client: MlflowClient, uri: str, name: str) -> str:
         try:
             return str(client.create_experiment(name, artifact_location=location, tags=PAGE_TAGS))
         except MlflowException as error:  # perhaps another process created it in between
-            reason = mask_credentials(" ".join(str(error).split()))[:300]
+            reason = one_line(error)
     raise TrackingError(f"experiment {name!r} can't be created ({reason})", "a store that can be written")
 
 
 def prepare_store(uri: str, experiment: str) -> None:
     """Create a store and an experiment before ``mlflow run`` does, which would choose another artifact folder."""
     experiment_id(open_store(uri), uri, experiment)
+
+
+def one_line(error: Exception) -> str:
+    """What another library says went wrong, short, on one line, and without credentials."""
+    return mask_credentials(" ".join(str(error).split()) or type(error).__name__)[:SHOWN_CHARACTERS]
 
 
 def web_address(uri: str, experiment: str, run_id: str) -> str | None:

@@ -8,8 +8,9 @@ import shutil
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from tempfile import gettempdir, mkdtemp
+from tempfile import mkdtemp
 from typing import Any
 
 import pytorch_lightning as pl
@@ -142,12 +143,16 @@ class _Training:
 
     def __init__(self, loaded: LoadedConfig, recorder: Recorder, limits: Limits) -> None:
         self.loaded, self.recorder, self.limits = loaded, recorder, limits
-        self.workdir = Path(gettempdir())
         self.versions: dict[int, str] = {}
         self.torch_settings = (torch.get_num_threads(), torch.are_deterministic_algorithms_enabled())
         self.config = loaded.config
         self.selection = Selection(self.config)
         self.data: PreparedData | None = None
+
+    @cached_property
+    def workdir(self) -> Path:
+        """Made when it is first asked for."""
+        return Path(mkdtemp(prefix="topotrain-run-"))
 
     @property
     def epochs(self) -> int:
@@ -155,7 +160,6 @@ class _Training:
 
     def run(self) -> TrainResult:
         """Prepare, train, register, close."""
-        self.workdir = Path(mkdtemp(prefix="topotrain-run-"))
         log.info("run %s (%s)", self.recorder.run_name, self.recorder.run_id)
         self.data = data = prepare_data(self.config, track)
         for warning in data.warnings:
@@ -191,11 +195,10 @@ class _Training:
         """Leave the caller's process and disk as they were, apart from what could not be delivered."""
         torch.set_num_threads(self.torch_settings[0])
         torch.use_deterministic_algorithms(self.torch_settings[1])
-        if self.workdir.name.startswith("topotrain-run-"):
-            if self.recorder.complete:
-                shutil.rmtree(self.workdir, ignore_errors=True)
-            else:
-                log.error("checkpoints and figures that could not be delivered are kept in %s", self.workdir)
+        if self.recorder.complete:
+            shutil.rmtree(self.workdir, ignore_errors=True)
+        else:
+            log.error("checkpoints and figures that could not be delivered are kept in %s", self.workdir)
 
     def _train(self, network: TopoQANetwork, data: PreparedData) -> EpochEnd:
         config = self.config

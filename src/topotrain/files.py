@@ -1,0 +1,108 @@
+"""Files and folders that are there whole or not at all, and how a folder is walked."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from topotrain.errors import DataError
+
+TEMPORARY_PREFIX = ".topotrain-"
+TEMPORARY_SUFFIX = ".tmp"
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file aside and rename it, so that a kill leaves the old one or the new one, never half of one.
+
+    Raises:
+        OSError: it can't be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f"{TEMPORARY_PREFIX}{path.name}.{os.getpid()}{TEMPORARY_SUFFIX}")
+    try:
+        aside.write_bytes(content)
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def write_text(text: str, out: Path) -> None:
+    """Write a text file that the user asked for, whole or not at all.
+
+    Raises:
+        DataError: it can't be written.
+    """
+    try:
+        write_whole(out, text.encode())
+    except OSError as error:
+        raise DataError(f"{out}: can't be written ({error.strerror})", "a file that can be written") from None
+
+
+def make_whole(root: Path, make: Callable[[Path], None]) -> bool:
+    """Make a folder aside and move it here whole.
+
+    Args:
+        root: where it goes.
+        make: fills an empty folder.
+
+    Returns:
+        Whether it was this call that made it; another process may have been first.
+
+    Raises:
+        OSError: it can't be written.
+    """
+    root.parent.mkdir(parents=True, exist_ok=True)
+    aside = Path(tempfile.mkdtemp(prefix=TEMPORARY_PREFIX, dir=root.parent))
+    try:
+        make(aside)
+        aside.chmod(0o755)
+        os.rename(aside, root)
+    except OSError:
+        if not root.exists():
+            raise
+        return False
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    return True
+
+
+def make_new(out: Path, make: Callable[[Path], None]) -> None:
+    """Make a folder that the user asked for and that does not exist yet, whole or not at all.
+
+    Raises:
+        DataError: it exists, or can't be written.
+    """
+    exists = DataError(f"{out}: exists", "a folder that does not exist yet", "choose another --out")
+    if out.exists() or out.is_symlink():
+        raise exists
+    try:
+        if not make_whole(out, make):
+            raise exists
+    except OSError as error:
+        raise DataError(f"{out}: can't be written ({error})", "a folder that can be made") from None
+
+
+def walk_files(root: Path, above: frozenset[str] = frozenset()) -> Iterator[Path]:
+    """Every visible file below a folder, sorted, through linked folders too; a link back to a folder above ends there.
+
+    Args:
+        root: the folder.
+        above: real paths of the folders it lies in, for the recursion.
+    """
+    real = os.path.realpath(root)
+    if real in above:
+        return
+    try:
+        entries = sorted(os.scandir(root), key=lambda entry: entry.name)
+    except OSError:  # a folder that may not be looked into holds nothing that could be read
+        return
+    for entry in entries:
+        if entry.name.startswith("."):
+            continue
+        if entry.is_dir():
+            yield from walk_files(Path(entry.path), above | {real})
+        else:
+            yield Path(entry.path)
