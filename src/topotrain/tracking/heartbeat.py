@@ -1,4 +1,4 @@
-"""A sign of life on the run's page while it is running."""
+"""A sign of life on the run's page while it is running, and what others conclude from it."""
 
 from __future__ import annotations
 
@@ -7,14 +7,19 @@ import json
 import os
 import socket
 import threading
+from collections.abc import Mapping
 from datetime import UTC, datetime
+from typing import Any
 
 import psutil
+from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 
 from topotrain.fields import TAG_HEARTBEAT
 
 INTERVAL_SECONDS = 30.0
+MISSED_BEATS = 3
+SAME_START_SECONDS = 2.0  # a process's start is told to a hundredth of a second or so
 
 
 class Heartbeat:
@@ -57,3 +62,45 @@ def sign_of_life() -> dict[str, str | int | float]:
         "process_start": process.create_time(),
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+
+
+def is_alive(run: Run, now: datetime | None = None) -> bool:
+    """Whether somebody still works on a run.
+
+    On the host that beats, its process decides; elsewhere three missed beats do. A run without a beat, as
+    ``mlflow run`` makes it, is given as long to begin.
+
+    Args:
+        run: as the server has it.
+        now: with a time zone; by default the time.
+    """
+    if run.info.status != "RUNNING":
+        return False
+    now = now or datetime.now(UTC)
+    beat = _last_beat(run)
+    if beat is None:
+        last = datetime.fromtimestamp(run.info.start_time / 1000, UTC)
+    elif beat["host"] == socket.gethostname():
+        return _same_process(int(beat["pid"]), float(beat["process_start"]))
+    else:
+        last = datetime.fromisoformat(beat["time"])
+    return (now - last).total_seconds() < MISSED_BEATS * INTERVAL_SECONDS
+
+
+def _last_beat(run: Run) -> Mapping[str, Any] | None:
+    """The sign of life, or ``None`` where there is none that can be read."""
+    try:
+        beat = json.loads(run.data.tags.get(TAG_HEARTBEAT, "null"))
+        datetime.fromisoformat(beat["time"]).astimezone(UTC)
+        return {"host": str(beat["host"]), "pid": int(beat["pid"]), **beat}
+    except (ValueError, TypeError, KeyError):
+        return None
+
+
+def _same_process(pid: int, started: float) -> bool:
+    """Whether this process still runs here; another that was given its number does not count."""
+    try:
+        process = psutil.Process(pid)
+        return abs(process.create_time() - started) < SAME_START_SECONDS and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False
