@@ -9,13 +9,16 @@ import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import click
 
 from topotrain import __version__
 from topotrain.errors import EXIT_FAULT, EXIT_USER, ConfigError, DataError, InterruptedRunError, TopotrainError
 from topotrain.files import write_text
+
+if TYPE_CHECKING:
+    from topotrain.training.fit import TrainResult
 
 TRACKING_URI = click.option(
     "--tracking-uri", metavar="URI", help="Tracking store; by default mlflow.db in the current directory."
@@ -84,6 +87,13 @@ def cli() -> None:
 @click.option("--notes", default=None, help="Text shown on the run's page.")
 @click.option("--trial-label", default=None, help="Kept as the tag topotrain.trial_label.")
 @click.option(
+    "--resume-from",
+    metavar="CKPT",
+    default=None,
+    help="Begin with the weights of a checkpoint file, runs:/ID/checkpoints/NAME, or models:/NAME@alias.",
+)
+@click.option("--parent-run-id", default=None, hidden=True, help="The batch that this run is part of.")
+@click.option(
     "--fast-dev-run",
     type=click.BOOL,
     is_flag=False,
@@ -101,6 +111,8 @@ def run(
     run_name: str | None,
     notes: str | None,
     trial_label: str | None,
+    resume_from: str | None,
+    parent_run_id: str | None,
     fast_dev_run: bool,
     limit_train_batches: int | float | None,
     limit_val_batches: int | float | None,
@@ -122,14 +134,66 @@ def run(
         run_name=run_name or None,
         notes=notes or None,
         trial_label=trial_label or None,
+        resume_from=resume_from or None,
+        parent_run_id=parent_run_id or None,
+        take_alias=not parent_run_id,
         limits=Limits(fast_dev_run, limit_train_batches, limit_val_batches),
         tracking_uri=tracking_uri or None,
     )
-    from topotrain.reports.closing import closing_lines
+    _tell_result(result)
 
-    for line in closing_lines(result):
-        click.echo(line, err=True)
-    click.echo(result.run_id)
+
+@cli.command()
+@click.option("--run-id", "--run", "run_id", metavar="RUN", default=None, help="Id, prefix of one, name, or latest.")
+@click.option(
+    "--checkpoint",
+    default="last",
+    show_default=True,
+    metavar="NAME|PATH",
+    help="last, best, second_best, third_best, a checkpoint's name, or a file.",
+)
+@click.option("--override", "-o", "override", multiple=True, metavar="K=V", help="Wins over the run's own; repeatable.")
+@click.option("--overrides", default="", hidden=True, help="Several overrides in one text, split as a shell splits.")
+@click.option("--run-name", default=None, help="Of a new run, where one is opened.")
+@click.option(
+    "--force", type=click.BOOL, is_flag=False, flag_value=True, default=False, help="Even if the run seems alive."
+)
+@EXPERIMENT
+@TRACKING_URI
+def resume(
+    run_id: str | None,
+    checkpoint: str,
+    override: Sequence[str],
+    overrides: str,
+    run_name: str | None,
+    force: bool,
+    experiment: str | None,
+    tracking_uri: str | None,
+) -> None:
+    """Go on with a run that was cut off, or from an earlier checkpoint as a new run. Prints the run's id.
+
+    \b
+    topotrain resume --run-id latest
+    topotrain resume --run-id 1f0c9a2e --override trainer.num_epochs=200
+    topotrain resume --run-id first --checkpoint best --override optimizer.learning_rate=0.0001
+    """
+    from topotrain.training.resume import NothingLeft
+    from topotrain.training.resume import resume as resume_run
+
+    result = resume_run(
+        run_id or None,
+        checkpoint=checkpoint or "last",
+        overrides=[*_split(overrides), *override],
+        run_name=run_name or None,
+        force=force,
+        experiment=experiment or None,
+        tracking_uri=tracking_uri or None,
+    )
+    if isinstance(result, NothingLeft):
+        click.echo(f"run {result.run_name} is complete after {result.epochs} epochs; nothing is left to do", err=True)
+        click.echo(result.run_id)
+    else:
+        _tell_result(result)
 
 
 @cli.command()
@@ -365,6 +429,14 @@ def _tell(failures: Mapping[str, str], done: str) -> None:
     for line in failures.values():
         click.echo(f"failed: {line}", err=True)
     click.echo(f"{done}, {len(failures)} failed", err=True)
+
+
+def _tell_result(result: TrainResult) -> None:
+    from topotrain.reports.closing import closing_lines
+
+    for line in closing_lines(result):
+        click.echo(line, err=True)
+    click.echo(result.run_id)
 
 
 def _as_json(document: Any) -> str:

@@ -42,7 +42,8 @@ BEST_SELECTION_METRIC = "best_selection_metric"
 # Tags of a run.
 TAG_COMMAND = "topotrain.command"
 TAG_SCHEMA_DIGEST = "topotrain.schema_digest"
-TAG_RESUMED_FROM = "topotrain.resumed_from"  # run and checkpoint that a run goes on from
+TAG_RESUMED_FROM = "topotrain.resumed_from"  # id of the run that a run goes on from
+TAG_RESUMED_CHECKPOINT = "topotrain.resumed_checkpoint"  # and the checkpoint of it
 TAG_CONTINUED_BY = "topotrain.continued_by"  # the run that goes on from this one
 TAG_PARAM_DRIFT = "topotrain.param_drift"  # settings that a resume changed
 TAG_BEST_CHECKPOINT = "topotrain.best_checkpoint"

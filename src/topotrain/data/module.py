@@ -77,4 +77,6 @@ class GraphDataModule(pl.LightningDataModule):
             num_workers=self.config.num_workers,
             persistent_workers=False,
             collate_fn=store.batch,
+            # Each iteration draws a seed for workers: from here, so that dropout does not depend on how often that was.
+            generator=torch.Generator().manual_seed(self.config.seed),
         )

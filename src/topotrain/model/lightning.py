@@ -41,7 +41,6 @@ class ScoringModule(pl.LightningModule):
         self._figures, self._val_targets = figures, val_targets
         self._train_errors: list[Tensor] = []
         self._val_outputs: list[tuple[Tensor, Tensor, Tensor]] = []
-        self.val_predictions: tuple[Tensor, Tensor, Tensor] | None = None
         self.epoch_figures: dict[str, float] = {}
 
     def forward(self, batch: GraphBatch) -> Tensor:
@@ -88,7 +87,6 @@ class ScoringModule(pl.LightningModule):
                 "finite scores",
                 f"lower optimizer.learning_rate (now {self.config.optimizer.learning_rate:g}) or look at the features",
             )
-        self.val_predictions = (predictions, truth, index)
         targets = [self._val_targets[i] for i in index.tolist()]
         figures = self._figures(predictions, truth, targets)
         figures[SELECTION_METRIC] = self.config.selection.metric(figures[VAL_LOSS], figures[VAL_SPEARMAN])

@@ -131,6 +131,34 @@ class Recorder:
             ) from None
         return recorder
 
+    @classmethod
+    def reopen(cls, client: MlflowClient, uri: str, run_id: str, tags: Mapping[str, str] | None = None) -> Recorder:
+        """Go on recording a run that ended or was cut off.
+
+        Args:
+            client: of the store.
+            uri: of the store.
+            run_id: the run.
+            tags: to set.
+
+        Raises:
+            TrackingError: the store refuses.
+        """
+        if os.environ.get("MLFLOW_RUN_ID") == run_id:
+            del os.environ["MLFLOW_RUN_ID"]
+        try:
+            if TAG_STATUS_NOTE in client.get_run(run_id).data.tags:
+                client.delete_tag(run_id, TAG_STATUS_NOTE)
+            client.update_run(run_id, status="RUNNING")
+            recorder = cls(client, uri, run_id)
+            recorder.tags(tags or {})
+        except MlflowException as error:
+            raise TrackingError(
+                f"run {run_id} can't be recorded ({one_line(error)})", "a store that can be used"
+            ) from None
+        recorder._heartbeat.start()
+        return recorder
+
     @property
     def page(self) -> str | None:
         """Address of the run's page, where the store is a server."""

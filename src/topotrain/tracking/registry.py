@@ -117,6 +117,28 @@ def download_model(uri: str, folder: Path) -> Path:
         ) from None
 
 
+def run_of_model(client: MlflowClient, uri: str) -> str | None:
+    """Id of the run that made ``models:/NAME@alias`` or ``models:/NAME/VERSION``, where it is known."""
+    name, at, alias = uri.removeprefix("models:/").partition("@")
+    try:
+        if at:
+            return str(client.get_model_version_by_alias(name, alias).run_id)
+        name, _, version = name.rpartition("/")
+        return str(client.get_model_version(name, version).run_id) if name else None
+    except mlflow.MlflowException:
+        return None
+
+
+def tag_version(client: MlflowClient, model_name: str, version: str, tags: Mapping[str, str | None]) -> None:
+    """Set tags of a model version; ``None`` removes one."""
+    present = client.get_model_version(model_name, version).tags
+    for key, value in tags.items():
+        if value is not None:
+            client.set_model_version_tag(model_name, version, key, value)
+        elif key in present:
+            client.delete_model_version_tag(model_name, version, key)
+
+
 def set_alias(client: MlflowClient, model_name: str, alias: str, version: str) -> None:
     """Point an alias at a version.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -18,6 +18,7 @@ from mlflow.tracking import MlflowClient
 
 from topotrain.errors import TrackingError
 from topotrain.fields import TAG_COMMAND
+from topotrain.tracking.store import one_line
 
 LATEST = "latest"
 RUN_COMMANDS = ("run", "resume")
@@ -102,6 +103,55 @@ def artifact_json(client: MlflowClient, run_id: str, artifact: str) -> Any | Non
             return json.loads(Path(local).read_text(encoding="utf-8"))
         except (MlflowException, OSError, ValueError):
             return None
+
+
+def fetch_artifact(client: MlflowClient, run_id: str, artifact: str, folder: Path) -> Path:
+    """Download one artifact of a run.
+
+    Args:
+        client: of the store.
+        run_id: the run.
+        artifact: its path below the run's artifacts.
+        folder: where to put it.
+
+    Raises:
+        TrackingError: the run has none of that name, or it can't be fetched.
+    """
+    try:
+        return Path(
+            mlflow.artifacts.download_artifacts(
+                run_id=run_id, artifact_path=artifact, dst_path=str(folder), tracking_uri=client.tracking_uri
+            )
+        )
+    except (MlflowException, OSError) as error:
+        raise TrackingError(
+            f"runs:/{run_id}/{artifact} can't be fetched ({one_line(error)})", "an artifact of a run on this store"
+        ) from None
+
+
+def parse_run_uri(uri: str) -> tuple[str, str]:
+    """``runs:/ID/PATH`` to run id and path.
+
+    Raises:
+        TrackingError: it is not of that form.
+    """
+    match = re.fullmatch(r"runs:/([0-9a-zA-Z_-]+)/(.+)", uri)
+    if match is None:
+        raise TrackingError(f"{uri!r} is malformed", "runs:/RUN_ID/checkpoints/NAME")
+    return match[1], match[2]
+
+
+def artifact_names(client: MlflowClient, run_id: str, folder: str) -> set[str]:
+    """Names of the artifacts in one folder of a run."""
+    try:
+        return {Path(item.path).name for item in client.list_artifacts(run_id, folder)}
+    except (MlflowException, OSError):
+        return set()
+
+
+def recorded_steps(client: MlflowClient, run_id: str, names: Iterable[str]) -> dict[str, set[int]]:
+    """Steps at which a run has a point, for each metric."""
+    return {name: set(metric_history(client, run_id, name)) for name in names}
 
 
 def local_artifact(run: Run, artifact: str) -> str | None:

@@ -6,11 +6,13 @@ import os
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeAlias
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 import mlflow
 from filelock import FileLock
+from mlflow import entities
 from mlflow.entities import ViewType
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
@@ -25,6 +27,9 @@ SHOWN_CHARACTERS = 300
 PAGE_TAGS = {"mlflow.experimentKind": "custom_model_development"}  # the page opens on runs, not on chat traces
 
 Say = Callable[[str], None]
+# For rooms that hand them on.
+Client: TypeAlias = MlflowClient
+Run: TypeAlias = entities.Run
 
 
 def resolve_tracking_uri(option: str | None, configured: str | None, say: Say) -> str:
@@ -118,6 +123,11 @@ def experiment_id(client: MlflowClient, uri: str, name: str) -> str:
         except MlflowException as error:  # perhaps another process created it in between
             reason = one_line(error)
     raise TrackingError(f"experiment {name!r} can't be created ({reason})", "a store that can be written")
+
+
+def experiment_name(client: MlflowClient, experiment: str) -> str:
+    """The name of an experiment, by its id."""
+    return str(client.get_experiment(experiment).name)
 
 
 def prepare_store(uri: str, experiment: str) -> None:

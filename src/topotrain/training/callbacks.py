@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import shutil
 import sys
@@ -12,12 +11,12 @@ from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback, Checkpoint, RichProgressBar
-from torch import Tensor
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
+from topotrain.config import TrainConfig
 from topotrain.fields import (
     CHECKPOINT_DIR,
     EPOCH_SECONDS,
-    KEPT_INDEX,
     LAST_CHECKPOINT,
     LEARNING_RATE,
     TAG_BEST_CHECKPOINT,
@@ -29,6 +28,7 @@ from topotrain.fields import (
 )
 from topotrain.model.lightning import ScoringModule
 from topotrain.tracking.recorder import Recorder
+from topotrain.training.checkpoints import write_kept_index
 from topotrain.training.selection import Selection
 
 log = logging.getLogger("topotrain")
@@ -49,6 +49,29 @@ class EpochSeeds(Callback):
         pl.seed_everything((self.seed * 1_000_003 + trainer.current_epoch) % 2**32, workers=True, verbose=False)
 
 
+class ConfiguredSettings(Callback):
+    """Makes the configuration's settings win over those that a checkpoint brought back; counters stay restored.
+
+    Args:
+        config: of today.
+        new_learning_rate: whether the configured rate differs from the one the checkpoint was made with; otherwise
+            the rate stays what the scheduler made of it.
+    """
+
+    def __init__(self, config: TrainConfig, *, new_learning_rate: bool) -> None:
+        self.config, self.new_learning_rate = config, new_learning_rate
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Lightning has restored optimiser and scheduler by now, their settings too."""
+        for group in trainer.optimizers[0].param_groups:
+            group["weight_decay"] = self.config.optimizer.weight_decay
+            if self.new_learning_rate:
+                group["lr"] = self.config.optimizer.learning_rate
+        scheduler = pl_module.lr_schedulers()
+        assert isinstance(scheduler, ReduceLROnPlateau)  # noqa: S101 (for the type checker)
+        scheduler.factor, scheduler.patience = self.config.scheduler.factor, self.config.scheduler.patience
+
+
 class EpochEnd(Checkpoint):
     """Selects, saves and records at the end of each epoch.
 
@@ -65,7 +88,6 @@ class EpochEnd(Checkpoint):
 
     def __init__(self, selection: Selection, recorder: Recorder, folder: Path, carried: dict[str, Any]) -> None:
         self.selection, self.recorder, self.folder, self.carried = selection, recorder, folder, carried
-        self.best_val_predictions: tuple[Tensor, Tensor, Tensor] | None = None
         self._started = 0.0
         self._learning_rate = 0.0
 
@@ -84,8 +106,6 @@ class EpochEnd(Checkpoint):
             EPOCH_SECONDS: time.perf_counter() - self._started,
         }
         verdict = self.selection.update(epoch, figures)
-        if verdict.is_best:
-            self.best_val_predictions = pl_module.val_predictions
         self._save(trainer, verdict.keep.file_name if verdict.keep else None)
         for dropped in verdict.dropped:
             self.recorder.remove(f"{CHECKPOINT_DIR}/{dropped.file_name}")
@@ -102,16 +122,9 @@ class EpochEnd(Checkpoint):
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Add the schema, the network's spec and the like."""
+        """Add the schema, the network's spec and the like, and the selection's state."""
         checkpoint.update(self.carried)
-
-    def state_dict(self) -> dict[str, Any]:
-        """The selection's state."""
-        return self.selection.state_dict()
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore the selection's state."""
-        self.selection.load_state_dict(state_dict)
+        checkpoint["selection"] = self.selection.state_dict()
 
     def _save(self, trainer: pl.Trainer, kept_name: str | None) -> None:
         last = self.folder / LAST_CHECKPOINT
@@ -120,17 +133,7 @@ class EpochEnd(Checkpoint):
         if kept_name:
             shutil.copyfile(last, self.folder / kept_name)
             self.recorder.file(self.folder / kept_name, CHECKPOINT_DIR)
-            index = self.folder / KEPT_INDEX
-            index.write_text(json.dumps(kept_index(self.selection), indent=2) + "\n", encoding="utf-8")
-            self.recorder.file(index, CHECKPOINT_DIR)
-
-
-def kept_index(selection: Selection) -> list[dict[str, Any]]:
-    """The kept checkpoints, best first, as recorded beside them."""
-    return [
-        {"rank": rank, "epoch": kept.epoch, "file": kept.file_name, **kept.figures}
-        for rank, kept in enumerate(selection.kept, start=1)
-    ]
+            self.recorder.file(write_kept_index(self.selection, self.folder), CHECKPOINT_DIR)
 
 
 class EpochLines(Callback):

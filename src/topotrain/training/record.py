@@ -5,21 +5,26 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from torch import Tensor
+import torch
 
 from topotrain.config import LoadedConfig
 from topotrain.data.prepare import PreparedData
 from topotrain.data.split import Split
+from topotrain.data.store import PackedStore
 from topotrain.fields import (
+    CHECKPOINT_DIR,
     CONFIG_ARTIFACT,
     COVERAGE_ARTIFACT,
     ORIGINAL_CONFIG_ARTIFACT,
     SCHEMA_ARTIFACT,
     TAG_SCHEMA_DIGEST,
 )
+from topotrain.model.network import TopoQANetwork
 from topotrain.reports.figures import learning_curves, predicted_against_true
+from topotrain.scoring.predict import SCORING_BATCH
 from topotrain.tracking.provenance import installed_packages, system_facts
 from topotrain.tracking.recorder import DatasetFacts, Recorder
+from topotrain.training.checkpoints import load_network
 from topotrain.training.selection import Selection
 
 
@@ -56,28 +61,32 @@ def _dataset(data: PreparedData, split: Split, context: Literal["training", "val
     )
 
 
-def record_figures(
-    recorder: Recorder,
-    selection: Selection,
-    best_val_predictions: tuple[Tensor, Tensor, Tensor] | None,
-    data: PreparedData,
-    folder: Path,
-) -> None:
+def record_figures(recorder: Recorder, selection: Selection, data: PreparedData, folder: Path) -> None:
     """Draw and record the pictures of a run that has ended.
 
     Args:
         recorder: of the run.
         selection: its history.
-        best_val_predictions: predictions, true DockQ and store positions of the best epoch's validation, or ``None``.
-        data: knows the targets.
-        folder: where the pictures are written; must stay until the recorder is closed.
+        data: of the run.
+        folder: holds the checkpoints; the pictures are written there and must stay until the recorder is closed.
     """
     best = selection.best
     curves = folder / "figures" / "learning_curves.png"
     learning_curves(selection.history, best.epoch if best else None, curves)
     recorder.file(curves, "figures")
-    if best_val_predictions is not None:
-        predicted, true, index = (part.tolist() for part in best_val_predictions)
+    if best is not None:
+        network, _ = load_network(folder / CHECKPOINT_DIR / best.file_name)
         scatter = folder / "figures" / "predicted_against_true.png"
-        predicted_against_true(predicted, true, [data.module.val.targets[i] for i in index], scatter)
+        val = data.module.val
+        predicted_against_true(_predictions(network, val), val.y.tolist(), val.targets, scatter)
         recorder.file(scatter, "figures")
+
+
+@torch.inference_mode()
+def _predictions(network: TopoQANetwork, store: PackedStore) -> list[float]:
+    """Predicted DockQ of every graph of a store, in its order."""
+    scores: list[float] = []
+    for start in range(0, len(store), SCORING_BATCH):
+        batch = store.batch(range(start, min(start + SCORING_BATCH, len(store))))
+        scores += network(batch.x, batch.edge_index, batch.edge_attr, batch.batch, batch.num_graphs).tolist()
+    return scores

@@ -12,7 +12,7 @@ from topotrain.fields import CHECKPOINT_DIR, SELECTION_METRIC, VAL_LOSS, VAL_SPE
 from topotrain.progress import track
 from topotrain.scoring.export import export_model
 from topotrain.tracking.recorder import Recorder
-from topotrain.tracking.registry import CANDIDATE, log_model, register, set_alias
+from topotrain.tracking.registry import CANDIDATE, log_model, register, set_alias, tag_version
 from topotrain.training.checkpoints import load_network
 from topotrain.training.selection import Kept, Selection
 
@@ -37,7 +37,7 @@ def register_kept(
         selection: which checkpoints were kept.
         data: schema and an example graph.
         workdir: where the checkpoints are.
-        versions: version of each epoch that is registered already; new ones are put in.
+        versions: version of each epoch that is registered already; new ones are put in, ranks are brought up to date.
         candidate: whether the best becomes the candidate.
 
     Returns:
@@ -46,10 +46,13 @@ def register_kept(
     name = config.mlflow.model_name
     kept = selection.kept if config.mlflow.register_ == "all" else selection.kept[:1]
     example = min(data.val.samples, key=lambda sample: (sample.graph.facts.num_nodes, sample.graph.key)).graph
+    for epoch in versions.keys() - {one.epoch for one in kept}:  # kept when an earlier part of the run ended
+        tag_version(recorder.client, name, versions[epoch], {"rank": None})
     # Worst first, so that the newest version in the registry is the best one.
     ranked = list(enumerate(kept, start=1))[::-1]
     for rank, one in track(ranked, len(ranked), "registering models"):
         if one.epoch in versions:
+            tag_version(recorder.client, name, versions[one.epoch], {"rank": str(rank)})
             continue
         network, schema = load_network(workdir / CHECKPOINT_DIR / one.file_name)
         files = export_model(network, schema, example, workdir / "models" / one.file_name)

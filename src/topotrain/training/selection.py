@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -66,6 +66,20 @@ class Selection:
         """Whether the primary metric has stalled for as long as the configuration allows."""
         return self.waited > 0 and self.waited >= self.config.early_stopping.patience
 
+    @property
+    def has_epochs_left(self) -> bool:
+        """Whether the configuration asks for another epoch."""
+        return len(self.history) < self.config.trainer.num_epochs and not self.should_stop
+
+    @property
+    def points(self) -> dict[int, dict[str, float]]:
+        """Everything recorded of each epoch, the best figures so far included."""
+        points: dict[int, dict[str, float]] = {}
+        for epoch, figures in sorted(self.history.items()):
+            earlier = [self.history[e] for e in points]
+            points[epoch] = {**figures, **_improved(figures, earlier)}
+        return points
+
     def update(self, epoch: int, figures: Mapping[str, float]) -> Verdict:
         """Take the figures of an epoch that has ended."""
         candidate = Kept(epoch, self.config.selection.primary(figures), dict(figures))
@@ -73,11 +87,7 @@ class Selection:
         self.waited = 0 if is_best else self.waited + 1
         ranked = sorted([*self.kept, candidate], key=lambda kept: (kept.value, kept.epoch))
         self.kept, dropped = ranked[: self.config.checkpoints.keep], ranked[self.config.checkpoints.keep :]
-        improved = {
-            best: figures[name]
-            for name, best in ((VAL_LOSS, BEST_VAL_LOSS), (SELECTION_METRIC, BEST_SELECTION_METRIC))
-            if all(figures[name] < earlier[name] for earlier in self.history.values())
-        }
+        improved = _improved(figures, self.history.values())
         self.history[epoch] = dict(figures)
         keep = candidate if candidate in self.kept else None
         return Verdict(keep, [old for old in dropped if old.epoch != epoch], is_best, improved)
@@ -92,3 +102,13 @@ class Selection:
         self.kept = sorted(kept, key=lambda one: (one.value, one.epoch))
         self.waited = state["waited"]
         self.history = {int(epoch): figures for epoch, figures in state["history"].items()}
+
+
+def _improved(figures: Mapping[str, float], earlier: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    """``best_val_loss`` and ``best_selection_metric``, where this epoch is better than all before it."""
+    before = list(earlier)
+    return {
+        best: figures[name]
+        for name, best in ((VAL_LOSS, BEST_VAL_LOSS), (SELECTION_METRIC, BEST_SELECTION_METRIC))
+        if all(figures[name] < one[name] for one in before)
+    }

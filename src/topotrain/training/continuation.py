@@ -1,0 +1,169 @@
+"""Where a run goes on from, and bringing a run's records and selection to that point."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from topotrain.config import LoadedConfig, TrainConfig
+from topotrain.data.prepare import PreparedData
+from topotrain.errors import ConfigError, DataError, SchemaError
+from topotrain.fields import (
+    CHECKPOINT_DIR,
+    CONFIG_ARTIFACT,
+    LAST_CHECKPOINT,
+    TAG_BEST_CHECKPOINT,
+    TAG_BEST_EPOCH,
+    TAG_PARAM_DRIFT,
+)
+from topotrain.model.network import NetworkSpec
+from topotrain.schema import FeatureSchema
+from topotrain.tracking.recorder import Recorder
+from topotrain.tracking.search import artifact_names, model_versions, recorded_steps
+from topotrain.training.checkpoints import write_kept_index
+from topotrain.training.selection import Selection
+
+log = logging.getLogger("topotrain")
+
+# Where a run is tracked and what it shows are no settings of its training.
+NOT_DRIFT = ("mlflow.", "logging.", "paths.cache")
+FREE = frozenset({"dropout"})  # of a network's spec: changes no shape and no score
+
+
+@dataclass(frozen=True)
+class Continuation:
+    """A checkpoint of this or another run, and what is there to go on with.
+
+    Attributes:
+        content: of the checkpoint, as ``read_checkpoint`` gives it.
+        source: folder that holds ``last.ckpt`` (the checkpoint) and those of the kept ones that could be fetched.
+        drift: settings that differ from the checkpoint's, each with the old and the new value, as text.
+        same_run: whether the run goes on in place, with its records up to the checkpoint.
+    """
+
+    content: Mapping[str, Any]
+    source: Path
+    drift: Mapping[str, tuple[str, str]]
+    same_run: bool
+
+    def restore(
+        self, recorder: Recorder, loaded: LoadedConfig, selection: Selection, checkpoints: Path
+    ) -> dict[int, str]:
+        """Bring selection, checkpoint folder and the run's records to where the checkpoint was made.
+
+        Points that the server lacks are filled in from the checkpoint's history, so that none is doubled.
+
+        Returns:
+            Versions that the run registered already, by epoch.
+        """
+        for file in self.source.iterdir():
+            file.replace(checkpoints / file.name)
+        restore_selection(selection, self.content, checkpoints)
+        known = recorded_steps(recorder.client, recorder.run_id, next(iter(selection.points.values()), {}))
+        for epoch, figures in selection.points.items():
+            missing = {name: value for name, value in figures.items() if epoch not in known.get(name, ())}
+            if missing:
+                recorder.metrics(missing, step=epoch)
+        for name in [LAST_CHECKPOINT, *(kept.file_name for kept in selection.kept)]:
+            recorder.file(checkpoints / name, CHECKPOINT_DIR)
+        recorder.file(write_kept_index(selection, checkpoints), CHECKPOINT_DIR)
+        present = artifact_names(recorder.client, recorder.run_id, CHECKPOINT_DIR)
+        for name in present - {kept.file_name for kept in selection.kept}:
+            if name.startswith("epoch_"):  # dropped, but the run was cut off before it was removed
+                recorder.remove(f"{CHECKPOINT_DIR}/{name}")
+        if selection.best is not None:
+            best = selection.best
+            recorder.tags({TAG_BEST_CHECKPOINT: f"{CHECKPOINT_DIR}/{best.file_name}", TAG_BEST_EPOCH: str(best.epoch)})
+        self._record_drift(recorder, loaded, epoch=max(selection.history, default=-1) + 1)
+        if not self.same_run:
+            return {}
+        versions = model_versions(recorder.client, recorder.run_id)
+        return {int(version.tags["epoch"]): str(version.version) for version in versions if "epoch" in version.tags}
+
+    def _record_drift(self, recorder: Recorder, loaded: LoadedConfig, epoch: int) -> None:
+        if not self.drift:
+            return
+        for key, (old, new) in self.drift.items():
+            log.info("%s: %s -> %s, from epoch %d on", key, old, new, epoch)
+        earlier = recorder.client.get_run(recorder.run_id).data.tags.get(TAG_PARAM_DRIFT, "[]")
+        entries = [{"epoch": epoch, "key": key, "from": old, "to": new} for key, (old, new) in self.drift.items()]
+        recorder.tags({TAG_PARAM_DRIFT: json.dumps([*json.loads(earlier), *entries])})
+        recorder.text(loaded.config.to_yaml(), CONFIG_ARTIFACT)
+
+
+def restore_selection(selection: Selection, content: Mapping[str, Any], checkpoints: Path) -> None:
+    """Restore the selection's state; a kept checkpoint whose file is gone is no longer kept.
+
+    Raises:
+        DataError: the state is malformed.
+    """
+    try:
+        selection.load_state_dict(content["selection"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(
+            f"the checkpoint's selection state is malformed ({type(error).__name__}: {error})",
+            "a checkpoint written by topotrain",
+        ) from None
+    newest = max(selection.history, default=-1)
+    for kept in list(selection.kept):
+        path = checkpoints / kept.file_name
+        if kept.epoch == newest and not path.exists():  # cut off after last.ckpt, before its copy
+            path.write_bytes((checkpoints / LAST_CHECKPOINT).read_bytes())
+        if not path.exists():
+            log.warning("the checkpoint of epoch %d is no longer there; it is not kept", kept.epoch)
+            selection.kept.remove(kept)
+
+
+def drift_of(config: TrainConfig, content: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
+    """Settings in which a configuration differs from the one that a checkpoint carries."""
+    before, now = TrainConfig.model_validate(content["config"]).flat(), config.flat()
+    return {
+        key: (before.get(key, "null"), now.get(key, "null"))
+        for key in sorted({*before, *now})
+        if before.get(key, "null") != now.get(key, "null") and not key.startswith(NOT_DRIFT)
+    }
+
+
+def check_same(content: Mapping[str, Any], data: PreparedData, config: TrainConfig) -> None:
+    """Hold data and network of today against those of a checkpoint.
+
+    Raises:
+        SchemaError: the graphs have other features.
+        DataError: the graphs or labels are others.
+        ConfigError: the network has another shape.
+    """
+    schema = FeatureSchema.from_dict(content["feature_metadata"])
+    if schema.digest != data.schema.digest:
+        differences = "; ".join(schema.differences(data.schema)) or "one side does not name its columns"
+        raise SchemaError(
+            f"{data.graph_dir}: schema {data.schema.digest[:12]}, but the checkpoint was trained on "
+            f"{schema.digest[:12]} (checkpoint against graphs: {differences})",
+            "graphs with the same features",
+            "give those by --override paths.graph=DIR, or train a new run",
+        )
+    if content["data_digest"] != data.digest:
+        raise DataError(
+            f"{data.graph_dir}: graphs and labels have data.digest {data.digest[:12]}, the checkpoint's have "
+            f"{content['data_digest'][:12]}",
+            "the same graphs and labels",
+            "give those by --override paths.graph=DIR paths.train_labels=CSV paths.val_labels=CSV, or train a new run "
+            "from the weights with: topotrain run --resume-from",
+        )
+    check_shape(NetworkSpec(**content["model_hyperparameters"]), NetworkSpec.of(data.schema, config))
+
+
+def check_shape(stored: NetworkSpec, asked: NetworkSpec) -> None:
+    """Refuse a network of another shape.
+
+    Raises:
+        ConfigError: both sides are shown.
+    """
+    old, new = asdict(stored), asdict(asked)
+    changed = [key for key in old if key not in FREE and old[key] != new[key]]
+    if changed:
+        shown = ", ".join(f"{key} is {old[key]} in the checkpoint and {new[key]} here" for key in changed)
+        raise ConfigError(f"the network has another shape: {shown}", "the same shape", "train a new run for another")

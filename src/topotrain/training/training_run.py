@@ -1,0 +1,315 @@
+"""The steps of one training run, from its data to registered model versions."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import warnings
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+from tempfile import mkdtemp
+
+import pytorch_lightning as pl
+import torch
+from lightning_fabric.utilities.exceptions import MisconfigurationException
+from torch import Tensor
+
+from topotrain import __version__
+from topotrain.config import LoadedConfig
+from topotrain.data.prepare import PreparedData, prepare_data
+from topotrain.errors import ConfigError, InterruptedRunError
+from topotrain.fields import CHECKPOINT_DIR, LAST_CHECKPOINT
+from topotrain.model.lightning import Figures, ScoringModule
+from topotrain.model.network import NetworkSpec, TopoQANetwork
+from topotrain.progress import track
+from topotrain.reports.closing import resume_command
+from topotrain.scoring.metrics import epoch_figures
+from topotrain.tracking.recorder import Recorder
+from topotrain.training.callbacks import ConfiguredSettings, EpochEnd, EpochSeeds, progress_callback
+from topotrain.training.continuation import Continuation
+from topotrain.training.initial import load_initial
+from topotrain.training.record import record_figures, record_recipe
+from topotrain.training.register import register_kept
+from topotrain.training.selection import Selection
+
+log = logging.getLogger("topotrain")
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a finished run left.
+
+    Attributes:
+        run_id: of the MLflow run.
+        run_name: its name.
+        tracking_uri: of the store it is on.
+        experiment_id: of its experiment.
+        best_epoch: by the primary metric, counted from 0.
+        best_checkpoint: URI of its checkpoint, ``runs:/RUN_ID/checkpoints/...``.
+        metrics: all figures of the best epoch.
+        epochs: how many epochs were trained.
+        model_versions: registered versions, best first; empty when nothing was registered.
+        page: address of the run's page, where the store is a server.
+    """
+
+    run_id: str
+    run_name: str
+    tracking_uri: str
+    experiment_id: str
+    best_epoch: int
+    best_checkpoint: str
+    metrics: dict[str, float]
+    epochs: int
+    model_versions: list[str] = field(default_factory=list)
+    page: str | None = None
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Options that cut a run short, for trying things out; such a run registers no model."""
+
+    fast_dev_run: bool = False
+    train_batches: int | float | None = None
+    val_batches: int | float | None = None
+
+    @property
+    def any(self) -> bool:
+        """Whether the run is cut short at all."""
+        return self.fast_dev_run or self.train_batches is not None or self.val_batches is not None
+
+
+class TrainingRun:
+    """One run, with what a failure needs to know of it.
+
+    Args:
+        loaded: the recipe.
+        recorder: of the run, open.
+        limits: cut the run short.
+        initial: a checkpoint or a model whose weights the run begins with.
+        continuation: where the run goes on from; with it, ``initial`` has no use.
+        take_alias: whether the best version becomes the candidate.
+    """
+
+    def __init__(
+        self,
+        loaded: LoadedConfig,
+        recorder: Recorder,
+        limits: Limits,
+        *,
+        initial: str | None = None,
+        continuation: Continuation | None = None,
+        take_alias: bool = True,
+    ) -> None:
+        self.loaded, self.recorder, self.limits = loaded, recorder, limits
+        self.initial, self.continuation, self.take_alias = initial, continuation, take_alias
+        self.versions: dict[int, str] = {}
+        self.torch_settings = (torch.get_num_threads(), torch.are_deterministic_algorithms_enabled())
+        self.config = loaded.config
+        self.selection = Selection(self.config)
+        self.data: PreparedData | None = None
+
+    @cached_property
+    def workdir(self) -> Path:
+        """Made when it is first asked for."""
+        return Path(mkdtemp(prefix="topotrain-run-"))
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where checkpoints are written before they are recorded."""
+        folder = self.workdir / CHECKPOINT_DIR
+        folder.mkdir(exist_ok=True)
+        return folder
+
+    @property
+    def epochs(self) -> int:
+        """Epochs that have ended."""
+        return len(self.selection.history)
+
+    def execute(self, data: PreparedData | None = None) -> TrainResult:
+        """Train, and close the run however that ends.
+
+        Args:
+            data: of the recipe, where it was read already.
+
+        Raises:
+            TopotrainError: bad input, or a loss that is not finite; the run is closed as FAILED.
+            InterruptedRunError: SIGINT or SIGTERM; the run is closed as KILLED.
+        """
+        try:
+            return self._run(data)
+        except InterruptedRunError as stop:
+            self.recorder.close("KILLED", f"interrupted by signal {stop.signum} after {self.epochs} epochs")
+            self.salvage()
+            if self.epochs:
+                log.info("to go on: %s", resume_command(self.recorder.run_id, self.recorder.uri))
+            raise
+        except BaseException as error:
+            self.recorder.close("FAILED", f"{type(error).__name__}: {error}")
+            self.salvage()
+            raise
+        finally:
+            self.tidy()
+
+    def _run(self, data: PreparedData | None) -> TrainResult:
+        """Prepare, train, register, close."""
+        log.info("run %s (%s)", self.recorder.run_name, self.recorder.run_id)
+        log.info("  if it is cut off: %s", resume_command(self.recorder.run_id, self.recorder.uri))
+        self.data = data = data or prepare_data(self.config, track)
+        for warning in data.warnings:
+            log.warning(warning)
+        pl.seed_everything(self.config.dataloader.seed, workers=True, verbose=False)
+        self._limit_threads()
+        network = self._network(data)
+        num_parameters = sum(p.numel() for p in network.parameters())
+        if self.continuation is None or not self.continuation.same_run:
+            record_recipe(self.recorder, self.loaded, data, num_parameters)
+        log.info(
+            "%d training and %d validation graphs; %d node and %d edge columns; %d parameters",
+            *(len(data.module.train), len(data.module.val)),
+            *(data.schema.node_dim, data.schema.edge_dim, num_parameters),
+        )
+        if self.continuation is not None:
+            self.versions = self.continuation.restore(self.recorder, self.loaded, self.selection, self.checkpoints)
+        if self.selection.has_epochs_left:
+            self._train(network, data)
+        record_figures(self.recorder, self.selection, data, self.workdir)
+        versions = self._register(data, candidate=self.take_alias)
+        self.recorder.close("FINISHED")
+        return self._result(versions)
+
+    def _network(self, data: PreparedData) -> TopoQANetwork:
+        """New, or with the weights of another; a run that goes on takes its own from the checkpoint."""
+        spec = NetworkSpec.of(data.schema, self.config)
+        if self.initial is not None:
+            initial = load_initial(self.initial, self.recorder.client)
+            initial.check(spec, data.schema)
+            self.recorder.tags(initial.lineage)
+            log.info("beginning with the weights of %s", self.initial)
+            return initial.network.train()
+        network = TopoQANetwork(spec)
+        if self.config.model.input_scaling == "standard":
+            network.fit_scaling(data.module.train.x, data.module.train.edge_attr)
+        return network
+
+    def salvage(self) -> None:
+        """Make models of what was kept, though the run did not finish."""
+        if self.data is None or not self.selection.kept:
+            return
+        try:
+            self._register(self.data, candidate=False)
+        except Exception as error:  # noqa: BLE001 (the run's own end matters more)
+            log.error("the kept checkpoints could not be registered (%s)", error)
+
+    def tidy(self) -> None:
+        """Leave the caller's process and disk as they were, apart from what could not be delivered."""
+        torch.set_num_threads(self.torch_settings[0])
+        torch.use_deterministic_algorithms(self.torch_settings[1])
+        if self.recorder.complete:
+            shutil.rmtree(self.workdir, ignore_errors=True)
+        else:
+            log.error("checkpoints and figures that could not be delivered are kept in %s", self.workdir)
+
+    def _train(self, network: TopoQANetwork, data: PreparedData) -> None:
+        config = self.config
+        module = ScoringModule(network, config, _figures_with_one_warning(), data.module.val.targets)
+        carried = {
+            "feature_metadata": data.schema.to_dict(),
+            "model_hyperparameters": network.spec.to_dict(),
+            "config": config.to_dict(),
+            "limits": asdict(self.limits),
+            "data_digest": data.digest,
+            "run_id": self.recorder.run_id,
+            "topotrain_version": __version__,
+        }
+        drift = self.continuation.drift if self.continuation else {}
+        callbacks = [
+            ConfiguredSettings(config, new_learning_rate="optimizer.learning_rate" in drift),
+            EpochSeeds(config.dataloader.seed),
+            progress_callback(self.selection, config.logging.progress_bar_refresh_rate),
+            EpochEnd(self.selection, self.recorder, self.checkpoints, carried),
+        ]
+        trainer = self._trainer(callbacks)
+        last = str(self.checkpoints / LAST_CHECKPOINT) if self.continuation else None
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module="pytorch_lightning")
+            try:
+                trainer.fit(module, datamodule=data.module, ckpt_path=last, weights_only=True)
+            except MisconfigurationException as error:
+                raise ConfigError(f"training can't start: {error}", "limits that leave a batch") from None
+
+    @staticmethod
+    def _limit_threads() -> None:
+        """One thread for the small tensors of interface graphs: faster, and the same sums on any number of cores."""
+        if "OMP_NUM_THREADS" not in os.environ:
+            torch.set_num_threads(1)
+
+    def _trainer(self, callbacks: list[pl.Callback]) -> pl.Trainer:
+        config = self.config.trainer
+        logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+        try:
+            trainer = pl.Trainer(
+                accelerator=config.accelerator,
+                devices=config.devices,
+                precision=config.precision,  # type: ignore[arg-type]
+                max_epochs=config.num_epochs,
+                accumulate_grad_batches=config.accumulate_grad_batches,
+                fast_dev_run=self.limits.fast_dev_run,
+                limit_train_batches=self.limits.train_batches,
+                limit_val_batches=self.limits.val_batches,
+                log_every_n_steps=self.config.logging.log_every_n_steps,
+                num_sanity_val_steps=0,
+                deterministic=True,
+                logger=False,
+                enable_checkpointing=True,
+                enable_model_summary=False,
+                enable_progress_bar=any(isinstance(c, pl.callbacks.ProgressBar) for c in callbacks),
+                default_root_dir=str(self.workdir),
+                callbacks=callbacks,
+            )
+        except (MisconfigurationException, ValueError, RuntimeError) as error:
+            raise ConfigError(f"trainer: {error}", "settings that this machine has") from None
+        if trainer.world_size > 1:
+            raise ConfigError(
+                f"trainer.devices is {config.devices!r}, {trainer.world_size} processes", "one device", "set it to 1"
+            )
+        return trainer
+
+    def _register(self, data: PreparedData, *, candidate: bool) -> list[str]:
+        if self.limits.any or self.config.mlflow.register_ == "none":
+            return []
+        return register_kept(
+            self.recorder, self.config, self.selection, data, self.workdir, self.versions, candidate=candidate
+        )
+
+    def _result(self, versions: list[str]) -> TrainResult:
+        best, recorder = self.selection.best, self.recorder
+        assert best is not None  # noqa: S101 (a run that ended has an epoch)
+        return TrainResult(
+            run_id=recorder.run_id,
+            run_name=recorder.run_name,
+            tracking_uri=recorder.uri,
+            experiment_id=recorder.experiment_id,
+            best_epoch=best.epoch,
+            best_checkpoint=f"runs:/{recorder.run_id}/{CHECKPOINT_DIR}/{best.file_name}",
+            metrics=dict(best.figures),
+            epochs=self.epochs,
+            model_versions=versions,
+            page=recorder.page,
+        )
+
+
+def _figures_with_one_warning() -> Figures:
+    """Validation figures for the Lightning module; an undefined correlation is told once."""
+    told: set[str] = set()
+
+    def figures(predicted: Tensor, true: Tensor, targets: Sequence[str]) -> dict[str, float]:
+        values, undefined = epoch_figures(predicted.to(torch.float64).numpy(), true.to(torch.float64).numpy(), targets)
+        for name in set(undefined) - told:
+            told.add(name)
+            log.warning("%s is undefined (all predictions or all labels are equal) and is recorded as 0", name)
+        return values
+
+    return figures
