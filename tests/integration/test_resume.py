@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +29,7 @@ from topotrain.training.checkpoints import read_checkpoint
 from topotrain.training.resume import NothingLeft, resume
 
 EPOCHS = 7
+QUIET = "mlflow.register=none"
 # A rate and a patience that let scheduler and ranks move within few epochs.
 RECIPE = [
     f"trainer.num_epochs={EPOCHS}",
@@ -154,3 +154,316 @@ def test_cut_off_in_any_epoch_it_ends_with_the_same_bits(straight, monkeypatch, 
     assert {k: v for k, v in result.metrics.items() if k != EPOCH_SECONDS} == {
         k: v for k, v in reference.metrics.items() if k != EPOCH_SECONDS
     }
+
+
+def test_cut_off_between_a_checkpoint_and_its_copy(straight, monkeypatch, tmp_path):
+    """The kept copy of epoch 0 was never written; the last checkpoint is it."""
+    graph_set, uri, reference = straight
+    run_id = cut_off(graph_set, uri, monkeypatch, "file", 0)
+    assert artifact_names(open_store(uri), run_id, "checkpoints") == {"last.ckpt"}
+    resume(run_id, tracking_uri=uri)
+    assert_same(uri, reference.run_id, run_id, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        ["trainer.accumulate_grad_batches=2"],
+        ["early_stopping.patience=2"],
+        ["selection.primary_metric=selection_metric", "dataloader.num_workers=1"],
+    ],
+)
+def test_other_recipes_go_on_to_the_same_bits_too(straight, monkeypatch, tmp_path, recipe):
+    graph_set, uri, _ = straight
+    reference = train(graph_set, uri, *recipe)
+    run_id = cut_off(graph_set, uri, monkeypatch, "metrics", 1, *recipe)
+    resume(run_id, tracking_uri=uri)
+    assert_same(uri, reference.run_id, run_id, tmp_path)
+    if recipe == ["early_stopping.patience=2"]:
+        assert reference.epochs < EPOCHS
+
+
+def test_a_killed_process_goes_on_through_the_command_line(straight, tmp_path):
+    """SIGKILL in the middle, twice, then the command that the run itself suggested."""
+    graph_set, uri, _ = straight
+    recipe = [*graph_set.overrides, *RECIPE, "trainer.num_epochs=30", "early_stopping.patience=40"]
+    options = [part for override in recipe for part in ("--override", override)]
+    reference = topotrain.fit(overrides=recipe, tracking_uri=uri)
+    command = [sys.executable, "-m", "topotrain", "run", "--tracking-uri", uri, "--run-name", "plug pulled", *options]
+    suggested = None
+    for _ in range(2):
+        process = subprocess.Popen(suggested or command, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
+        assert process.stderr is not None
+        epochs = 0
+        for line in process.stderr:
+            if "if it is cut off: topotrain" in line:
+                suggested = [sys.executable, "-m", *line.split("if it is cut off: ")[1].split()]
+            epochs += line.startswith("epoch ")
+            if epochs == 4:
+                os.kill(process.pid, signal.SIGKILL)
+                break
+        assert process.wait() == -signal.SIGKILL
+    assert suggested is not None
+    done = subprocess.run(suggested, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    run_id = done.stdout.strip()
+    assert open_store(uri).get_run(run_id).info.run_name == "plug pulled"
+    assert_same(uri, reference.run_id, run_id, tmp_path)
+    again = subprocess.run(suggested, capture_output=True, text=True, cwd=tmp_path)
+    assert again.returncode == 0
+    assert again.stdout == done.stdout
+    assert again.stderr == "run plug pulled is complete after 30 epochs; nothing is left to do\n"
+
+
+# --- from an earlier checkpoint ---------------------------------------------------------------------------------
+
+
+def test_an_earlier_checkpoint_opens_a_new_run_with_the_history_up_to_there(straight, tmp_path):
+    graph_set, uri, reference = straight
+    client = open_store(uri)
+    before = points(uri, reference.run_id)
+    assert reference.best_epoch < EPOCHS - 1
+    result = resume("straight", checkpoint="best", tracking_uri=uri)
+    assert isinstance(result, topotrain.TrainResult)
+    assert result.run_id != reference.run_id
+    run = client.get_run(result.run_id)
+    assert run.data.tags[TAG_RESUMED_FROM] == run.data.tags["mlflow.parentRunId"] == reference.run_id
+    assert run.data.tags[TAG_RESUMED_CHECKPOINT] == f"epoch_{reference.best_epoch:04d}.ckpt"
+    assert run.data.tags["topotrain.command"] == "resume"
+    original = client.get_run(reference.run_id)
+    assert original.data.tags[TAG_CONTINUED_BY] == result.run_id
+    assert points(uri, reference.run_id) == before
+    # Nothing was changed, so the new run is the old one over again.
+    assert points(uri, result.run_id) == before
+    last = [checkpoint(uri, run_id, "last.ckpt", tmp_path) for run_id in (reference.run_id, result.run_id)]
+    assert same_tensors(last[0]["state_dict"], last[1]["state_dict"])
+    assert run.data.params == original.data.params
+    assert artifact_names(client, result.run_id, "") >= {"config", "checkpoints", "feature_metadata.json", "figures"}
+
+
+def test_a_file_and_a_name_stand_for_checkpoints_too(straight, tmp_path):
+    graph_set, uri, reference = straight
+    name = f"epoch_{reference.best_epoch:04d}.ckpt"
+    path = fetch_artifact(open_store(uri), reference.run_id, f"checkpoints/{name}", tmp_path)
+    for given in (str(path), name, f"runs:/{reference.run_id}/checkpoints/{name}"):
+        result = resume(reference.run_id, checkpoint=given, overrides=["trainer.num_epochs=3"], tracking_uri=uri)
+        assert result.epochs == max(3, reference.best_epoch + 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("third_best", "has kept 2 checkpoints"), ("epoch_0099.ckpt", "no checkpoint"), ("nowhere.ckpt", "one of epoch_")],
+)
+def test_a_checkpoint_that_is_not_there(straight, name, said):
+    _, uri, reference = straight
+    with pytest.raises(TrackingError, match=said):
+        resume(reference.run_id, checkpoint=name, tracking_uri=uri)
+
+
+def test_a_checkpoint_that_can_not_be_read_names_the_way_out(straight, tmp_path):
+    _, uri, reference = straight
+    broken = tmp_path / "broken.ckpt"
+    broken.write_bytes(b"half of")
+    with pytest.raises(DataError, match="--checkpoint best"):
+        resume(reference.run_id, checkpoint=str(broken), tracking_uri=uri)
+
+
+# --- changed settings -------------------------------------------------------------------------------------------
+
+
+def test_overrides_win_and_counters_are_kept(straight, monkeypatch, tmp_path, caplog):
+    graph_set, uri, _ = straight
+    run_id = cut_off(graph_set, uri, monkeypatch, "metrics", 2, "scheduler.patience=50", "early_stopping.patience=50")
+    stored = checkpoint(uri, run_id, "last.ckpt", tmp_path / "before")
+    caplog.clear()
+    changes = {
+        "optimizer.learning_rate": "0.003",
+        "scheduler.factor": "0.5",
+        "scheduler.patience": "1",
+        "early_stopping.patience": "9",
+        "trainer.num_epochs": "4",
+    }
+    result = resume(run_id, overrides=[f"{k}={v}" for k, v in changes.items()], tracking_uri=uri)
+    assert result.run_id == run_id
+    assert result.epochs == 4
+    client = open_store(uri)
+    rates = metric_history(client, run_id, "learning_rate")
+    assert [rates[0], rates[1], rates[2], rates[3]] == [0.01, 0.01, 0.01, 0.003]
+    drift = json.loads(client.get_run(run_id).data.tags[TAG_PARAM_DRIFT])
+    assert {one["key"]: one["to"] for one in drift} == changes
+    assert {one["epoch"] for one in drift} == {3}
+    for key, value in changes.items():
+        lines = [r.getMessage() for r in caplog.records if r.getMessage().startswith(f"{key}: ")]
+        assert len(lines) == 1
+        assert f"-> {value}" in lines[0]
+    now = checkpoint(uri, run_id, "last.ckpt", tmp_path / "after")
+    scheduler = now["lr_schedulers"][0]
+    assert (scheduler["factor"], scheduler["patience"]) == (0.5, 1)
+    assert scheduler["last_epoch"] == stored["lr_schedulers"][0]["last_epoch"] + 1  # a counter, not a setting
+    assert scheduler["best"] <= stored["lr_schedulers"][0]["best"]
+    assert now["selection"]["waited"] in (0, stored["selection"]["waited"] + 1)
+    # The next resume stands on what was changed, and needs no override again.
+    more = resume(run_id, overrides=["trainer.num_epochs=5"], tracking_uri=uri)
+    assert metric_history(client, run_id, "learning_rate")[4] <= 0.003
+    assert more.epochs == 5
+    assert len(json.loads(client.get_run(run_id).data.tags[TAG_PARAM_DRIFT])) == len(changes) + 1
+
+
+def test_a_finished_run_can_be_given_more_epochs(straight, tmp_path):
+    graph_set, uri, reference = straight
+    short = train(graph_set, uri, "trainer.num_epochs=3")
+    assert isinstance(resume(short.run_id, tracking_uri=uri), NothingLeft)
+    longer = resume(short.run_id, overrides=[f"trainer.num_epochs={EPOCHS}"], tracking_uri=uri)
+    assert longer.run_id == short.run_id
+    assert_same(uri, reference.run_id, short.run_id, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("model.hidden_dim=16", "hidden_dim is 32 in the checkpoint and 16 here"),
+        ("model.attention_head=2", "attention_head is 8 in the checkpoint and 2 here"),
+        ("model.pooling_type=add", "pooling_type is mean in the checkpoint and add here"),
+        ("optimizer.learning_rat=1", "did you mean"),
+    ],
+)
+def test_an_override_that_changes_the_shape_is_refused(straight, override, said):
+    _, uri, reference = straight
+    with pytest.raises(ConfigError, match=said):
+        resume(reference.run_id, overrides=["trainer.num_epochs=9", override], tracking_uri=uri)
+    assert open_store(uri).get_run(reference.run_id).info.status == "FINISHED"
+
+
+def test_other_graphs_are_refused_with_both_sides(straight, make_graph_set):
+    _, uri, reference = straight
+    more = ["trainer.num_epochs=9"]
+
+    def given(other: Any) -> list[str]:
+        return [o for o in other.overrides if o.startswith("paths.")] + more
+
+    wider = make_graph_set("wider", edge_dim=4)
+    with pytest.raises(SchemaError, match=r"edge dim: 3 against 4.*unexpected \[\"e3\"\]"):
+        resume(reference.run_id, overrides=given(wider), tracking_uri=uri)
+    other = make_graph_set("other", seed=5)
+    with pytest.raises(DataError, match=r"data.digest [0-9a-f]{12}, the checkpoint's have [0-9a-f]{12}"):
+        resume(reference.run_id, overrides=given(other), tracking_uri=uri)
+    same = make_graph_set("moved")
+    assert resume(reference.run_id, overrides=given(same), checkpoint="best", tracking_uri=uri).epochs == 9
+
+
+# --- which run --------------------------------------------------------------------------------------------------
+
+
+def test_a_run_that_is_alive_is_left_alone_unless_forced(straight, monkeypatch):
+    from topotrain.tracking.heartbeat import sign_of_life
+
+    graph_set, uri, _ = straight
+    run_id = cut_off(graph_set, uri, monkeypatch, "metrics", 1)
+    open_store(uri).set_tag(run_id, "topotrain.heartbeat", json.dumps(sign_of_life()))
+    with pytest.raises(TrackingError, match="still being trained.*--force"):
+        resume(run_id, tracking_uri=uri)
+    assert resume(run_id, force=True, tracking_uri=uri).epochs == EPOCHS
+
+
+def test_a_run_without_a_checkpoint(graph_set, store_uri):
+    with pytest.raises(TrackingError, match="no training run"):
+        resume(tracking_uri=store_uri)
+    with pytest.raises(DataError):
+        topotrain.fit(
+            overrides=["paths.graph=nowhere", "paths.train_labels=a", "paths.val_labels=b"], tracking_uri=store_uri
+        )
+    with pytest.raises(TrackingError, match="no checkpoint yet.*topotrain run"):
+        resume(tracking_uri=store_uri)
+
+
+def test_under_mlflow_run_the_run_made_for_it_becomes_the_continuation(straight, monkeypatch, tmp_path):
+    graph_set, uri, reference = straight
+    run_id = cut_off(graph_set, uri, monkeypatch, "metrics", 3)
+    client = open_store(uri)
+    before = points(uri, run_id)
+    made = client.create_run(client.get_run(run_id).info.experiment_id).info.run_id
+    monkeypatch.setenv("MLFLOW_RUN_ID", made)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    result = resume(run_id)
+    assert result.run_id == made
+    tags = client.get_run(made).data.tags
+    assert tags[TAG_RESUMED_FROM] == tags["mlflow.parentRunId"] == run_id
+    assert client.get_run(run_id).data.tags[TAG_CONTINUED_BY] == made
+    assert points(uri, run_id) == before
+    assert_same(uri, reference.run_id, made, tmp_path)
+
+
+def test_mlflow_run_with_a_run_id_goes_on_with_that_run(straight, monkeypatch, tmp_path):
+    graph_set, uri, reference = straight
+    run_id = cut_off(graph_set, uri, monkeypatch, "metrics", 2)
+    monkeypatch.setenv("MLFLOW_RUN_ID", run_id)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    assert resume().run_id == run_id
+    assert "MLFLOW_RUN_ID" not in os.environ
+    assert_same(uri, reference.run_id, run_id, tmp_path)
+
+
+def test_versions_of_both_parts_are_ranked_together(graph_set, store_uri):
+    recipe = [*graph_set.overrides, "checkpoints.keep=2", "optimizer.learning_rate=0.002"]
+    first = topotrain.fit(overrides=[*recipe, "trainer.num_epochs=2"], tracking_uri=store_uri)
+    result = resume(first.run_id, overrides=["trainer.num_epochs=5"], tracking_uri=store_uri)
+    client = open_store(store_uri)
+    versions = {v.version: v.tags for v in client.search_model_versions("name = 'topoqa'")}
+    ranked = {tags["rank"]: (number, tags["epoch"]) for number, tags in versions.items() if "rank" in tags}
+    kept = artifact_json(client, result.run_id, "checkpoints/kept.json")
+    assert {rank: epoch for rank, (_, epoch) in ranked.items()} == {str(k["rank"]): str(k["epoch"]) for k in kept}
+    assert len({tags["epoch"] for tags in versions.values()}) == len(versions)  # none is registered twice
+    best = client.get_model_version_by_alias("topoqa", "candidate").version
+    assert str(best) == str(ranked["1"][0]) == result.model_versions[0]
+
+
+# --- weights of another -----------------------------------------------------------------------------------------
+
+
+def test_fine_tuning_begins_with_the_weights_and_keeps_its_own_recipe(straight, make_graph_set, tmp_path):
+    graph_set, uri, reference = straight
+    other = make_graph_set("other", seed=7)
+    source = f"runs:/{reference.run_id}/checkpoints/last.ckpt"
+    still = [
+        "optimizer.learning_rate=1e-12",
+        "optimizer.weight_decay=0",
+        "trainer.num_epochs=1",
+        "mlflow.register=none",
+    ]
+    result = topotrain.fit(overrides=[*other.overrides, *still], resume_from=source, tracking_uri=uri)
+    weights = [checkpoint(uri, r, "last.ckpt", tmp_path)["state_dict"] for r in (reference.run_id, result.run_id)]
+    assert all(torch.allclose(weights[0][name], weights[1][name], atol=1e-9) for name in weights[0])  # scaling too
+    run = open_store(uri).get_run(result.run_id)
+    assert run.data.tags[TAG_RESUMED_FROM] == reference.run_id
+    assert run.data.tags[TAG_RESUMED_CHECKPOINT] == source
+    assert run.data.tags["topotrain.command"] == "run"
+    assert run.data.params["optimizer.learning_rate"] == "1e-12"
+    assert list(metric_history(open_store(uri), result.run_id, "val_loss")) == [0]
+    path = fetch_artifact(open_store(uri), reference.run_id, "checkpoints/last.ckpt", tmp_path / "file")
+    again = topotrain.fit(overrides=[*other.overrides, *still], resume_from=str(path), tracking_uri=uri)
+    assert again.metrics["val_loss"] == result.metrics["val_loss"]
+
+
+def test_fine_tuning_from_a_model_version(graph_set, store_uri):
+    first = topotrain.fit(overrides=graph_set.overrides, tracking_uri=store_uri)
+    source = "models:/topoqa@candidate"
+    second = topotrain.fit(overrides=[*graph_set.overrides, QUIET], resume_from=source, tracking_uri=store_uri)
+    tags = open_store(store_uri).get_run(second.run_id).data.tags
+    assert (tags[TAG_RESUMED_FROM], tags[TAG_RESUMED_CHECKPOINT]) == (first.run_id, source)
+    with pytest.raises(ConfigError, match="hidden_dim is 32 in the checkpoint and 8 here"):
+        topotrain.fit(
+            overrides=[*graph_set.overrides, "model.hidden_dim=8"], resume_from=source, tracking_uri=store_uri
+        )
+    with pytest.raises(TrackingError, match="can't be fetched"):
+        topotrain.fit(overrides=graph_set.overrides, resume_from="models:/nobody@here", tracking_uri=store_uri)
+    with pytest.raises(TrackingError, match="runs:/RUN_ID/checkpoints/NAME"):
+        topotrain.fit(overrides=graph_set.overrides, resume_from="runs:/x", tracking_uri=store_uri)
+
+
+def test_fine_tuning_on_other_features_names_the_columns(straight, make_graph_set):
+    _, uri, reference = straight
+    wider = make_graph_set("wider", node_dim=6)
+    with pytest.raises(SchemaError, match=r"node dim: 5 against 6.*unexpected \[\"n5\"\]"):
+        topotrain.fit(
+            overrides=wider.overrides, resume_from=f"runs:/{reference.run_id}/checkpoints/last.ckpt", tracking_uri=uri
+        )

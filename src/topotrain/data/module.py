@@ -18,10 +18,11 @@ class EpochSampler(Sampler[int]):
     Args:
         size: number of graphs.
         seed: of the run.
+        epoch: the first one; workers ask for its order before Lightning says which it is.
     """
 
-    def __init__(self, size: int, seed: int) -> None:
-        self.size, self.seed, self.epoch = size, seed, 0
+    def __init__(self, size: int, seed: int, epoch: int = 0) -> None:
+        self.size, self.seed, self.epoch = size, seed, epoch
 
     def set_epoch(self, epoch: int) -> None:
         """Lightning calls this before each epoch."""
@@ -55,15 +56,19 @@ class GraphDataModule(pl.LightningDataModule):
         train: packed training graphs.
         val: packed validation graphs.
         config: batch size, workers, seed.
+
+    Attributes:
+        first_epoch: at which training begins; more than 0 in a run that goes on.
     """
 
     def __init__(self, train: PackedStore, val: PackedStore, config: DataloaderConfig) -> None:
         super().__init__()
         self.train, self.val, self.config = train, val, config
+        self.first_epoch = 0
 
     def train_dataloader(self) -> DataLoader[GraphBatch]:
         """Shuffled batches; the last one may be smaller, none is dropped."""
-        return self._loader(self.train, EpochSampler(len(self.train), self.config.seed))
+        return self._loader(self.train, EpochSampler(len(self.train), self.config.seed, self.first_epoch))
 
     def val_dataloader(self) -> DataLoader[GraphBatch]:
         """Batches in the order of the label file."""

@@ -28,8 +28,17 @@ def provenance_tags() -> dict[str, str]:
 
 def installed_packages() -> str:
     """Every installed distribution, pinned, one a line."""
-    pins = {f"{d.metadata['Name']}=={d.version}" for d in metadata.distributions() if d.metadata["Name"]}
+    pins = {pin for pin in map(_pin, metadata.distributions()) if pin}
     return "\n".join(sorted(pins, key=str.lower)) + "\n"
+
+
+def _pin(distribution: metadata.Distribution) -> str | None:
+    """``None`` for one that is broken, or being installed just now."""
+    try:
+        name = distribution.metadata["Name"]
+        return f"{name}=={distribution.version}" if name else None
+    except (OSError, ImportError, LookupError):
+        return None
 
 
 def system_facts() -> dict[str, Any]:

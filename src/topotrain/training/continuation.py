@@ -63,6 +63,7 @@ class Continuation:
         for file in self.source.iterdir():
             file.replace(checkpoints / file.name)
         restore_selection(selection, self.content, checkpoints)
+        log.info("going on after epoch %d", max(selection.history, default=-1))
         known = recorded_steps(recorder.client, recorder.run_id, next(iter(selection.points.values()), {}))
         for epoch, figures in selection.points.items():
             missing = {name: value for name, value in figures.items() if epoch not in known.get(name, ())}

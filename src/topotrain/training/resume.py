@@ -113,7 +113,6 @@ def resume(
             recorder = Recorder.reopen(client, uri, original.info.run_id)
         else:
             recorder = _open_new(client, uri, original, loaded, run_name, _artifact_name(client, original, checkpoint))
-        log.info("going on with run %s after epoch %d", original.info.run_name, reached)
         limits = Limits(**content.get("limits", {}))
         return TrainingRun(loaded, recorder, limits, continuation=continuation).execute(data)
 

@@ -232,6 +232,7 @@ class TrainingRun:
             EpochEnd(self.selection, self.recorder, self.checkpoints, carried),
         ]
         trainer = self._trainer(callbacks)
+        data.module.first_epoch = self.epochs
         last = str(self.checkpoints / LAST_CHECKPOINT) if self.continuation else None
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", module="pytorch_lightning")
