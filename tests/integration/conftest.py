@@ -1,9 +1,15 @@
-"""One finished run that many tests look at; none of them changes it."""
+"""One finished run that many tests look at (none of them changes it), and an MLflow server of a test's own."""
 
 from __future__ import annotations
 
 import os
 import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,6 +74,58 @@ def finished(_empty_store: Path, tmp_path_factory: pytest.TempPathFactory) -> It
     folder = local_artifact(run, "")
     assert folder is not None
     yield Finished(result, uri, graph_set, Path(folder))
+
+
+class Server:
+    """A server on loopback that keeps artifacts itself; it can be stopped and started again at the same address."""
+
+    START_SECONDS = 120
+
+    def __init__(self, store_uri: str, artifacts: Path, log: Path) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        self.address = f"http://127.0.0.1:{self.port}"
+        self.store_uri, self.artifacts, self.log = store_uri, artifacts, log
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", self.store_uri, "--workers", "1"]
+        command += ["--artifacts-destination", str(self.artifacts), "--host", "127.0.0.1", "--port", str(self.port)]
+        environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+        with self.log.open("a") as log:
+            self._process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
+        deadline = time.monotonic() + self.START_SECONDS
+        while True:
+            try:
+                urllib.request.urlopen(f"{self.address}/health", timeout=2).read()
+                return
+            except OSError:
+                assert time.monotonic() < deadline, self.log.read_text()
+                time.sleep(0.5)
+
+    def stop(self, signum: int = signal.SIGTERM) -> None:
+        if self._process is not None:
+            os.killpg(self._process.pid, signum)
+            self._process.wait(timeout=30)
+            self._process = None
+
+
+@pytest.fixture
+def mlflow_server(store_uri: str, tmp_path: Path) -> Iterator[Server]:
+    """A running server with proxied artifacts over this test's store; mark the test ``server``."""
+    one = Server(store_uri, tmp_path / "kept", tmp_path / "server.log")
+    try:
+        one.start()
+        yield one
+    finally:
+        one.stop()
+
+
+@pytest.fixture
+def server(mlflow_server: Server) -> str:
+    """Its address."""
+    return mlflow_server.address
 
 
 def _tests_conftest() -> Any:
