@@ -110,6 +110,8 @@ def resume(
         same_run = adopted in (None, original.info.run_id) and reached >= recorded
         continuation = Continuation(content, Path(folder), drift_of(loaded.config, content), same_run)
         if same_run:
+            # Reading the data took a while: somebody else may have gone on with the run since.
+            _check_can_go_on(find_run(client, original.info.run_id), force=force)
             recorder = Recorder.reopen(client, uri, original.info.run_id)
         else:
             recorder = _open_new(client, uri, original, loaded, run_name, _artifact_name(client, original, checkpoint))
