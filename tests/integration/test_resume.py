@@ -268,6 +268,31 @@ def test_a_checkpoint_that_can_not_be_read_names_the_way_out(straight, tmp_path)
         resume(reference.run_id, checkpoint=str(broken), tracking_uri=uri)
 
 
+def test_a_checkpoint_of_another_run_is_refused(straight, tmp_path):
+    graph_set, uri, reference = straight
+    other = train(graph_set, uri, "trainer.num_epochs=1")
+    path = fetch_artifact(open_store(uri), other.run_id, "checkpoints/last.ckpt", tmp_path)
+    with pytest.raises(TrackingError, match=f"checkpoint of run {other.run_id}.*--resume-from"):
+        resume(reference.run_id, checkpoint=str(path), tracking_uri=uri)
+
+
+def test_kept_checkpoints_that_are_gone_are_no_longer_kept(straight, monkeypatch, tmp_path, caplog):
+    """Somebody tidied the artifacts up; what is left is enough to go on with."""
+    graph_set, uri, reference = straight
+    run_id = cut_off(graph_set, uri, monkeypatch, "metrics", 4)
+    from topotrain.tracking.recorder import Recorder
+
+    client = open_store(uri)
+    recorder = Recorder(client, uri, run_id)
+    for name in artifact_names(client, run_id, "checkpoints") - {"last.ckpt"}:
+        recorder.remove(f"checkpoints/{name}")
+    assert artifact_names(client, run_id, "checkpoints") == {"last.ckpt"}
+    result = resume(run_id, tracking_uri=uri)
+    assert "no longer there" in caplog.text
+    assert result.best_epoch >= 4
+    assert points(uri, run_id)["val_loss"] == points(uri, reference.run_id)["val_loss"]
+
+
 # --- changed settings -------------------------------------------------------------------------------------------
 
 

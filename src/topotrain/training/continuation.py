@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -113,10 +114,13 @@ def restore_selection(selection: Selection, content: Mapping[str, Any], checkpoi
     for kept in list(selection.kept):
         path = checkpoints / kept.file_name
         if kept.epoch == newest and not path.exists():  # cut off after last.ckpt, before its copy
-            path.write_bytes((checkpoints / LAST_CHECKPOINT).read_bytes())
+            shutil.copyfile(checkpoints / LAST_CHECKPOINT, path)
         if not path.exists():
             log.warning("the checkpoint of epoch %d is no longer there; it is not kept", kept.epoch)
             selection.kept.remove(kept)
+    if selection.history and not selection.kept:  # none is left: the one at hand is the best there is
+        selection.keep(newest)
+        shutil.copyfile(checkpoints / LAST_CHECKPOINT, checkpoints / selection.kept[0].file_name)
 
 
 def drift_of(config: TrainConfig, content: Mapping[str, Any]) -> dict[str, tuple[str, str]]:

@@ -186,6 +186,13 @@ def _fetch(client: Client, run: Run, checkpoint: str, folder: Path) -> dict[str,
             "a checkpoint that can be read",
             "go on from another with: --checkpoint best",
         ) from None
+    owner = content.get("run_id")
+    if name not in present and owner not in (None, run.info.run_id, run.data.tags.get(TAG_RESUMED_FROM)):
+        raise TrackingError(
+            f"{checkpoint} is a checkpoint of run {owner}, not of {run.info.run_id}",
+            "one of the run's own",
+            f"go on with that run, or begin a new one with: topotrain run --resume-from {checkpoint}",
+        )
     needed = {"selection", "config", "data_digest"}
     if not needed <= set(content):
         raise DataError(

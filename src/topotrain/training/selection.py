@@ -82,7 +82,7 @@ class Selection:
 
     def update(self, epoch: int, figures: Mapping[str, float]) -> Verdict:
         """Take the figures of an epoch that has ended."""
-        candidate = Kept(epoch, self.config.selection.primary(figures), dict(figures))
+        candidate = self._candidate(epoch, figures)
         is_best = self.best is None or candidate.value < self.best.value
         self.waited = 0 if is_best else self.waited + 1
         ranked = sorted([*self.kept, candidate], key=lambda kept: (kept.value, kept.epoch))
@@ -92,13 +92,20 @@ class Selection:
         keep = candidate if candidate in self.kept else None
         return Verdict(keep, [old for old in dropped if old.epoch != epoch], is_best, improved)
 
+    def keep(self, epoch: int) -> None:
+        """Keep an epoch of the history, whatever its rank."""
+        self.kept.append(self._candidate(epoch, self.history[epoch]))
+
+    def _candidate(self, epoch: int, figures: Mapping[str, float]) -> Kept:
+        return Kept(epoch, self.config.selection.primary(figures), dict(figures))
+
     def state_dict(self) -> dict[str, Any]:
         """Plain values for a checkpoint."""
         return {"kept": [asdict(kept) for kept in self.kept], "waited": self.waited, "history": self.history}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore counters and figures; settings, the primary metric too, stay those of ``config``."""
-        kept = [Kept(k["epoch"], self.config.selection.primary(k["figures"]), k["figures"]) for k in state["kept"]]
+        kept = [self._candidate(one["epoch"], one["figures"]) for one in state["kept"]]
         self.kept = sorted(kept, key=lambda one: (one.value, one.epoch))
         self.waited = state["waited"]
         self.history = {int(epoch): figures for epoch, figures in state["history"].items()}
