@@ -317,9 +317,10 @@ def label(models: str, native: str, out: str | None) -> None:
 
     with counter("labelling") as progress:
         report = label_models(Path(models), Path(native), progress)
-    text = merged_labels(report.rows, Path(out) if out else None)
-    _deliver(text, out)
     _tell(report.failures, f"{len(report.rows)} models labelled")
+    if not report.rows:
+        raise DataError(f"{models}: no model could be labelled", "models of the native's complex", "see above for why")
+    _deliver(merged_labels(report.rows, Path(out) if out else None), out)
 
 
 @cli.command()

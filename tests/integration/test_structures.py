@@ -196,3 +196,17 @@ def test_label_gives_the_demo_labels_again(few, all_structures, demo_labels, tmp
         key = f"{target.name}/{path.stem}"
         assert float(rows[key]["dockq"]) == pytest.approx(demo_labels[key], abs=2e-3)
         assert rows[key]["capri"] in ("0", "1", "2", "3")
+
+
+@pytest.mark.skipif(importlib.util.find_spec("DockQ") is None, reason="DockQ is not installed")
+def test_label_refuses_the_native_of_another_complex(few, all_structures, tmp_path, capsys):
+    one, other, *_ = sorted(path for path in (few / "structures").iterdir() if path.is_dir())
+    labels = tmp_path / "labels.csv"
+    native = all_structures / "natives" / f"{other.name}.pdb"
+    assert command("label", one, "--native", native, "--out", labels) == 2
+    told = capsys.readouterr().err.strip().splitlines()
+    assert f"its chain A and chain A of {native} have other sequences" in told[0]
+    assert told[-1] == f"error: {one}: no model could be labelled; expected models of the native's complex; " + (
+        "see above for why"
+    )
+    assert not labels.exists()

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from features_kit import helix, helix_pair, moved, pdb_text
+from features_kit import Atom, helix, helix_pair, moved, pdb_text
 
 from topotrain.errors import DataError
 from topotrain.features.labels import capri_class, label_models
@@ -81,6 +82,50 @@ def test_natives_that_cannot_serve(tmp_path: Path, native: Path) -> None:
     native.write_text(pdb_text(helix("A", 14)))
     with pytest.raises(DataError, match="fewer than two protein chains"):
         label_models(tmp_path / "models", native)
+
+
+def renamed(residues: dict[int, str], chain: str = "B") -> str:
+    """The native with other residues at some places of a chain."""
+    atoms = helix_pair(14)
+    return pdb_text(
+        replace(atom, residue=residues.get(atom.number, atom.residue)) if atom.chain == chain else atom for atom in atoms
+    )
+
+
+def test_a_native_of_another_sequence_is_refused(tmp_path: Path, native: Path) -> None:
+    """DockQ itself falls back to chain names, and gives a number that means nothing."""
+    write(tmp_path / "models", "other", renamed(dict.fromkeys(range(101, 115), "TRP")))
+    write(tmp_path / "models", "same", pdb_text(helix_pair(14)))
+    report = label_models(tmp_path / "models", native)
+    assert [(row.MODEL, row.dockq) for row in report.rows] == [("T1/same", 1.0)]
+    (line,) = report.failures.values()
+    assert line.startswith(f"T1/other: its chain B and chain B of {native} have other sequences (0% of residues")
+    assert "at least 70% identical" in line
+
+
+def test_a_few_mutations_do_not_matter(tmp_path: Path, native: Path) -> None:
+    write(tmp_path / "models", "mutant", renamed({103: "TRP", 110: "TRP"}))
+    (row,) = label_models(tmp_path / "models", native).rows
+    assert row.dockq > 0.9
+    assert row.chain_map == "AB:AB"
+
+
+def test_chains_under_each_others_names_are_told_apart(tmp_path: Path) -> None:
+    """A mutant with swapped names can't be matched by sequence, and must not be by name."""
+    swapped = [replace(atom, chain="AB"[atom.chain == "A"]) for atom in different_pair()]
+    mutant = [replace(atom, residue="TRP") if atom.number == 3 else atom for atom in swapped]
+    write(tmp_path / "models", "swapped", pdb_text(sorted(mutant, key=lambda atom: atom.chain)))
+    native = tmp_path / "native.pdb"
+    native.write_text(pdb_text(different_pair()))
+    report = label_models(tmp_path / "models", native)
+    assert not report.rows
+    assert "have other sequences" in report.failures["T1/swapped"]
+
+
+def different_pair() -> list[Atom]:
+    """Two helices whose sequences have no residue in common."""
+    other = {"ALA": "GLY", "SER": "THR", "LEU": "PHE"}
+    return [replace(a, residue=other[a.residue]) if a.chain == "B" else a for a in helix_pair(14)]
 
 
 def test_standard_output_stays_empty(tmp_path: Path, native: Path, capfd: pytest.CaptureFixture[str]) -> None:

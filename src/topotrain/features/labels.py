@@ -22,6 +22,8 @@ from topotrain.features.structure import is_structure_file, read_structure
 CAPRI_THRESHOLDS = (0.23, 0.49, 0.80)
 # Chain assignments tried for complexes with identical chains.
 MAX_CHAIN_MAPS = 720
+# Of the shorter chain's residues, in DockQ's alignment: mutants and tags pass; unrelated chains reach about 0.4.
+MIN_IDENTITY = 0.7
 _loads = itertools.count()
 
 Progress = Callable[[int, int, str], None]
@@ -82,7 +84,8 @@ def capri_class(dockq: float) -> int:
 def label_models(models: Path | str, native: Path | str, progress: Progress | None = None) -> LabelReport:
     """DockQ v2 of every model of a folder against one native structure.
 
-    Chains are matched by sequence; with identical chains, the assignment with the best DockQ counts.
+    Chains are matched by sequence; with identical chains, the assignment with the best DockQ counts. Where sequences
+    differ, chains of the same name are matched, as long as they are alike; a model of other sequences fails.
 
     Args:
         models: a folder of structures, or one file.
@@ -169,7 +172,7 @@ def _label(dockq: Any, key: str, model: Any, native: Any, native_path: Path) -> 
     best: dict[str, Any] = {}
     best_map: dict[str, str] = {}
     best_total = -1.0
-    for chain_map in _chain_maps(dockq, key, model, native):
+    for chain_map in _chain_maps(dockq, key, model, native, native_path):
         with _quiet():
             result, total = dockq.run_on_all_native_interfaces(model, native, chain_map=chain_map)
         if result and total > best_total:
@@ -199,23 +202,24 @@ def _label(dockq: Any, key: str, model: Any, native: Any, native_path: Path) -> 
     )
 
 
-def _chain_maps(dockq: Any, key: str, model: Any, native: Any) -> Iterator[dict[str, str]]:
+def _chain_maps(dockq: Any, key: str, model: Any, native: Any, native_path: Path) -> list[dict[str, str]]:
     """Assignments {native chain: model chain} worth trying."""
     model_chains, native_chains = [c.id for c in model], [c.id for c in native]
     if len(model_chains) < 2:
         raise DataError(f"{key}: fewer than two protein chains", "a model of the complex", "remove it")
-    try:
-        with _quiet():
-            clusters, reverse = dockq.group_chains(model, native, model_chains, native_chains)
-    except SystemExit:
-        # DockQ's way of saying that sequences differ; it has a mapping by name in such cases, and so have we.
-        yield from _maps_by_name(key, model_chains, native_chains)
-        return
-    maps = dockq.get_all_chain_maps(clusters, {}, reverse, model_chains, native_chains)
-    yield from itertools.islice(maps, MAX_CHAIN_MAPS)
+    maps: list[dict[str, str]] = []
+    # SystemExit is DockQ's way of saying that a chain has no other of its sequence.
+    with contextlib.suppress(SystemExit), _quiet():
+        clusters, reverse = dockq.group_chains(model, native, model_chains, native_chains)
+        every = dockq.get_all_chain_maps(clusters, {}, reverse, model_chains, native_chains)
+        maps = list(itertools.islice(every, MAX_CHAIN_MAPS))
+    if not maps:  # DockQ takes chains by name then, and so do we, unless they are others altogether
+        maps = [_map_by_name(key, model_chains, native_chains)]
+        _check_sequences(dockq, key, model, native, maps[0], native_path)
+    return maps
 
 
-def _maps_by_name(key: str, model_chains: Sequence[str], native_chains: Sequence[str]) -> Iterator[dict[str, str]]:
+def _map_by_name(key: str, model_chains: Sequence[str], native_chains: Sequence[str]) -> dict[str, str]:
     shared = [chain for chain in native_chains if chain in model_chains]
     if len(shared) < 2:
         raise DataError(
@@ -223,7 +227,24 @@ def _maps_by_name(key: str, model_chains: Sequence[str], native_chains: Sequence
             "chains of the same sequence or the same names",
             "remove the model or rename its chains",
         )
-    yield {chain: chain for chain in shared}
+    return {chain: chain for chain in shared}
+
+
+def _check_sequences(
+    dockq: Any, key: str, model: Any, native: Any, chain_map: dict[str, str], native_path: Path
+) -> None:
+    """Refuse another complex: DockQ would compare residues that have nothing to do with each other."""
+    for ours, theirs in chain_map.items():
+        one, two = model[theirs], native[ours]
+        matches = dockq.format_alignment(dockq.align_chains(one, two))["matches"].count("|")
+        identity = matches / min(len(one.sequence), len(two.sequence))
+        if identity < MIN_IDENTITY:
+            raise DataError(
+                f"{key}: its chain {theirs} and chain {ours} of {native_path} have other sequences "
+                f"({identity:.0%} of residues are identical)",
+                f"the native of the same complex, at least {MIN_IDENTITY:.0%} identical chain by chain",
+                "check the native, or rename the model's chains as the native's are",
+            )
 
 
 @contextlib.contextmanager
