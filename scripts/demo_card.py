@@ -13,7 +13,7 @@ from demo_geometry import CLASH, HARD_CLASH
 from demo_targets import SOURCES
 
 from topotrain.data.demo_codec import DemoGraph, DemoTarget
-from topotrain.data.demo_complexes import SPLITS
+from topotrain.data.demo import SPLITS
 from topotrain.scoring.metrics import spearman
 
 CLASSES = ("incorrect", "acceptable", "medium", "high")
@@ -34,7 +34,7 @@ again from public packages; nobody edits it by hand.
 | `graphs.safetensors.xz` | {num_graphs} graphs, labels, builder metadata; no pickle |
 | `structures.safetensors.xz` | each target's atoms once, one rigid move of partner B per decoy |
 
-`write_demo` and `write_demo_structures` of `topotrain.data.demo_complexes` write them as ordinary files.
+`write_demo` and `write_demo_structures` of `topotrain.data.demo` write them as ordinary files.
 Modules: {modules}.
 Graphs are what `topotrain build-graphs` makes of the structures, rounded to keep them small: node columns in [-1, 1] to
 0.00005, other node columns (topology, Angstrom) to 0.0005 of the value or of 1, whichever is more, C-alpha distances to

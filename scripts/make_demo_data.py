@@ -28,8 +28,8 @@ from demo_docking import dock
 from demo_geometry import Partners, Pose
 from demo_targets import SCALE, SOURCES, Complex, FloatArray, Source, fetch, read_complex, read_member
 
+from topotrain.data.demo import CARD_FILE, DATA_DIR, GRAPHS_FILE, NATIVES, SPLITS, STRUCTURES_FILE
 from topotrain.data.demo_codec import DemoGraph, DemoTarget, pack_graphs, pack_structures, pdb_texts
-from topotrain.data.demo_complexes import CARD_FILE, DATA_DIR, GRAPHS_FILE, NATIVES, SPLITS, STRUCTURES_FILE
 from topotrain.data.graph_file import read_graph
 from topotrain.features import build_graphs, label_models
 from topotrain.features.labels import load_dockq
@@ -115,7 +115,7 @@ def make_target(complex_: Complex, models: list[str], decoys: Sequence[Decoy]) -
 
 
 def write_structures(targets: Sequence[DemoTarget], work: Path) -> tuple[Path, Path]:
-    """Decoys as ``models/TARGET/MODEL.pdb`` and natives, as the package writes them."""
+    """Decoys as ``models/TARGET/MODEL.pdb`` and natives, the files that the package writes."""
     models, natives = work / "models", work / NATIVES
     for folder in (models, natives):
         shutil.rmtree(folder, ignore_errors=True)

@@ -377,7 +377,7 @@ def score(structures: str, model: str, out: str | None, jobs: int, tracking_uri:
 @click.option("--out", required=True, metavar="DIR", help="A folder that does not exist yet.")
 @UNUSED_URI
 def demo_graphs(out: str) -> None:
-    """Write the demo data set: graphs, metadata, label files.
+    """Write the demo data set: graphs of real complexes' decoys, metadata, label files.
 
     \b
     topotrain demo-graphs --out demo
@@ -385,7 +385,24 @@ def demo_graphs(out: str) -> None:
     from topotrain.data.demo import write_demo
 
     write_demo(Path(out).absolute())
-    click.echo(f"wrote graphs/, train.csv and val.csv below {out}", err=True)
+    click.echo(f"wrote graphs/, train.csv, val.csv and holdout.csv below {out}", err=True)
+
+
+@cli.command("demo-structures")
+@click.option("--out", required=True, metavar="DIR", help="A folder that does not exist yet.")
+@UNUSED_URI
+def demo_structures(out: str) -> None:
+    """Write the structures of the demo data set as PDB files: decoys by split and target, and the natives.
+
+    \b
+    topotrain demo-structures --out complexes
+    topotrain score complexes/holdout --out scores.csv
+    topotrain label complexes/holdout/1BGS_AE --native complexes/natives/1BGS_AE.pdb
+    """
+    from topotrain.data.demo import write_demo_structures
+
+    write_demo_structures(Path(out).absolute())
+    click.echo(f"wrote train/, val/, holdout/ and natives/ below {out}", err=True)
 
 
 @cli.command()

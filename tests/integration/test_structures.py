@@ -13,7 +13,7 @@ import pytest
 
 import topotrain
 from topotrain.cli import main
-from topotrain.data.demo_complexes import demo_paths, write_demo_structures
+from topotrain.data.demo import demo_paths
 from topotrain.errors import SchemaError
 from topotrain.features import build_recorded_graphs
 from topotrain.tracking.store import open_store
@@ -34,7 +34,7 @@ def command(*arguments: str) -> int:
 @pytest.fixture(scope="session")
 def all_structures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("demo") / "structures"
-    write_demo_structures(out)
+    assert command("demo-structures", "--out", out) == 0
     return out
 
 
@@ -51,7 +51,7 @@ def demo_labels() -> dict[str, float]:
 def few(all_structures: Path, demo_labels: dict[str, float], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A handful of decoys of the smallest targets, with label files, as a user would bring them."""
     root = tmp_path_factory.mktemp("few")
-    folders = [folder for folder in all_structures.iterdir() if folder.is_dir() and folder.name != "natives"]
+    folders = [folder for split in ("train", "val", "holdout") for folder in (all_structures / split).iterdir()]
     by_size = sorted(folders, key=lambda folder: sum(path.stat().st_size for path in folder.glob("*.pdb")))[:TARGETS]
     for number, folder in enumerate(by_size):
         target = root / "structures" / folder.name

@@ -88,7 +88,8 @@ def renamed(residues: dict[int, str], chain: str = "B") -> str:
     """The native with other residues at some places of a chain."""
     atoms = helix_pair(14)
     return pdb_text(
-        replace(atom, residue=residues.get(atom.number, atom.residue)) if atom.chain == chain else atom for atom in atoms
+        replace(atom, residue=residues.get(atom.number, atom.residue)) if atom.chain == chain else atom
+        for atom in atoms
     )
 
 

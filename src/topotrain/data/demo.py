@@ -1,54 +1,70 @@
-"""The demo data set: small synthetic interface graphs that the package makes itself from a seed.
-
-Each target is a pair of flat square lattices of residues that face each other; a decoy slides one of them away
-from its place. DockQ falls with the distance slid, and the features are measured on the lattices with noise. The
-graphs look like interface graphs and can be learned, but they are not proteins.
-"""
+"""The demo data set: decoys of real complexes, shipped with the package (``demo_data/DATA_CARD.md``)."""
 
 from __future__ import annotations
 
 import csv
+import hashlib
+import io
 import json
-import math
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import platformdirs
 
+from topotrain.data.demo_codec import DemoGraph, pdb_texts, unpack_graphs, unpack_structures
 from topotrain.errors import DataError
 from topotrain.fields import SIDECAR_NAME, SUMMARY_NAME
 from topotrain.files import make_new, make_whole
 
-VERSION = "synthetic-v1"
-SEED = 20251
-NUM_TARGETS = {"train": 12, "val": 3}
-DECOYS = 20
-CUTOFF = 10.0  # Angstrom, between lattice points of different sides
-SPACING = 5.5  # Angstrom, between neighbours of one side
-NODE_COLUMNS = ["hydropathy", "charge", "exposure", "num_contacts", "side"]
-EDGE_COLUMNS = ["distance", "inverse_distance", "complementarity"]
-EDGE_MODULE = "edge/synthetic_lattice/v1"
+DATA_DIR = Path(__file__).parent / "demo_data"
+GRAPHS_FILE = DATA_DIR / "graphs.safetensors.xz"
+STRUCTURES_FILE = DATA_DIR / "structures.safetensors.xz"
+CARD_FILE = DATA_DIR / "DATA_CARD.md"
+
+SPLITS = ("train", "val", "holdout")
+LABEL_COLUMNS = ("MODEL", "dockq", "capri", "target", "kind", "source")
+LOG_DIR = "logs/graph_builder.demo"
+NATIVES = "natives"
 
 
 @dataclass(frozen=True)
 class DemoPaths:
-    """Where the demo data set lies on disk."""
+    """Where the demo data set lies on disk.
+
+    Attributes:
+        graphs: the graph folder.
+        train_labels: labels of the targets to train on.
+        val_labels: labels of the validation targets.
+        holdout_labels: labels of targets that are for a last look, after every choice is made.
+    """
 
     graphs: Path
     train_labels: Path
     val_labels: Path
+    holdout_labels: Path
+
+
+@cache
+def demo_version() -> str:
+    """The version of the demo data set: the first digits of the SHA-256 of its graphs."""
+    try:
+        return hashlib.sha256(GRAPHS_FILE.read_bytes()).hexdigest()[:12]
+    except OSError as error:
+        raise _not_installed(GRAPHS_FILE, error) from None
 
 
 def demo_paths(cache_dir: Path | None = None) -> DemoPaths:
-    """The demo data set, made on first use.
+    """The demo data set as files, made on first use.
 
     Args:
         cache_dir: where to keep it; by default the user's cache directory.
+
+    Raises:
+        DataError: it can't be written.
     """
-    root = (cache_dir or Path(platformdirs.user_cache_dir("topotrain"))) / f"demo-{VERSION}"
+    root = (cache_dir or Path(platformdirs.user_cache_dir("topotrain"))) / f"demo-{demo_version()}"
     if not root.exists():
         try:
             make_whole(root, make_demo)
@@ -58,11 +74,11 @@ def demo_paths(cache_dir: Path | None = None) -> DemoPaths:
                 "a cache directory that can be written",
                 "set XDG_CACHE_HOME",
             ) from None
-    return DemoPaths(root / "graphs", root / "train.csv", root / "val.csv")
+    return DemoPaths(root / "graphs", *(root / f"{split}.csv" for split in SPLITS))
 
 
 def write_demo(out: Path) -> None:
-    """Write the demo data set to a folder that does not exist yet.
+    """Write the demo data set, graphs and labels, to a folder that does not exist yet.
 
     Raises:
         DataError: the folder exists, or can't be written.
@@ -70,93 +86,75 @@ def write_demo(out: Path) -> None:
     make_new(out, make_demo)
 
 
+def write_demo_structures(out: Path) -> None:
+    """Write the structures that the demo graphs were built from, to a folder that does not exist yet.
+
+    Decoys become ``SPLIT/TARGET/MODEL.pdb``, below their split named as the labels name them; native complexes
+    ``natives/TARGET.pdb``.
+
+    Raises:
+        DataError: the folder exists, or can't be written.
+    """
+    make_new(out, make_structures)
+
+
 def make_demo(root: Path) -> None:
-    """Write graphs, metadata and label files below ``root``; the same values on every call."""
+    """Write graphs, metadata and label files into a folder; the same bytes on every call."""
     import torch
     from torch_geometric.data import Data
 
-    rng = np.random.default_rng(SEED)
-    sidecar: dict[str, Any] = {}
-    graphs = root / "graphs"
-    for split, num_targets in NUM_TARGETS.items():
-        rows: list[tuple[str, float]] = []
-        for number in range(num_targets):
-            target = f"{'L' if split == 'train' else 'V'}{number:02d}"
-            (graphs / target).mkdir(parents=True)
-            lattice = _Lattice(rng)
-            for decoy in range(DECOYS):
-                key = f"{target}/slide_{decoy:02d}"
-                fields, dockq = lattice.decoy(rng, decoy / (DECOYS - 1))
-                metadata = {"edge_module": EDGE_MODULE, "edge_params": {"cutoff": CUTOFF}}
-                tensors = {name: torch.from_numpy(value) for name, value in fields.items()}
-                torch.save(Data(**tensors, metadata=metadata), graphs / f"{key}.pt")
-                sidecar[key] = _sidecar_entry(len(fields["edge_attr"]))
-                rows.append((key, round(dockq, 4)))
-        with (root / f"{split}.csv").open("w", newline="", encoding="utf-8") as file:
-            csv.writer(file).writerows([("MODEL", "dockq"), *rows])
-    (graphs / SIDECAR_NAME).write_text(json.dumps(sidecar), encoding="utf-8")
-    _write_summary(graphs)
-
-
-class _Lattice:
-    """One target: two sides of residues with fixed properties, in their native place."""
-
-    def __init__(self, rng: np.random.Generator) -> None:
-        size = int(rng.integers(4, 7))
-        grid = np.stack(np.meshgrid(np.arange(size), np.arange(size)), axis=-1).reshape(-1, 2) * SPACING
-        bumps = rng.normal(0.0, 0.6, size=(2, len(grid)))
-        self.lower = np.column_stack([grid, bumps[0]])
-        self.upper = np.column_stack([grid, 6.5 + bumps[1]])
-        hydropathy, charge = rng.normal(size=len(grid)), rng.normal(size=len(grid))
-        noise = rng.normal(0.0, 0.4, size=(2, len(grid)))
-        self.hydropathy = np.concatenate([hydropathy, hydropathy + noise[0]])  # like faces like
-        self.charge = np.concatenate([charge, -charge + noise[1]])  # and charges face their opposites
-
-    def decoy(self, rng: np.random.Generator, amount: float) -> tuple[dict[str, npt.NDArray[Any]], float]:
-        """One decoy; ``amount`` in [0, 1] is how far it slides, 0 being native."""
-        angle = rng.uniform(0, 2 * math.pi)
-        slide = 16.0 * amount * np.array([math.cos(angle), math.sin(angle), 0.0]) + [0, 0, 1.5 * amount * rng.random()]
-        points = np.concatenate([self.lower, self.upper + slide])
-        side = np.repeat([0, 1], len(self.lower))
-        distance = np.linalg.norm(points[:, None] - points[None], axis=-1)
-        contact = (distance < CUTOFF) & (side[:, None] != side[None])
-        kept = np.flatnonzero(contact.any(axis=1))
-        edge_index = np.stack(np.nonzero(contact[np.ix_(kept, kept)]))
-        source, target = kept[edge_index[0]], kept[edge_index[1]]
-        length = distance[source, target]
-        matched = self.hydropathy[source] * self.hydropathy[target] - self.charge[source] * self.charge[target]
-        exposure = rng.random(len(kept))
-        node = [self.hydropathy[kept], self.charge[kept], exposure, contact.sum(axis=1)[kept], side[kept]]
-        fields: dict[str, npt.NDArray[Any]] = {
-            "x": np.column_stack(node).astype(np.float32),
-            "edge_index": edge_index.astype(np.int64),
-            "edge_attr": np.column_stack([length, 1.0 / length, matched]).astype(np.float32),
-        }
-        return fields, 1.0 / (1.0 + (16.0 * amount / 5.0) ** 2)
-
-
-def _sidecar_entry(edge_count: int) -> dict[str, Any]:
-    return {
-        "edge_module": EDGE_MODULE,
-        "edge_params": {"cutoff": CUTOFF},
-        "edge_metadata": {
-            "edge_count": edge_count,
-            "feature_dim": len(EDGE_COLUMNS),
-            "edge_feature_variant": "synthetic_lattice_v1",
-        },
-        "node_feature_columns": NODE_COLUMNS,
-        "edge_feature_columns": EDGE_COLUMNS,
-    }
-
-
-def _write_summary(graphs: Path) -> None:
-    logs = graphs / "logs" / "graph_builder.2025-01-01_00-00-00"
+    graphs, index = unpack_graphs(_read(GRAPHS_FILE))
+    folder = root / "graphs"
+    for target in dict.fromkeys(graph.key.partition("/")[0] for graph in graphs):
+        (folder / target).mkdir(parents=True)
+    sidecar: dict[str, Any] = dict(index["sidecar_head"])
+    for graph in graphs:
+        edge_info = _edge_info(graph, index)
+        data = Data(
+            x=torch.from_numpy(graph.x),
+            edge_index=torch.from_numpy(graph.edge_index),
+            edge_attr=torch.from_numpy(graph.edge_attr),
+            metadata={**index["metadata"], "edge_info": edge_info, "node_ids": graph.node_ids},
+        )
+        # To a buffer, not to a file: torch writes the file's name into the archive.
+        buffer = io.BytesIO()
+        torch.save(data, buffer)
+        (folder / f"{graph.key}.pt").write_bytes(buffer.getvalue())
+        sidecar[graph.key] = {**index["sidecar_entry"], "edge_metadata": edge_info}
+    (folder / SIDECAR_NAME).write_text(json.dumps(sidecar, indent=1, sort_keys=True), encoding="utf-8")
+    logs = folder / LOG_DIR
     logs.mkdir(parents=True)
-    module = {
-        "id": EDGE_MODULE,
-        "alias": "synthetic lattice",
-        "summary": "distances and complementarity of facing lattice points",
-        "defaults": {"cutoff": CUTOFF},
-    }
-    content = {"edge": {"output_dir": "../..", "edge_feature_dim": len(EDGE_COLUMNS)}, "modules": {"edge": module}}
-    (logs / SUMMARY_NAME).write_text(json.dumps(content), encoding="utf-8")
+    (logs / SUMMARY_NAME).write_text(json.dumps(index["summary"], indent=1), encoding="utf-8")
+    for split in SPLITS:
+        with (root / f"{split}.csv").open("w", newline="", encoding="utf-8") as file:
+            csv.writer(file, lineterminator="\n").writerows([LABEL_COLUMNS, *index["labels"][split]])
+
+
+def make_structures(root: Path) -> None:
+    """Write decoys and natives as PDB files into a folder; the same bytes on every call."""
+    (root / NATIVES).mkdir(parents=True)
+    _, index = unpack_graphs(_read(GRAPHS_FILE))
+    splits = {target: split for split in SPLITS for _, _, _, target, *_ in index["labels"][split]}
+    for target in unpack_structures(_read(STRUCTURES_FILE)):
+        folder = root / splits[target.name] / target.name
+        folder.mkdir(parents=True)
+        for model, text in pdb_texts(target):
+            path = folder / f"{model}.pdb" if model else root / NATIVES / f"{target.name}.pdb"
+            path.write_text(text, encoding="ascii")
+
+
+def _edge_info(graph: DemoGraph, index: dict[str, Any]) -> dict[str, Any]:
+    return {**index["edge_info"], "edge_count": graph.edge_index.shape[1], "model_key": graph.key}
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise _not_installed(path, error) from None
+
+
+def _not_installed(path: Path, error: OSError) -> DataError:
+    return DataError(
+        f"{path}: cannot be read ({error.strerror})", "the data that comes with the package", "install topotrain again"
+    )
