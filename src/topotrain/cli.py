@@ -27,6 +27,17 @@ TRACKING_URI = click.option(
 UNUSED_URI = click.option("--tracking-uri", metavar="URI", expose_value=False, hidden=True)
 EXPERIMENT = click.option("--experiment", metavar="NAME", help="Look in this experiment only.")
 
+FORMAT = click.option(
+    "--format", "form", default="table", show_default=True, type=click.Choice(["table", "json", "csv"])
+)
+PER_TARGET = click.option("--per-target", is_flag=True, help="Table and CSV: a row for each target (JSON has them).")
+_SUFFIX = {"table": "txt", "json": "json", "csv": "csv"}
+
+
+def _flag(name: str, text: str) -> Any:
+    """A flag that an entry point of MLproject can write out as true or false."""
+    return click.option(name, type=click.BOOL, is_flag=False, flag_value=True, default=False, help=text)
+
 
 class Number(click.ParamType[int | float | None]):
     """A whole number of batches, or a fraction of them."""
@@ -371,6 +382,140 @@ def score(structures: str, model: str, out: str | None, jobs: int, tracking_uri:
     _deliver(text, out)
     _tell(report.failures, f"{len(report.rows)} structures scored")
     keep_report("score", text, "scores.csv", tracking_uri)
+
+
+@cli.command()
+@click.option("--model", default=None, metavar="URI", help="By default models:/topoqa@candidate.")
+@click.option("--run-id", "--run", "run_id", metavar="RUN", default=None, help="Instead: a run's best version.")
+@click.option("--graphs", default="demo", show_default=True, metavar="DIR", help="Graph directory.")
+@click.option("--labels", default="demo", show_default=True, metavar="CSV", help="Labels; demo: its hold-out targets.")
+@FORMAT
+@PER_TARGET
+@EXPERIMENT
+@TRACKING_URI
+def evaluate(
+    model: str | None,
+    run_id: str | None,
+    graphs: str,
+    labels: str,
+    form: str,
+    per_target: bool,
+    experiment: str | None,
+    tracking_uri: str | None,
+) -> None:
+    """Judge a model on labelled graphs, beside two free baselines, and log the verdict.
+
+    \b
+    topotrain evaluate --model models:/topoqa@champion
+    topotrain evaluate --model models:/topoqa/3 --graphs graphs/ --labels test.csv
+    topotrain evaluate --run-id latest --format json | jq .figures.model.mean_ranking_loss
+    """
+    from topotrain.progress import track
+    from topotrain.reports.printed import keep_report
+    from topotrain.scoring.evaluate import evaluate as evaluate_model
+    from topotrain.training.checkpoints import load_network
+
+    evaluation = evaluate_model(
+        model=model or None,
+        run=run_id or None,
+        graphs=graphs or "demo",
+        labels=labels or "demo",
+        experiment=experiment or None,
+        tracking_uri=tracking_uri or None,
+        read_checkpoint=load_network,
+        progress=track,
+    )
+    text = evaluation.text(form, per_target=per_target)
+    _deliver(text, None)
+    if evaluation.run_id:
+        click.echo(f"verdict and figures: run {evaluation.run_id}, artifacts evaluation/", err=True)
+    keep_report("evaluate", text, f"evaluate.{_SUFFIX[form]}", tracking_uri)
+
+
+@cli.command()
+@click.option("--model", "model_name", default="topoqa", show_default=True, metavar="NAME", help="Registered model.")
+@click.option("--version", default=None, metavar="N", help="By default the one with the alias candidate.")
+@click.option("--run-id", "--run", "run_id", default=None, metavar="RUN", help="Instead: a run's best version.")
+@click.option("--alias", default="champion", show_default=True, metavar="NAME", help="The alias to move.")
+@click.option("--gate", "gates", multiple=True, metavar="EXPR", help="Such as val_loss<0.06; repeatable.")
+@click.option("--gates", "gates_text", default="", hidden=True, help="Several in one text, split as a shell splits.")
+@_flag("--dry-run", "Decide, and change nothing.")
+@_flag("--force", "Move the alias though the gate refuses; needs --reason.")
+@click.option("--reason", default="", metavar="TEXT", help="Kept with the version.")
+@_flag("--rollback", "Put back the version that the present one replaced.")
+@EXPERIMENT
+@TRACKING_URI
+def promote(
+    model_name: str,
+    version: str | None,
+    run_id: str | None,
+    alias: str,
+    gates: Sequence[str],
+    gates_text: str,
+    dry_run: bool,
+    force: bool,
+    reason: str,
+    rollback: bool,
+    experiment: str | None,
+    tracking_uri: str | None,
+) -> None:
+    """Move an alias to a version if the gate holds (exit 3 if not).
+
+    \b
+    The default gate: evaluated on the same data as the version that has the alias, with the same targets;
+    mean ranking loss and Spearman not worse, one of them better.
+    \b
+    topotrain promote --model topoqa
+    topotrain promote --model topoqa --version 4 --gate "val_loss<0.06" --dry-run
+    topotrain promote --model topoqa --rollback
+    """
+    from topotrain.reports.printed import keep_report
+    from topotrain.scoring.promote import promote as promote_version
+    from topotrain.scoring.promote import rollback as roll_back
+
+    all_gates = [*_split(gates_text), *gates]
+    if rollback:
+        if version or run_id or all_gates or force:
+            raise ConfigError("--rollback is given with a version, a run, a gate or --force", "--rollback alone")
+        promotion = roll_back(
+            model_name, alias=alias, dry_run=dry_run, reason=reason, tracking_uri=tracking_uri or None
+        )
+    else:
+        promotion = promote_version(
+            model_name,
+            version=version or None,
+            run=run_id or None,
+            alias=alias,
+            gates=all_gates,
+            dry_run=dry_run,
+            force=force,
+            reason=reason,
+            experiment=experiment or None,
+            tracking_uri=tracking_uri or None,
+        )
+    _deliver(promotion.text, None)
+    keep_report("promote", promotion.text, "promote.txt", tracking_uri)
+    promotion.check()
+
+
+@cli.command()
+@click.option("--predictions", required=True, metavar="CSV", help="Columns target,model,pred_dockq,true_dockq.")
+@FORMAT
+@PER_TARGET
+@UNUSED_URI
+def metrics(predictions: str, form: str, per_target: bool) -> None:
+    """Compute ranking metrics of anybody's predictions, for each data set of the column dataset, if there.
+
+    \b
+    topotrain metrics --predictions predictions.csv
+    topotrain metrics --predictions predictions.csv --format json | jq '.all.mean_ranking_loss'
+    """
+    from topotrain.reports.evaluation_table import render
+    from topotrain.scoring.predictions import judge_predictions, read_predictions
+
+    judgements = judge_predictions(read_predictions(Path(predictions)))
+    documents = {dataset: judgement.to_dict() for dataset, judgement in judgements.items()}
+    _deliver(render(documents, form, "dataset", per_target=per_target), None)
 
 
 @cli.command("demo-graphs")

@@ -39,6 +39,28 @@ EPOCH_SECONDS = "epoch_seconds"
 BEST_VAL_LOSS = "best_val_loss"
 BEST_SELECTION_METRIC = "best_selection_metric"
 
+# Metrics of an evaluation, linked to the model version and the data; step = number of the run's evaluation, from 0.
+# Means over targets that are defined, in DockQ units or correlations; one that is undefined is not logged.
+EVAL_PREFIX = "eval_"
+EVAL_RANKING_LOSS = "eval_mean_ranking_loss"
+EVAL_SPEARMAN = "eval_mean_spearman"
+EVAL_PEARSON = "eval_mean_pearson"
+EVAL_MSE = "eval_mse"  # over all decoys
+EVALUATION_DIR = "evaluation"  # artifacts of the last evaluation
+
+# Tags of a model version: how it was judged, and how it was promoted.
+TAG_EVAL_DIGEST = "topotrain.eval_data_digest"  # as many characters as MLflow takes for a data set
+TAG_EVAL_AT = "topotrain.eval_at"
+TAG_EVAL_TARGETS = "topotrain.eval_targets"  # what a target and a label are
+TAG_PROMOTED_ALIAS = "topotrain.promoted_alias"
+TAG_PROMOTED_BY = "topotrain.promoted_by"
+TAG_PROMOTED_AT = "topotrain.promoted_at"
+TAG_PROMOTED_REASON = "topotrain.promoted_reason"
+TAG_PROMOTED_NUMBERS = "topotrain.promoted_numbers"
+TAG_PROMOTED_REPLACED = "topotrain.promoted_replaced"
+TAG_ROLLED_BACK = "topotrain.rolled_back"
+DATASET_DIGEST_LENGTH = 36
+
 # Tags of a run.
 TAG_COMMAND = "topotrain.command"
 TAG_SCHEMA_DIGEST = "topotrain.schema_digest"

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import csv
-import math
 from dataclasses import dataclass
 from pathlib import Path
 
+from topotrain.data.csv_file import number, read_table
 from topotrain.errors import DataError
 from topotrain.fields import DOCKQ_COLUMN, MODEL_COLUMN, TARGET_COLUMN
 
@@ -36,23 +35,9 @@ def read_labels(path: Path) -> list[Label]:
     Raises:
         DataError: missing or malformed file, DockQ out of range, a model with two values; line numbers are given.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file", f"a CSV with {MODEL_COLUMN},{DOCKQ_COLUMN}") from None
-    except (OSError, ValueError) as error:  # ValueError: not UTF-8, or a path with a null byte
-        raise DataError(f"{path}: can't be read ({error})", "a CSV file in UTF-8") from None
-    reader = csv.reader(text.splitlines())
-    try:
-        rows = [(reader.line_num, row) for row in reader if any(cell.strip() for cell in row)]
-    except csv.Error as error:
-        raise DataError(f"{path}: line {reader.line_num}: {error}", "a CSV file") from None
-    if not rows:
-        raise DataError(f"{path}: empty", f"a header {MODEL_COLUMN},{DOCKQ_COLUMN} and a row for each model")
-    columns = _columns(path, rows[0][1])
-    labels = [_label(path, line, row, columns, len(rows[0][1])) for line, row in rows[1:]]
-    if not labels:
-        raise DataError(f"{path}: no rows below the header", "one for each model")
+    table = read_table(path, MODEL_COLUMN, DOCKQ_COLUMN)
+    columns = table.columns()
+    labels = [_label(path, line, row, columns) for line, row in table.rows]
     return _once_each(path, labels)
 
 
@@ -67,27 +52,12 @@ def target_of_key(key: str) -> str:
     return folder.rsplit("/", 1)[-1] if folder else stem.split("_", 1)[0]
 
 
-def _columns(path: Path, header: list[str]) -> dict[str, int]:
-    found = {name.strip().lower(): index for index, name in reversed(list(enumerate(header)))}
-    for needed in (MODEL_COLUMN, DOCKQ_COLUMN):
-        if needed.lower() not in found:
-            raise DataError(
-                f"{path}: no column {needed} (found: {', '.join(header)})", f"the columns {MODEL_COLUMN},{DOCKQ_COLUMN}"
-            )
-    return found
-
-
-def _label(path: Path, line: int, row: list[str], columns: dict[str, int], width: int) -> Label:
-    if len(row) != width:
-        raise DataError(f"{path}: line {line} has {len(row)} cells", f"{width}, as the header has")
+def _label(path: Path, line: int, row: list[str], columns: dict[str, int]) -> Label:
     model = row[columns[MODEL_COLUMN.lower()]].strip()
     text = row[columns[DOCKQ_COLUMN.lower()]].strip()
     if not model:
         raise DataError(f"{path}: line {line}: {MODEL_COLUMN} is empty", "the name of a model")
-    try:
-        dockq = float(text)
-    except ValueError:
-        dockq = math.nan
+    dockq = number(text)
     if not 0.0 <= dockq <= 1.0:
         raise DataError(f"{path}: line {line}: {DOCKQ_COLUMN} of {model} is {text!r}", "a number in [0, 1]")
     target = row[columns[TARGET_COLUMN]].strip() if TARGET_COLUMN in columns else ""

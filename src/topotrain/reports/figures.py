@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from topotrain.fields import TRAIN_MSE, VAL_LOSS, VAL_RANKING_LOSS, VAL_SPEARMAN
 
@@ -20,7 +21,7 @@ def learning_curves(history: Mapping[int, Mapping[str, float]], best_epoch: int 
         best_epoch: the one to mark.
         path: PNG file to write.
     """
-    figure, (left, right) = _subplots(2)
+    figure, (left, right) = new_figure(2)
     epochs = sorted(history)
     for axes, names in ((left, (TRAIN_MSE, VAL_LOSS)), (right, (VAL_SPEARMAN, VAL_RANKING_LOSS))):
         for name in names:
@@ -32,7 +33,7 @@ def learning_curves(history: Mapping[int, Mapping[str, float]], best_epoch: int 
         axes.legend(frameon=False)
     left.set_ylabel("mean squared error of DockQ")
     right.set_ylabel("correlation, and DockQ lost by ranking")
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def predicted_against_true(
@@ -46,7 +47,7 @@ def predicted_against_true(
         targets: target of each decoy.
         path: PNG file to write.
     """
-    figure, (axes,) = _subplots(1)
+    figure, (axes,) = new_figure(1)
     names = sorted(set(targets))
     for name in names:
         rows = [row for row, target in enumerate(targets) if target == name]
@@ -56,22 +57,34 @@ def predicted_against_true(
     axes.set_title(f"validation, best epoch: {len(true)} decoys of {len(names)} targets", fontsize=10)
     if len(names) <= LEGEND_TARGETS:
         axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.02, 0.5))
-    _save(figure, path)
+    save_figure(figure, path)
 
 
-def _subplots(columns: int):  # type: ignore[no-untyped-def]  # noqa: ANN202 (matplotlib is imported on use)
+def new_figure(  # type: ignore[no-untyped-def]  # noqa: ANN201 (matplotlib is imported on use)
+    columns: int, *, rows: int = 1, inches: tuple[float, float] | None = None, **options: Any
+):
+    """A light figure without a display, and its axes in reading order.
+
+    Args:
+        columns: of axes.
+        rows: of axes.
+        inches: its size.
+        options: of ``Figure.subplots``.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=INCHES if columns > 1 else (6.4, 4.8), dpi=DPI, layout="constrained")
+    figure = Figure(figsize=inches or (INCHES if columns > 1 else (6.4, 4.8)), dpi=DPI, layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.subplots(1, columns, squeeze=False)[0]
+    axes = list(figure.subplots(rows, columns, squeeze=False, **options).flat)
     for one in axes:
         one.spines[["top", "right"]].set_visible(False)
         one.grid(alpha=0.25)
+        one.set_axisbelow(True)
     return figure, axes
 
 
-def _save(figure, path: Path) -> None:  # type: ignore[no-untyped-def]  # noqa: ANN001
+def save_figure(figure, path: Path) -> None:  # type: ignore[no-untyped-def]  # noqa: ANN001
+    """Write a figure as PNG."""
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path)

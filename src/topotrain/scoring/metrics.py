@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -11,11 +12,21 @@ from scipy import stats
 from topotrain.fields import VAL_LOSS, VAL_PEARSON, VAL_RANKING_LOSS, VAL_SPEARMAN
 
 Values = npt.NDArray[np.float64]
+Flags = npt.NDArray[np.bool_]
+
+# DockQ from which a decoy has a CAPRI class (Basu and Wallner, PLoS ONE 11(8), e0161879, 2016).
+ACCEPTABLE, MEDIUM, HIGH = 0.23, 0.49, 0.80
+CLASSES = {"acceptable": ACCEPTABLE, "medium": MEDIUM, "high": HIGH}
 
 
 def mean_squared_error(predicted: Values, true: Values) -> float:
     """Mean over decoys of the squared difference, in DockQ units squared."""
     return float(np.mean((predicted - true) ** 2))
+
+
+def mean_absolute_error(predicted: Values, true: Values) -> float:
+    """Mean over decoys of the absolute difference, in DockQ units."""
+    return float(np.mean(np.abs(predicted - true)))
 
 
 def pearson(predicted: Values, true: Values) -> float | None:
@@ -33,6 +44,64 @@ def spearman(predicted: Values, true: Values) -> float | None:
     if len(predicted) < 2:
         return None
     return pearson(stats.rankdata(predicted), stats.rankdata(true))
+
+
+def kendall(predicted: Values, true: Values) -> float | None:
+    """Kendall's tau-b, which corrects for ties; ``None`` where it is undefined (as for ``pearson``)."""
+    if len(predicted) < 2 or np.ptp(predicted) == 0 or np.ptp(true) == 0:
+        return None
+    return float(stats.kendalltau(predicted, true).statistic)
+
+
+def roc_auc(predicted: Values, good: Flags) -> float | None:
+    """Area under the ROC curve: the chance that a good decoy is ranked above another one, a tie counting half.
+
+    Returns:
+        ``None`` where all decoys are good or none is. A constant prediction has 0.5.
+    """
+    num_good = int(good.sum())
+    num_pairs = num_good * (len(good) - num_good)
+    if num_pairs == 0:
+        return None
+    ranks = stats.rankdata(predicted)  # the Mann-Whitney statistic counts pairs in the right order
+    return float((ranks[good].sum() - num_good * (num_good + 1) / 2) / num_pairs)
+
+
+def hits_in_top(predicted: Values, good: Flags, size: int) -> float:
+    """Good decoys among the ``size`` top-ranked; where a tie runs over the edge, the number expected at random."""
+    above, tied, places = _top(predicted, size)
+    return float(good[above].sum() + good[tied].sum() * places / tied.sum())
+
+
+def chance_of_hit(predicted: Values, good: Flags, size: int) -> float:
+    """1 where a good decoy is among the ``size`` top-ranked, else 0.
+
+    Where a tie runs over the edge, it is the chance that picking among the tied at random finds one.
+    """
+    above, tied, places = _top(predicted, size)
+    if good[above].any():
+        return 1.0
+    num_tied, num_bad = int(tied.sum()), int((tied & ~good).sum())
+    return 1.0 - math.comb(num_bad, places) / math.comb(num_tied, places)
+
+
+def enrichment(predicted: Values, good: Flags) -> float | None:
+    """How many times more good decoys the top tenth (at least one decoy) holds than a random tenth.
+
+    Returns:
+        ``None`` where no decoy is good. A constant prediction has 1.
+    """
+    if not good.any():
+        return None
+    size = -(-len(good) // 10)  # rounded up
+    return float(hits_in_top(predicted, good, size) / size / good.mean())
+
+
+def _top(predicted: Values, size: int) -> tuple[Flags, Flags, int]:
+    """Decoys surely among the ``size`` top-ranked, those that share the last prediction, and places left for them."""
+    last = np.sort(predicted)[::-1][min(size, len(predicted)) - 1]
+    above = predicted > last
+    return above, predicted == last, min(size, len(predicted)) - int(above.sum())
 
 
 def ranking_loss(predicted: Values, true: Values) -> float:

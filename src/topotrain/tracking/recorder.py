@@ -26,7 +26,7 @@ from mlflow.utils.validation import MAX_PARAM_VAL_LENGTH, MAX_TAG_VAL_LENGTH
 
 from topotrain.config import mask_credentials
 from topotrain.errors import TrackingError
-from topotrain.fields import TAG_COMMAND, TAG_STATUS_NOTE
+from topotrain.fields import DATASET_DIGEST_LENGTH, TAG_COMMAND, TAG_STATUS_NOTE
 from topotrain.files import write_whole
 from topotrain.tracking.heartbeat import Heartbeat
 from topotrain.tracking.store import experiment_id, one_line, open_store, web_address
@@ -228,7 +228,7 @@ class Recorder:
             DatasetInput(
                 dataset=Dataset(
                     name=one.name,
-                    digest=one.digest[:36],
+                    digest=one.digest[:DATASET_DIGEST_LENGTH],
                     source_type="local",
                     source=json.dumps({"uri": one.source}),
                     profile=json.dumps(one.profile),

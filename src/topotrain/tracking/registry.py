@@ -149,3 +149,76 @@ def set_alias(client: MlflowClient, model_name: str, alias: str, version: str) -
         client.set_registered_model_alias(model_name, alias, version)
     except mlflow.MlflowException as error:
         raise TrackingError(f"alias {alias!r} of {model_name!r} can't be set ({error})") from None
+
+
+def alias_version(client: MlflowClient, model_name: str, alias: str) -> Any | None:
+    """The version that has an alias, or ``None`` where none has.
+
+    Raises:
+        TrackingError: there is no such model.
+    """
+    try:
+        version = client.get_registered_model(model_name).aliases.get(alias)
+    except mlflow.MlflowException as error:
+        raise TrackingError(
+            f"registered model {model_name!r} can't be found ({one_line(error)})", "a registered model's name"
+        ) from None
+    return None if version is None else model_version(client, model_name, str(version))
+
+
+def model_version(client: MlflowClient, model_name: str, version: str) -> Any:
+    """A version with all its tags.
+
+    Raises:
+        TrackingError: there is none of that number.
+    """
+    try:
+        return client.get_model_version(model_name, version)
+    except mlflow.MlflowException as error:
+        raise TrackingError(
+            f"version {version} of {model_name!r} can't be found ({one_line(error)})", "the number of a version"
+        ) from None
+
+
+def move_alias(
+    client: MlflowClient,
+    model_name: str,
+    alias: str,
+    version: str,
+    *,
+    expected: str | None,
+    tags: Mapping[str, str],
+    tagged: str | None = None,
+) -> None:
+    """Point an alias at a version if it is still where it was when that was decided, then say so in tags.
+
+    The registry can't compare and set in one step: the alias is read again right before it is set.
+
+    Args:
+        client: of the store.
+        model_name: of the registered model.
+        alias: to move.
+        version: to point it at.
+        expected: version that has it now, or ``None`` for none.
+        tags: to set once it has moved.
+        tagged: version that is tagged; by default the one the alias now points at.
+
+    Raises:
+        TrackingError: the alias was moved meanwhile, or the registry refuses.
+    """
+    now = alias_version(client, model_name, alias)
+    if (None if now is None else str(now.version)) != expected:
+        raise TrackingError(
+            f"{alias} of {model_name} was moved from version {expected or 'none'} to "
+            f"{'none' if now is None else now.version} meanwhile",
+            "an alias that nobody else moves",
+            "decide again",
+        )
+    set_alias(client, model_name, alias, version)
+    try:
+        for key, value in tags.items():
+            client.set_model_version_tag(model_name, tagged or version, key, value)
+    except mlflow.MlflowException as error:
+        raise TrackingError(
+            f"{alias} of {model_name} is version {version} now, but its tags can't be set ({one_line(error)})"
+        ) from None

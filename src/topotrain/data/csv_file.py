@@ -1,0 +1,82 @@
+"""CSV files that people write: rows with their line numbers, or an error that gives one."""
+
+from __future__ import annotations
+
+import csv
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+from topotrain.errors import DataError
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of one file.
+
+    Attributes:
+        path: the file.
+        header: column names as written.
+        rows: line number and cells of each row, as many as the header has.
+    """
+
+    path: Path
+    header: list[str]
+    rows: list[tuple[int, list[str]]]
+
+    def columns(self, *needed: str) -> dict[str, int]:
+        """Where each column is, by its name in small letters; the first of two that share a name.
+
+        Raises:
+            DataError: a needed column is missing.
+        """
+        found = {name.strip().lower(): index for index, name in reversed(list(enumerate(self.header)))}
+        for name in needed:
+            if name.lower() not in found:
+                raise DataError(
+                    f"{self.path}: no column {name} (found: {', '.join(self.header)})",
+                    f"the columns {','.join(needed)}",
+                )
+        return found
+
+
+def read_table(path: Path, *needed: str) -> Table:
+    """Read a CSV in UTF-8 with a header; blank lines are passed over.
+
+    Args:
+        path: the file.
+        needed: columns it must have, for messages.
+
+    Raises:
+        DataError: missing or malformed file, or rows of other length than the header; line numbers are given.
+    """
+    names = ",".join(needed)
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file", f"a CSV with {names}") from None
+    except (OSError, ValueError) as error:  # ValueError: not UTF-8, or a path with a null byte
+        raise DataError(f"{path}: can't be read ({error})", "a CSV file in UTF-8") from None
+    reader = csv.reader(text.splitlines())
+    try:
+        rows = [(reader.line_num, row) for row in reader if any(cell.strip() for cell in row)]
+    except csv.Error as error:
+        raise DataError(f"{path}: line {reader.line_num}: {error}", "a CSV file") from None
+    if not rows:
+        raise DataError(f"{path}: empty", f"a header {names} and a row for each model")
+    table = Table(path, rows[0][1], rows[1:])
+    table.columns(*needed)
+    for line, row in table.rows:
+        if len(row) != len(table.header):
+            raise DataError(f"{path}: line {line} has {len(row)} cells", f"{len(table.header)}, as the header has")
+    if not table.rows:
+        raise DataError(f"{path}: no rows below the header", "one for each model")
+    return table
+
+
+def number(text: str) -> float:
+    """A number, or NaN for anything else."""
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan

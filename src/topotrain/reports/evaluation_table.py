@@ -1,0 +1,140 @@
+"""Judgements as a table, JSON or CSV; all of them are plain documents here."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+Document = Mapping[str, Any]
+
+FORMATS = ("table", "json", "csv")
+UNDEFINED = "undefined"
+
+# Key, and words for people.
+ROWS = (
+    ("num_targets", "targets"),
+    ("num_models", "models"),
+    ("mean_ranking_loss", "ranking loss (DockQ), mean"),
+    ("mean_spearman", "Spearman, mean over targets"),
+    ("mean_pearson", "Pearson, mean over targets"),
+    ("mean_kendall", "Kendall, mean over targets"),
+    ("mean_roc_auc", "ROC AUC at 0.23, mean"),
+    ("mean_enrichment", "enrichment, top 10 %, mean"),
+    ("hits_top1", "hits in top 1"),
+    ("hits_top5", "hits in top 5"),
+    ("hits_top10", "hits in top 10"),
+    ("mse", "MSE, all models"),
+    ("mae", "MAE, all models"),
+    ("pearson", "Pearson, all models"),
+    ("spearman", "Spearman, all models"),
+)
+NOTES = (
+    "[low, high]: 95 % bootstrap interval of the mean over targets. Hits: targets with a model of at least "
+    "acceptable/medium/high quality",
+    "(DockQ 0.23, 0.49, 0.80) in the top. n: targets for which the figure is defined, where not all are.",
+)
+
+
+def summary_table(columns: Mapping[str, Document]) -> list[str]:
+    """One column for each data set or predictor, one row for each figure."""
+    cells = [["", *columns]]
+    cells += [[words, *(_cell(document, key) for document in columns.values())] for key, words in ROWS]
+    return [*aligned(cells, left=1), "", *NOTES]
+
+
+def target_table(document: Document) -> list[str]:
+    """One row for each target."""
+    targets: Mapping[str, Document] = document["targets"]
+    names = list(next(iter(targets.values())))
+    cells = [["target", *names]]
+    cells += [[target, *(_short(row[name]) for name in names)] for target, row in targets.items()]
+    return aligned(cells, left=1)
+
+
+def summary_csv(columns: Mapping[str, Document], first: str) -> str:
+    """One row for each data set or predictor, one column for each figure; an undefined one is empty."""
+    header = [first]
+    for key, _ in ROWS:
+        header += [key, *([f"{key}_low", f"{key}_high", f"{key}_num_defined"] if key.startswith("mean_") else [])]
+    rows: list[list[Any]] = [header]
+    for name, document in columns.items():
+        row = [name]
+        for key, _ in ROWS:
+            row.append(document[key])
+            if key.startswith("mean_"):
+                row += [*(document["intervals"][key] or (None, None)), document["num_defined"][key]]
+        rows.append(row)
+    return as_csv(rows)
+
+
+def target_csv(columns: Mapping[str, Document], first: str) -> str:
+    """One row for each target of each data set or predictor."""
+    rows: list[list[Any]] = []
+    for name, document in columns.items():
+        for target, figures in document["targets"].items():
+            rows.append([name, target, *figures.values()])
+    names = next(iter(next(iter(columns.values()))["targets"].values()))
+    return as_csv([[first, "target", *names], *rows])
+
+
+def render(columns: Mapping[str, Document], form: str, first: str, *, per_target: bool) -> str:
+    """The document that is printed.
+
+    Args:
+        columns: by data set or predictor.
+        form: one of ``FORMATS``; JSON always holds every target.
+        first: what the names of ``columns`` are.
+        per_target: whether table and CSV hold targets (the table beside the summary, the CSV instead of it).
+    """
+    if form == "json":
+        return json.dumps(columns, indent=2, ensure_ascii=False) + "\n"
+    if form == "csv":
+        return target_csv(columns, first) if per_target else summary_csv(columns, first)
+    lines = summary_table(columns)
+    if per_target:
+        for name, document in columns.items():
+            lines += ["", f"{first} {name}", *target_table(document)]
+    return "\n".join(lines) + "\n"
+
+
+def aligned(cells: Sequence[Sequence[str]], left: int = 0) -> list[str]:
+    """Cells in columns that line up, the first ``left`` of them to the left and the others to the right."""
+    widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
+    lines = []
+    for row in cells:
+        parts = [
+            cell.ljust(width) if number < left else cell.rjust(width)
+            for number, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        lines.append("  ".join(parts).rstrip())
+    return lines
+
+
+def as_csv(rows: Sequence[Sequence[Any]]) -> str:
+    """Rows as CSV text."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()
+
+
+def _cell(document: Document, key: str) -> str:
+    value = document[key]
+    if value is None:
+        return UNDEFINED
+    if not isinstance(value, float):
+        return str(value)
+    text = f"{value:.4f}"
+    between = document["intervals"].get(key)
+    if between:
+        text += " [{:.3f}, {:.3f}]".format(*between)
+    counted = document["num_defined"].get(key, document["num_targets"])
+    return text if counted == document["num_targets"] else f"{text} n={counted}"
+
+
+def _short(value: Any) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.4f}" if isinstance(value, float) else str(value)

@@ -1,0 +1,273 @@
+"""What is judged: a model version, or a run's best checkpoint; and where the verdict is kept."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import mlflow
+from mlflow.entities import Metric, Run
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
+
+from topotrain.config import TrainConfig
+from topotrain.errors import TrackingError
+from topotrain.fields import (
+    EVAL_MSE,
+    EVAL_PREFIX,
+    EVALUATION_DIR,
+    TAG_BEST_CHECKPOINT,
+    TAG_BEST_EPOCH,
+    TAG_COMMAND,
+    TAG_EVAL_DIGEST,
+)
+from topotrain.tracking.search import metric_history, model_versions
+from topotrain.tracking.store import experiment_id, one_line
+
+MODEL_URI = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>.+)|/(?P<version>\d+))?")
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One model that is judged.
+
+    Attributes:
+        uri: where it is, an alias resolved to its version.
+        name: of the registered model, if it is a version of one.
+        version: number, as text.
+        run_id: the run it came from, if there is one that can be written to.
+        model_id: of the logged model.
+        epoch: of its checkpoint.
+    """
+
+    uri: str
+    name: str | None = None
+    version: str | None = None
+    run_id: str | None = None
+    model_id: str | None = None
+    epoch: int | None = None
+
+    @property
+    def title(self) -> str:
+        """For people."""
+        return f"{self.name} version {self.version}" if self.version else self.uri
+
+
+def find_subject(client: MlflowClient, model: str) -> Subject:
+    """The model meant by ``models:/NAME@alias``, ``models:/NAME/VERSION``, ``models:/ID`` or a local folder.
+
+    Raises:
+        TrackingError: there is no such model.
+    """
+    parts = MODEL_URI.fullmatch(model)
+    if not parts:
+        return Subject(model)  # a folder, or nothing: loading it tells
+    name, alias, version = parts["name"], parts["alias"], parts["version"]
+    try:
+        if alias:
+            return subject_of(client, client.get_model_version_by_alias(name, alias))
+        if version:
+            return subject_of(client, client.get_model_version(name, version))
+        logged = client.get_logged_model(name)
+    except MlflowException as error:
+        raise TrackingError(
+            f"model {model!r} can't be found ({one_line(error)})",
+            "models:/NAME@alias or models:/NAME/VERSION",
+            "train one, or give --tracking-uri",
+        ) from None
+    run_id = _writable(client, logged.source_run_id)
+    for one in model_versions(client, run_id) if run_id else []:
+        if one.model_id == logged.model_id:
+            return subject_of(client, one)
+    return Subject(model, run_id=run_id, model_id=str(logged.model_id))
+
+
+def subject_of(client: MlflowClient, version: Any) -> Subject:
+    """A model version as the subject of a judgement."""
+    return Subject(
+        uri=f"models:/{version.name}/{version.version}",
+        name=str(version.name),
+        version=str(version.version),
+        run_id=_writable(client, version.run_id),
+        model_id=version.model_id or None,
+        epoch=int(version.tags["epoch"]) if version.tags.get("epoch", "").isdigit() else None,
+    )
+
+
+def best_version(client: MlflowClient, run: Run, name: str | None = None) -> Any | None:
+    """The version of a run's best epoch (of this registered model), or ``None`` when it registered none.
+
+    Args:
+        client: of the store.
+        run: the run.
+        name: of a registered model; by default any.
+    """
+    versions = [one for one in model_versions(client, run.info.run_id) if name in (None, one.name)]
+    best = [one for one in versions if one.tags.get("epoch") == run.data.tags.get(TAG_BEST_EPOCH, "")]
+    return (best or versions or [None])[-1]  # a run registers its best last
+
+
+def subject_of_run(client: MlflowClient, run: Run) -> Subject:
+    """A run's best version, or its best checkpoint where it registered none.
+
+    Raises:
+        TrackingError: the run has neither.
+    """
+    version = best_version(client, run)
+    if version is not None:
+        return subject_of(client, version)
+    checkpoint = run.data.tags.get(TAG_BEST_CHECKPOINT)
+    if not checkpoint:
+        raise TrackingError(
+            f"run {run.info.run_id} has no model version and no checkpoint", "a run that trained an epoch or more"
+        )
+    epoch = run.data.tags.get(TAG_BEST_EPOCH)
+    return Subject(f"runs:/{run.info.run_id}/{checkpoint}", run_id=run.info.run_id, epoch=int(epoch) if epoch else None)
+
+
+def fetch_checkpoint(uri: str, folder: Path) -> Path:
+    """Download a checkpoint of a run.
+
+    Raises:
+        TrackingError: it is not there.
+    """
+    try:
+        return Path(mlflow.artifacts.download_artifacts(uri, dst_path=str(folder)))
+    except Exception as error:  # noqa: BLE001 (each backend raises its own kinds)
+        raise TrackingError(f"checkpoint {uri} can't be fetched ({one_line(error)})", "a kept checkpoint") from None
+
+
+def learning_history(client: MlflowClient, run_id: str, names: tuple[str, ...]) -> dict[int, dict[str, float]]:
+    """Figures of each epoch that has all of them."""
+    columns = {name: metric_history(client, run_id, name) for name in names}
+    epochs = set.intersection(*(set(column) for column in columns.values()))
+    return {epoch: {name: column[epoch] for name, column in columns.items()} for epoch in sorted(epochs)}
+
+
+def run_best_epoch(client: MlflowClient, run_id: str) -> int | None:
+    """The epoch that a run found best."""
+    epoch = client.get_run(run_id).data.tags.get(TAG_BEST_EPOCH)
+    return int(epoch) if epoch is not None else None
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What an evaluation leaves on the server.
+
+    Attributes:
+        metrics: by full name.
+        dataset_name: shown beside the metrics.
+        dataset_digest: of the evaluation data, cut to what MLflow takes.
+        version_tags: for the model version.
+        folder: of the files to keep under ``evaluation/``; or ``None``.
+    """
+
+    metrics: Mapping[str, float]
+    dataset_name: str
+    dataset_digest: str
+    version_tags: Mapping[str, str]
+    folder: Path | None = None
+
+
+def record_verdict(client: MlflowClient, uri: str, subject: Subject, verdict: Verdict) -> str | None:
+    """Log a verdict with the subject's run, linked to its logged model and to the data, in one call.
+
+    A point's step is the number of the run's evaluation, from 0, so that a later evaluation is a new point and the
+    run shows the latest; the logged model keeps the latest of each data set. Files are those of the last evaluation.
+
+    Args:
+        client: of the store.
+        uri: of the store.
+        subject: what was judged; a version whose run is gone gets a run for its verdict, a folder gets none.
+        verdict: what to log.
+
+    Returns:
+        The run's id, or ``None`` where nothing was logged.
+
+    Raises:
+        TrackingError: the store refuses.
+    """
+    if subject.run_id is None and subject.version is None and subject.model_id is None:
+        return None
+    try:
+        if subject.run_id is None:
+            home = experiment_id(client, uri, TrainConfig().mlflow.experiment)
+            run = client.create_run(home, run_name=f"evaluation of {subject.title}", tags={TAG_COMMAND: "evaluate"})
+            subject = replace(subject, run_id=run.info.run_id)
+            client.set_terminated(run.info.run_id)
+        run_id = str(subject.run_id)
+        if verdict.folder is not None:
+            client.log_artifacts(run_id, str(verdict.folder), EVALUATION_DIR)
+        step = max(metric_history(client, run_id, EVAL_MSE), default=-1) + 1
+        now = int(datetime.now(UTC).timestamp() * 1000)
+        client.log_batch(
+            run_id,
+            metrics=[
+                Metric(
+                    name,
+                    value,
+                    now,
+                    step,
+                    model_id=subject.model_id,
+                    dataset_name=verdict.dataset_name,
+                    dataset_digest=verdict.dataset_digest,
+                )
+                for name, value in verdict.metrics.items()
+            ],
+        )
+        if subject.version is not None:
+            for key, text in verdict.version_tags.items():
+                client.set_model_version_tag(subject.name, subject.version, key, text)
+    except MlflowException as error:
+        raise TrackingError(f"the verdict on {subject.title} can't be recorded ({one_line(error)})") from None
+    return run_id
+
+
+def known_metrics(client: MlflowClient, version: Any) -> dict[str, float]:
+    """Every number that is known of a model version, by name.
+
+    The logged model's come first (they are of its own epoch), then tags that are numbers, then the run's latest.
+    Figures of evaluations are those on the data of the version's last evaluation, and of this version alone.
+    """
+    digest = version.tags.get(TAG_EVAL_DIGEST)
+    numbers: dict[str, float] = {}
+    if run_id := _readable(client, version.run_id):
+        values = client.get_run(run_id).data.metrics
+        numbers |= {k: v for k, v in values.items() if not (version.model_id and k.startswith(EVAL_PREFIX))}
+    numbers |= {k: value for k, text in version.tags.items() if (value := _number(text)) is not None}
+    if version.model_id:
+        try:
+            logged = client.get_logged_model(version.model_id).metrics or []
+        except MlflowException:
+            logged = []
+        for one in sorted(logged, key=lambda one: one.step):
+            if not one.key.startswith(EVAL_PREFIX) or one.dataset_digest == digest:
+                numbers[one.key] = one.value
+    return numbers
+
+
+def _number(text: str) -> float | None:
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
+
+
+def _readable(client: MlflowClient, run_id: str | None) -> str | None:
+    try:
+        return client.get_run(run_id).info.run_id if run_id else None
+    except MlflowException:
+        return None
+
+
+def _writable(client: MlflowClient, run_id: str | None) -> str | None:
+    """A run that metrics can be logged to: one that is there and was not deleted."""
+    if _readable(client, run_id) is None:
+        return None
+    return run_id if client.get_run(run_id).info.lifecycle_stage == "active" else None
