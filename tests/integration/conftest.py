@@ -128,6 +128,12 @@ def server(mlflow_server: Server) -> str:
     return mlflow_server.address
 
 
+@pytest.fixture(scope="session")
+def graph_kit() -> Any:
+    """``write_graph_set`` and ``GraphSet``, for fixtures that live longer than a test."""
+    return _tests_conftest()
+
+
 def _tests_conftest() -> Any:
     """The conftest above this one: both are called ``conftest``, so it is found by its file."""
     import importlib.util

@@ -1,4 +1,4 @@
-"""Judgements over targets: figures by hand, rules for ties and undefined values, intervals, and the published numbers."""
+"""Judgements over targets: figures by hand, ties and undefined values, intervals, and the published numbers."""
 
 from __future__ import annotations
 

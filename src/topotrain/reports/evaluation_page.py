@@ -80,8 +80,8 @@ def _scatter(picture: EvaluationPicture) -> Figure:
             hovertemplate="%{text}<br>true %{x:.3f}, predicted %{y:.3f}",
         )
     figure.add_shape(type="line", x0=0, y0=0, x1=1, y1=1, line={"color": LINE_COLOUR, "dash": "dot"})
-    figure.update_xaxes(title="true DockQ", range=[-0.02, 1.02])
-    figure.update_yaxes(title="predicted DockQ", range=[-0.02, 1.02], scaleanchor="x")
+    figure.update_xaxes(title="true DockQ", range=[-0.02, 1.02], constrain="domain")
+    figure.update_yaxes(title="predicted DockQ", range=[-0.02, 1.02], constrain="domain", scaleanchor="x")
     figure.update_layout(height=620, legend={"title": {"text": "target"}})
     return figure
 

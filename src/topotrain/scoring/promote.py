@@ -105,7 +105,7 @@ def promote(
     client = open_store(uri, create=False)
     candidate = _candidate(client, model_name, version, run, experiment)
     champion = alias_version(client, model_name, alias)
-    if champion is not None and champion.version == candidate.version:
+    if champion is not None and str(champion.version) == str(candidate.version):
         return Promotion(None, f"{alias} of {model_name} is version {candidate.version} already; nothing was changed")
     decision = decide(
         _standing(client, candidate), _standing(client, champion) if champion is not None else None, conditions
@@ -166,7 +166,9 @@ def rollback(
     signature = _signature(alias)
     note = f"{signature[TAG_PROMOTED_AT]} by {signature[TAG_PROMOTED_BY]} to version {replaced}"
     tags = {TAG_ROLLED_BACK: f"{note}: {reason.strip()}" if reason.strip() else note}
-    move_alias(client, model_name, alias, replaced, expected=present.version, tags=tags, tagged=present.version)
+    move_alias(
+        client, model_name, alias, replaced, expected=str(present.version), tags=tags, tagged=str(present.version)
+    )
     return Promotion(None, f"moved {move}")
 
 
@@ -180,7 +182,7 @@ def _candidate(client: Any, model_name: str, version: str | None, run: str | Non
             raise TrackingError(
                 f"run {found.info.run_id} registered no version of {model_name}", "a run that did", "give --version N"
             )
-        return model_version(client, model_name, best.version)
+        return model_version(client, model_name, str(best.version))
     candidate = alias_version(client, model_name, CANDIDATE)
     if candidate is None:
         raise TrackingError(f"no version of {model_name} has the alias {CANDIDATE}", "one", "give --version N")

@@ -31,6 +31,8 @@ from topotrain.tracking.store import experiment_id, one_line
 
 MODEL_URI = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>.+)|/(?P<version>\d+))?")
 
+LOGGED_MODEL = re.compile(r"models:/(?P<id>m-[0-9a-f]+)")
+
 
 @dataclass(frozen=True)
 class Subject:
@@ -82,7 +84,7 @@ def find_subject(client: MlflowClient, model: str) -> Subject:
         ) from None
     run_id = _writable(client, logged.source_run_id)
     for one in model_versions(client, run_id) if run_id else []:
-        if one.model_id == logged.model_id:
+        if logged_model_id(one) == logged.model_id:
             return subject_of(client, one)
     return Subject(model, run_id=run_id, model_id=str(logged.model_id))
 
@@ -94,7 +96,7 @@ def subject_of(client: MlflowClient, version: Any) -> Subject:
         name=str(version.name),
         version=str(version.version),
         run_id=_writable(client, version.run_id),
-        model_id=version.model_id or None,
+        model_id=logged_model_id(version),
         epoch=int(version.tags["epoch"]) if version.tags.get("epoch", "").isdigit() else None,
     )
 
@@ -228,26 +230,31 @@ def record_verdict(client: MlflowClient, uri: str, subject: Subject, verdict: Ve
     return run_id
 
 
+def logged_model_id(version: Any) -> str | None:
+    """The logged model that a version was made from; a local registry keeps it in the source alone."""
+    found = LOGGED_MODEL.fullmatch(version.source or "")
+    return version.model_id or (found["id"] if found else None)
+
+
 def known_metrics(client: MlflowClient, version: Any) -> dict[str, float]:
     """Every number that is known of a model version, by name.
 
     The logged model's come first (they are of its own epoch), then tags that are numbers, then the run's latest.
     Figures of evaluations are those on the data of the version's last evaluation, and of this version alone.
     """
-    digest = version.tags.get(TAG_EVAL_DIGEST)
+    digest, model_id = version.tags.get(TAG_EVAL_DIGEST), logged_model_id(version)
     numbers: dict[str, float] = {}
     if run_id := _readable(client, version.run_id):
         values = client.get_run(run_id).data.metrics
-        numbers |= {k: v for k, v in values.items() if not (version.model_id and k.startswith(EVAL_PREFIX))}
+        numbers |= {k: v for k, v in values.items() if not (model_id and k.startswith(EVAL_PREFIX))}
     numbers |= {k: value for k, text in version.tags.items() if (value := _number(text)) is not None}
-    if version.model_id:
-        try:
-            logged = client.get_logged_model(version.model_id).metrics or []
-        except MlflowException:
-            logged = []
-        for one in sorted(logged, key=lambda one: one.step):
-            if not one.key.startswith(EVAL_PREFIX) or one.dataset_digest == digest:
-                numbers[one.key] = one.value
+    try:
+        logged = client.get_logged_model(model_id).metrics or [] if model_id else []
+    except MlflowException:
+        logged = []
+    for one in sorted(logged, key=lambda one: one.step):
+        if not one.key.startswith(EVAL_PREFIX) or one.dataset_digest == digest:
+            numbers[one.key] = one.value
     return numbers
 
 
