@@ -140,6 +140,7 @@ def test_files_and_figures(judged, tmp_path):
     page = (folder / "figures.html").read_text()
     assert len(page) < 6_000_000
     assert not re.search(r"<(script|link|img)[^>]+(src|href)=", page)  # nothing is fetched
+    assert page.count('"modeBarButtonsToRemove": ["sendChartToCloud"]') == 4  # and nothing is sent
     assert page.count("<figcaption>") == 4
     assert re.search(r"V0(/|.u002f)m0", page)
 

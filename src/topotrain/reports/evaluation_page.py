@@ -57,7 +57,11 @@ def write_page(picture: EvaluationPicture, path: Path) -> None:
             full_html=False,
             include_plotlyjs=not parts,  # with the first figure; the others find it there
             div_id=name.replace("_", "-"),
-            config={"displaylogo": False, "responsive": True},
+            config={
+                "displaylogo": False,
+                "responsive": True,
+                "modeBarButtonsToRemove": ["sendChartToCloud"],  # the figures stay where they are
+            },
         )
         parts.append(FIGURE.format(heading=HEADINGS[name], body=body, caption=html.escape(caption)))
     path.parent.mkdir(parents=True, exist_ok=True)
