@@ -359,3 +359,45 @@ def test_a_reader_that_goes_away_is_no_fault():
     assert process.stderr is not None
     assert process.stderr.read() == ""
     assert process.wait(60) != 2
+
+
+# --- judging ----------------------------------------------------------------------------------------------------
+
+
+def test_metrics_of_anybody_s_predictions(topotrain, tmp_path):
+    path = tmp_path / "p.csv"
+    path.write_text(
+        "dataset,target,model,pred_dockq,true_dockq\n"
+        "one,A,a,0.9,0.85\none,A,b,0.2,0.3\none,B,a,0.1,0.5\none,B,b,0.4,0.1\ntwo,C,a,0.5,0.5\n"
+    )
+    told = topotrain("metrics", "--predictions", str(path), "--format", "json")
+    assert (told.status, told.err) == (0, "")
+    document = json.loads(told.out)
+    assert list(document) == ["one", "two"]
+    one = document["one"]
+    assert (one["num_targets"], one["num_models"], one["hits_top1"]) == (2, 4, "1/1/1")
+    assert one["mean_ranking_loss"] == pytest.approx(0.2)
+    assert one["hits_top10"] == "2/2/1"
+    assert (one["mean_spearman"], document["two"]["mean_spearman"]) == (0.0, None)
+    table = topotrain("metrics", "--predictions", str(path), "--per-target")
+    assert table.status == 0
+    assert "undefined" in table.out
+    assert "dataset two" in table.out
+    rows = topotrain("metrics", "--predictions", str(path), "--format", "csv").out.splitlines()
+    assert [row.split(",")[0] for row in rows] == ["dataset", "one", "two"]
+    targets = topotrain("metrics", "--predictions", str(path), "--format", "csv", "--per-target").out.splitlines()
+    assert [row.split(",")[:2] for row in targets[1:]] == [["one", "A"], ["one", "B"], ["two", "C"]]
+
+
+def test_metrics_of_a_bad_file(topotrain, tmp_path):
+    path = tmp_path / "p.csv"
+    path.write_text("target,model,pred_dockq,true_dockq\nA,a,0.9,2\n")
+    assert_refused(topotrain("metrics", "--predictions", str(path)), "line 2", "[0, 1]")
+    assert_refused(topotrain("metrics", "--predictions", "absent.csv"), "absent.csv", "no such file")
+    assert_refused(topotrain("metrics"), "--predictions")
+
+
+def test_judging_without_a_store(topotrain, tmp_path):
+    uri = str(tmp_path / "none" / "mlflow.db")
+    assert_refused(topotrain("evaluate", "--tracking-uri", uri), "no such tracking store")
+    assert_refused(topotrain("promote", "--tracking-uri", uri), "no such tracking store")

@@ -57,7 +57,7 @@ def test_mlflow_reads_conda_yaml_as_an_environment(root: Path) -> None:
 
 def test_every_entry_point_has_text_parameters_with_defaults(root: Path) -> None:
     project = _project_spec.load_project(str(root))
-    entry_points = {"main", "train", "summarise", "build-graphs", "score"}
+    entry_points = {"main", "train", "summarise", "build-graphs", "score", "evaluate", "promote"}
     assert entry_points <= set(project._entry_points)
     for name in entry_points:
         entry = project.get_entry_point(name)
@@ -128,6 +128,30 @@ def test_mlflow_run_trains_end_to_end(project: Path, store_uri: str, graph_set) 
     (report_run,) = (r for r in runs if r.data.tags[TAG_COMMAND] == "summarise")
     printed = mlflow.artifacts.load_dict(f"{report_run.info.artifact_uri}/summarise.json")
     assert printed == summary
+
+
+@pytest.mark.project
+def test_mlflow_run_evaluates_and_promotes(project: Path, store_uri: str, graph_set) -> None:
+    overrides = " ".join(map(shlex.quote, graph_set.overrides))
+    trained = shell(
+        ["sh", "-c", f"python -m topotrain run --overrides '{overrides}'"],
+        project,
+        store_uri,
+        PYTHONPATH=str(project / "src"),
+    )
+    assert trained.returncode == 0, trained.stderr
+    data = (f"graphs={graph_set.graphs}", f"labels={graph_set.val_labels}", "format=json")
+    judged = mlflow_run(project, store_uri, "evaluate", *data)
+    assert judged.returncode == 0, judged.stderr
+    report = json.loads(judged.stdout)
+    promoted = mlflow_run(project, store_uri, "promote", "reason=two words", "gates='val_loss < 9' eval_mse<=1")
+    assert promoted.returncode == 0, promoted.stderr
+    client = MlflowClient(store_uri, store_uri)
+    champion = client.get_model_version_by_alias("topoqa", "champion")
+    assert str(champion.version) == report["model"]["version"]
+    assert champion.tags["topotrain.promoted_reason"] == "two words"
+    runs = client.search_runs([client.get_experiment_by_name("dynamic_topoqa").experiment_id])
+    assert sorted(r.data.tags[TAG_COMMAND] for r in runs) == ["evaluate", "promote", "run"]
 
 
 @pytest.mark.project

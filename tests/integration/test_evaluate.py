@@ -129,7 +129,7 @@ def test_files_and_figures(judged, tmp_path):
     report = json.loads((folder / "report.json").read_text())
     assert report == json.loads(json.dumps(evaluation.to_dict()))
     assert report["model"]["uri"] == f"models:/topoqa/{evaluation.subject.version}"
-    assert list(report["figures"])[:2] == ["model", "constant"]
+    assert list(report["figures"]) == ["model", "constant", "best raw feature"]
     rows = list(csv.DictReader((folder / "per_target.csv").open()))
     assert [(row["predictor"], row["target"]) for row in rows[:3]] == [("model", f"V{i}") for i in range(3)]
     assert len(rows) == 9
@@ -154,8 +154,7 @@ def test_baselines_by_hand(judged):
     assert constant["mse"] == pytest.approx(true.var())
     assert constant["mean_spearman"] is None
     assert constant["targets"]["V0"]["ranking_loss"] == pytest.approx(true[:4].max() - true[:4].mean())
-    *_, name = evaluation.judgements
-    feature = evaluation.judgements[name]
+    name, feature = evaluation.data["raw_feature"], evaluation.judgements["best raw feature"]
     counts = {
         "number of contacts": [s.graph.edge_index.shape[1] for s in split.samples],
         "number of residues": [s.graph.x.shape[0] for s in split.samples],
@@ -270,12 +269,32 @@ def test_the_command(judged, capsys, monkeypatch, form):
     elif form == "csv":
         assert [row["predictor"] for row in csv.DictReader(out.splitlines())][:2] == ["model", "constant"]
     else:
-        assert "ranking loss" in out
-        assert "constant" in out
+        assert f"best raw feature: {judge_it(judged).data['raw_feature']}" in out
+        assert re.search(r"^ranking loss .* 0\.\d{4} \[0\.\d{3}, 0\.\d{3}\]", out, flags=re.MULTILINE)
     kept = {"table": "evaluate.txt", "json": "evaluate.json", "csv": "evaluate.csv"}[form]
     run = client.get_run(adopted)
     assert run.data.tags[TAG_COMMAND] == "evaluate"
     assert Path(client.download_artifacts(adopted, kept)).read_text() == out
+
+
+@pytest.mark.server
+def test_through_a_server_with_proxied_artifacts(graph_set, server, capsys):
+    """Train, evaluate, promote, by the commands."""
+    main(["run", "--tracking-uri", server, *(part for o in graph_set.overrides for part in ("-o", o))])
+    run_id = capsys.readouterr().out.strip()
+    data = ["--graphs", str(graph_set.graphs), "--labels", str(graph_set.val_labels)]
+    main(["evaluate", "--tracking-uri", server, "--format", "json", *data])
+    report = json.loads(capsys.readouterr().out)
+    client = open_store(server)
+    assert {Path(one.path).name for one in client.list_artifacts(run_id, "evaluation")} >= {
+        "report.json",
+        "figures.html",
+    }
+    linked = {m.key: m for m in client.get_logged_model(report["model"]["model_id"]).metrics}
+    assert linked[EVAL_RANKING_LOSS].dataset_digest == report["data"]["digest"]
+    main(["promote", "--tracking-uri", server, "--gate", f"{EVAL_MSE}<=1"])
+    assert "no champion" in capsys.readouterr().out
+    assert str(client.get_model_version_by_alias("topoqa", "champion").version) == report["model"]["version"]
 
 
 def test_the_demo_hold_out_is_the_default(judged, monkeypatch):

@@ -12,6 +12,7 @@ from topotrain.scoring.judgement import Judgement, judge
 from topotrain.scoring.metrics import Values
 
 CONSTANT = "constant"
+FEATURE = "best raw feature"
 
 # Raw features of a whole graph; more is taken to be better.
 FEATURES: dict[str, Callable[[Graph], float]] = {

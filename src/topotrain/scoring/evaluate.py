@@ -32,7 +32,7 @@ from topotrain.reports.evaluation_figures import CURVES, EvaluationPicture, draw
 from topotrain.reports.evaluation_page import write_page
 from topotrain.reports.evaluation_table import render, target_csv
 from topotrain.schema import FeatureSchema
-from topotrain.scoring.baselines import CONSTANT, constant_baseline, feature_baseline, truth
+from topotrain.scoring.baselines import CONSTANT, FEATURE, constant_baseline, feature_baseline, truth
 from topotrain.scoring.judgement import Judgement, judge
 from topotrain.scoring.predict import Scorer
 from topotrain.scoring.score import load_scorer
@@ -99,10 +99,12 @@ class Evaluation:
         if form == "csv":
             return table
         data = self.data
-        head = (
-            f"{self.subject.title} on {data['labels']}\ndata digest {data['digest']}, targets by {data['targets_by']}"
-        )
-        return f"{head}\n\n{table}"
+        head = [
+            f"{self.subject.title} on {data['labels']}",
+            f"data digest {data['digest']}; targets by {data['targets_by']}",
+            f"{CONSTANT}: the mean true DockQ of these data; {FEATURE}: {data['raw_feature']}",
+        ]
+        return "\n".join([*head, "", table])
 
 
 def evaluate(
@@ -154,7 +156,8 @@ def evaluate(
         "targets_by": targets_by(label_path, split),
     }
     at = datetime.now(UTC).isoformat(timespec="seconds")
-    evaluation = Evaluation(subject, _judge_all(scorer, split), data, subject.run_id, at)
+    judgements, data["raw_feature"] = _judge_all(scorer, split)
+    evaluation = Evaluation(subject, judgements, data, subject.run_id, at)
     run_id = _record(client, uri, evaluation, split)
     if run_id is None:
         log.info("%s is on no tracking server: the verdict is printed, not logged", subject.title)
@@ -212,14 +215,16 @@ def _load(subject: Subject, read_checkpoint: CheckpointReader | None) -> Scorer:
         return Scorer(*read_checkpoint(fetch_checkpoint(subject.uri, Path(folder))))
 
 
-def _judge_all(scorer: Scorer, split: Split) -> dict[str, Judgement]:
+def _judge_all(scorer: Scorer, split: Split) -> tuple[dict[str, Judgement], str]:
+    """The judgements, and which raw feature was the best."""
     predicted = np.array(scorer.score([sample.graph for sample in split.samples]))
     feature, judgement = feature_baseline(split.samples)
-    return {
+    judgements = {
         MODEL: judge(predicted, *truth(split.samples)),
         CONSTANT: constant_baseline(split.samples),
-        feature: judgement,
+        FEATURE: judgement,
     }
+    return judgements, feature
 
 
 def _record(client: Any, uri: str, evaluation: Evaluation, split: Split) -> str | None:
