@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from topotrain.data.demo_complexes import demo_paths
+from topotrain.data.demo import demo_paths
 from topotrain.data.graph_dir import GraphDirectory
 from topotrain.data.labels import read_labels
 from topotrain.data.resolve import resolve_schema
