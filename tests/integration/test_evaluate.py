@@ -19,6 +19,7 @@ from topotrain.data.split import read_split
 from topotrain.errors import DataError, SchemaError, TrackingError
 from topotrain.fields import (
     EVAL_MSE,
+    EVAL_PEARSON,
     EVAL_RANKING_LOSS,
     EVAL_SPEARMAN,
     TAG_COMMAND,
@@ -80,6 +81,7 @@ def test_the_verdict_is_on_the_server(judged):
         one.key: one for one in client.get_logged_model(first.subject.model_id).metrics if one.key.startswith("eval_")
     }
     assert linked[EVAL_RANKING_LOSS].value == pytest.approx(expected)
+    assert linked[EVAL_PEARSON].value == first.judgements["model"].means["mean_pearson"]
     assert linked[EVAL_MSE].dataset_digest == split.digest[:36]
     assert linked[EVAL_MSE].dataset_name == "graphs-val"
     assert client.get_run(result.run_id).data.metrics[EVAL_SPEARMAN] == linked[EVAL_SPEARMAN].value
@@ -201,7 +203,7 @@ def test_a_version_whose_run_is_gone_gets_a_run_for_its_verdict(judged, tmp_path
     assert folder.run_id is None
 
 
-def test_a_model_without_names_is_checked_by_widths(judged, tmp_path, make_graph_set):
+def test_a_model_without_names_is_checked_by_widths(judged, tmp_path, make_graph_set, caplog):
     """As an imported one: its schema was read from tensors alone."""
     import mlflow
 
@@ -213,7 +215,9 @@ def test_a_model_without_names_is_checked_by_widths(judged, tmp_path, make_graph
         content[section] = {"dim": content[section]["dim"]}
     schema.write_text(json.dumps(content))
     named = judge_it(judged, model="models:/topoqa@candidate")
+    assert "by width alone" not in caplog.text
     nameless = judge_it(judged, model=str(files))
+    assert "by width alone" in caplog.text
     assert nameless.judgements["model"].metrics() == named.judgements["model"].metrics()
     wide = make_graph_set("wide", edge_dim=4)
     with pytest.raises(SchemaError, match="4 edge columns; expected 3"):

@@ -179,6 +179,9 @@ def check_split(scorer: Scorer, split: Split, root: Path) -> None:
             f"graphs of {root} are not those of the model: {'; '.join(differences)}",
             "the features that the model was trained on",
         )
+    known = [(scorer.schema.edge_columns, schema.edge_columns), (scorer.schema.node_columns, schema.node_columns)]
+    if any(mine is None or theirs is None for mine, theirs in known):
+        log.warning("not all columns are named by model and graphs: those without names are checked by width alone")
 
 
 def targets_by(label_path: Path, split: Split) -> str:
