@@ -272,7 +272,10 @@ def _write_files(
         targets=[sample.target for sample in split.samples],
         predicted=model.predicted.tolist(),
         true=model.true.tolist(),
-        ranking_loss={name: _losses(judgement) for name, judgement in evaluation.judgements.items()},
+        ranking_loss={
+            f"{name} ({evaluation.data['raw_feature']})" if name == FEATURE else name: _losses(judgement)
+            for name, judgement in evaluation.judgements.items()
+        },
         history=history[0],
         best_epoch=history[1],
         epoch=evaluation.subject.epoch,
