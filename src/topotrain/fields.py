@@ -39,6 +39,18 @@ EPOCH_SECONDS = "epoch_seconds"
 BEST_VAL_LOSS = "best_val_loss"
 BEST_SELECTION_METRIC = "best_selection_metric"
 
+EPOCH_METRICS = (  # one point an epoch
+    TRAIN_MSE,
+    VAL_LOSS,
+    VAL_PEARSON,
+    VAL_SPEARMAN,
+    VAL_RANKING_LOSS,
+    SELECTION_METRIC,
+    LEARNING_RATE,
+    EPOCH_SECONDS,
+)
+BEST_OF = {VAL_LOSS: BEST_VAL_LOSS, SELECTION_METRIC: BEST_SELECTION_METRIC}  # primary metric: its best so far
+
 # Tags of a run.
 TAG_COMMAND = "topotrain.command"
 TAG_SCHEMA_DIGEST = "topotrain.schema_digest"
