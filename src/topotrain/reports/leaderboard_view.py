@@ -47,19 +47,21 @@ def show_tables(rows: Sequence[Row], console: Console | None = None) -> None:
     from rich import box
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     console = console or Console()
     for title, cells in _groups(rows):
+        text = columns(list(cells[0]), [list(cell.values()) for cell in cells])
+        if max(map(len, text)) > console.width:
+            # A long line that the terminal breaks still shows everything; a table would cut it.
+            console.print("\n".join([title, *text, ""]), markup=False, highlight=False)
+            continue
         table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
         for name in cells[0]:
             table.add_column(name, justify="right" if name in NUMBERS else "left", no_wrap=True)
         for cell in cells:
-            table.add_row(*cell.values())
-        if console.measure(table).minimum <= console.width:
-            console.print(table, markup=False)
-            continue
-        # A long line that the terminal breaks still shows everything; a table would cut it.
-        console.print("\n".join([title, *columns(list(cells[0]), [list(c.values()) for c in cells]), ""]), markup=False)
+            table.add_row(*map(Text, cell.values()))
+        console.print(table)
     if not rows:
         console.print("no training run")
 
