@@ -97,12 +97,11 @@ def _config_of_params(params: Mapping[str, str]) -> dict[str, Any]:
     """Dotted parameters as sections; those of the schema and the data are no part of the configuration."""
     from topotrain.config import known_dotted_keys
 
-    known = set(known_dotted_keys())
     config: dict[str, dict[str, Any]] = {}
-    for key, text in sorted(params.items()):
+    for key in known_dotted_keys():
         section, _, rest = key.partition(".")
-        if key in known:
-            config.setdefault(section, {})[rest] = _value(text, section in TEXT_SECTIONS)
+        if key in params:
+            config.setdefault(section, {})[rest] = _value(params[key], section in TEXT_SECTIONS)
     return config
 
 
