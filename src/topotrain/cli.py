@@ -262,6 +262,8 @@ def monitor(
 
     run_id, where = run_id or "latest", {"experiment": experiment or None, "tracking_uri": tracking_uri or None}
     if follow:
+        # A server that hangs would hold MLflow up for six minutes before anything could be said.
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
         with interruptible():  # leaves the terminal as it was
             text = show_changes(run_id, form, lambda part: _deliver(part, None), interval=interval, **where)
     else:

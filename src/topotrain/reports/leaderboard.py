@@ -15,6 +15,7 @@ from topotrain.fields import (
     VAL_RANKING_LOSS,
     VAL_SPEARMAN,
 )
+from topotrain.progress import track
 from topotrain.reports.run_state import plain, whole
 
 if TYPE_CHECKING:
@@ -62,7 +63,8 @@ def leaderboard(
         for primary in (*BEST_OF, None):
             runs = _group(client, experiment, primary, limit)
             versions = model_versions(client, [run.info.run_id for run in runs])
-            rows += [_row(client, run, primary, number, versions) for number, run in enumerate(runs, start=1)]
+            numbered = track(list(enumerate(runs, start=1)), len(runs), "reading runs")
+            rows += [_row(client, run, primary, number, versions) for number, run in numbered]
     return rows
 
 
