@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import pty
@@ -21,13 +22,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 from runs_kit import HandMadeRun, epoch, silent_beat
 
 from topotrain.cli import main
 from topotrain.errors import OutageError, TrackingError
 from topotrain.reports import monitor as module
 from topotrain.reports.monitor import follow, monitor
-from topotrain.reports.monitor_view import page
+from topotrain.reports.monitor_view import Display, page
 
 SECONDS = 60.0
 
@@ -294,6 +296,23 @@ def test_a_terminal_is_left_as_it_was_on_sigterm(run, store_uri, terminal):
     process.send_signal(signal.SIGTERM)
     seen = read_until(ours, lambda text: text.rstrip().endswith("\x1b[?25h"), seen)
     assert process.wait(SECONDS) == 143
+
+
+def test_a_terminal_says_that_the_server_is_away_until_it_is_back(run, store_uri):
+    display = Display()
+    display._state = monitor("live", tracking_uri=store_uri)
+
+    def shown() -> str:
+        console = Console(file=io.StringIO(), width=200)
+        console.print(display._content())
+        return console.file.getvalue()
+
+    assert "server" not in shown()
+    display.outage("http://there does not answer")
+    assert "server      http://there does not answer; trying again" in shown()
+    assert "2 of 50 epochs" in shown(), "what was known is still there"
+    display.outage(None)
+    assert "server" not in shown()
 
 
 @pytest.mark.server
