@@ -8,6 +8,7 @@ from typing import Any
 
 import jsonschema
 import pytest
+import yaml
 from runs_kit import HandMadeRun, epoch, silent_beat
 
 from topotrain.fields import BEST_OF, EPOCH_METRICS
@@ -105,8 +106,9 @@ def test_the_recipe_has_types(finished, finished_summary):
     assert finished_summary["dataset_coverage"]["train"]["total"] == 12
     assert finished_summary["lineage"] == {
         "resumed_from": None,
+        "resumed_checkpoint": None,
         "continued_by": None,
-        "param_drift": None,
+        "param_drift": [],
         "parent_run_id": None,
         "children": [],
     }
@@ -127,6 +129,27 @@ def test_the_learning_rate_is_that_of_the_best_epoch(store_uri):
     assert document["best_epoch"] == 1
     assert document["learning_parameters"]["learning_rate_at_best_epoch"] == 0.004
     assert document["latest_metrics"]["learning_rate"] == 0.001
+
+
+@pytest.mark.parametrize(("best", "rate", "patience"), [(1, 0.01, 12), (2, 0.002, 12), (5, 0.0005, 3)])
+def test_settings_that_a_resume_changed_are_those_of_the_best_epoch(store_uri, best, rate, patience):
+    """Resumed before epoch 2 and before epoch 4, each time with other settings."""
+    drift = [
+        {"epoch": 2, "key": "optimizer.learning_rate", "from": "0.01", "to": "0.002"},
+        {"epoch": 4, "key": "optimizer.learning_rate", "from": "0.002", "to": "0.0005"},
+        {"epoch": 4, "key": "scheduler.patience", "from": "12", "to": "3"},
+    ]
+    run = HandMadeRun(store_uri).tag(param_drift=json.dumps(drift))
+    run.epochs(*(epoch(0.1 if number == best else 0.2 + number / 10) for number in range(6)))
+    changed = run.config.to_dict()
+    changed["optimizer"]["learning_rate"], changed["scheduler"]["patience"] = 0.0005, 3
+    run.client.log_text(run.run_id, yaml.safe_dump(changed), "config/config.yaml")
+    document = summary_of(run.run_id, store_uri)
+    assert document["best_epoch"] == best
+    assert document["learning_parameters"]["learning_rate"] == rate
+    assert document["learning_parameters"]["scheduler"]["patience"] == patience
+    assert document["config"]["optimizer"]["learning_rate"] == 0.0005
+    assert document["lineage"]["param_drift"] == drift
 
 
 def test_recent_metrics_are_the_last_ten(store_uri):
@@ -175,14 +198,15 @@ def test_not_a_number_is_null(store_uri):
 
 def test_lineage(store_uri):
     parent = HandMadeRun(store_uri, "parent", command="batch")
-    tags = {"mlflow.parentRunId": parent.run_id, "topotrain.resumed_from": "abc:last"}
-    child = HandMadeRun(store_uri, "child", tags=tags).tag(continued_by="def", param_drift='{"a.b": [1, 2]}')
+    tags = {"mlflow.parentRunId": parent.run_id, "topotrain.resumed_from": "abc"}
+    child = HandMadeRun(store_uri, "child", tags=tags).tag(continued_by="def", resumed_checkpoint="last.ckpt")
     HandMadeRun(store_uri, "second child", tags={"mlflow.parentRunId": parent.run_id}).end("KILLED")
     lineage = summary_of(child.run_id, store_uri)["lineage"]
     assert lineage == {
-        "resumed_from": "abc:last",
+        "resumed_from": "abc",
+        "resumed_checkpoint": "last.ckpt",
         "continued_by": "def",
-        "param_drift": {"a.b": [1, 2]},
+        "param_drift": [],
         "parent_run_id": parent.run_id,
         "children": [],
     }

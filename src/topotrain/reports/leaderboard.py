@@ -62,7 +62,8 @@ def leaderboard(
     with asking(uri):
         for primary in (*BEST_OF, None):
             runs = _group(client, experiment, primary, limit)
-            versions = model_versions(client, [run.info.run_id for run in runs])
+            found = model_versions(client, [run.info.run_id for run in runs])
+            versions = {(version.run_id, version.epoch): version for version in found}
             numbered = track(list(enumerate(runs, start=1)), len(runs), "reading runs")
             rows += [_row(client, run, primary, number, versions) for number, run in numbered]
     return rows

@@ -18,6 +18,7 @@ from topotrain.fields import (
     TAG_BEST_CHECKPOINT,
     TAG_BEST_EPOCH,
     TAG_CONTINUED_BY,
+    TAG_PARAM_DRIFT,
     TAG_STATUS_NOTE,
 )
 
@@ -59,7 +60,7 @@ def run_state(run: Run, history: History, config: Mapping[str, Any], *, alive: b
         }
         if checkpoint
         else None,
-        "learning_parameters": _learning_parameters(config, best or {}),
+        "learning_parameters": _learning_parameters(_as_of(best_epoch, config, drift_of(run)), best or {}),
         "progress": _progress(run.info.status, history, config, alive),
         "latest_metrics": dict(metrics),
         "warnings": _warnings(run, len(history), alive),
@@ -77,6 +78,15 @@ def config_of(client: MlflowClient, run: Run) -> dict[str, Any]:
     except yaml.YAMLError:
         config = None
     return config if isinstance(config, dict) else _config_of_params(run.data.params)
+
+
+def drift_of(run: Run) -> list[dict[str, Any]]:
+    """Settings that resuming the run changed: from which epoch on, key, old and new value as text."""
+    try:
+        entries = json.loads(run.data.tags.get(TAG_PARAM_DRIFT, "[]"))
+    except ValueError:  # a tag too long for the server is cut
+        return []
+    return entries if isinstance(entries, list) else []
 
 
 def plain(value: Any) -> Any:
@@ -103,6 +113,16 @@ def _config_of_params(params: Mapping[str, str]) -> dict[str, Any]:
         if key in params:
             config.setdefault(section, {})[rest] = _value(params[key], section in TEXT_SECTIONS)
     return config
+
+
+def _as_of(epoch: int | None, config: Mapping[str, Any], drift: list[dict[str, Any]]) -> dict[str, Any]:
+    """The configuration as it was in an epoch: what a resume changed after it, changed back."""
+    sections = {name: dict(values) if isinstance(values, Mapping) else values for name, values in config.items()}
+    for entry in reversed(drift):
+        section, _, key = entry["key"].partition(".")
+        if epoch is not None and entry["epoch"] > epoch and isinstance(sections.get(section), dict):
+            sections[section][key] = _value(entry["from"], section in TEXT_SECTIONS)
+    return sections
 
 
 def _value(text: str, is_text: bool) -> Any:

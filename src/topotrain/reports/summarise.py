@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -14,12 +13,12 @@ from topotrain.fields import (
     SCHEMA_ARTIFACT,
     SELECTION_METRIC,
     TAG_CONTINUED_BY,
-    TAG_PARAM_DRIFT,
+    TAG_RESUMED_CHECKPOINT,
     TAG_RESUMED_FROM,
     VAL_LOSS,
     VAL_SPEARMAN,
 )
-from topotrain.reports.run_state import config_of, plain, run_state, whole
+from topotrain.reports.run_state import config_of, drift_of, plain, run_state, whole
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -83,10 +82,10 @@ def _top_checkpoints(client: MlflowClient, run: Run) -> list[dict[str, Any]]:
     from topotrain.tracking.search import artifact_json, model_versions
 
     kept = artifact_json(client, run.info.run_id, f"{CHECKPOINT_DIR}/{KEPT_INDEX}") or []
-    versions = model_versions(client, [run.info.run_id])
+    versions = {version.epoch: version for version in model_versions(client, [run.info.run_id])}
     rows = []
     for one in kept:
-        version = versions.get((run.info.run_id, one["epoch"]))
+        version = versions.get(one["epoch"])
         rows.append(
             {
                 "rank": one["rank"],
@@ -107,21 +106,15 @@ def _lineage(client: MlflowClient, run: Run) -> dict[str, Any]:
     tags = run.data.tags
     return {
         "resumed_from": tags.get(TAG_RESUMED_FROM),
+        "resumed_checkpoint": tags.get(TAG_RESUMED_CHECKPOINT),
         "continued_by": tags.get(TAG_CONTINUED_BY),
-        "param_drift": _json_or_text(tags.get(TAG_PARAM_DRIFT)),
+        "param_drift": drift_of(run),
         "parent_run_id": tags.get(PARENT_TAG),
         "children": [
             {"run_id": child.info.run_id, "run_name": child.info.run_name, "status": child.info.status}
             for child in child_runs(client, run)
         ],
     }
-
-
-def _json_or_text(text: str | None) -> Any:
-    try:
-        return None if text is None else json.loads(text)
-    except ValueError:
-        return text
 
 
 def _coverage_warnings(coverage: Any) -> list[str]:

@@ -22,7 +22,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from topotrain.errors import TrackingError
 from topotrain.fields import EPOCH_METRICS, TAG_COMMAND
-from topotrain.tracking.store import one_line
+from topotrain.tracking.store import asking, one_line
 
 LATEST = "latest"
 RUN_COMMANDS = ("run", "resume")
@@ -158,24 +158,24 @@ def artifact_text(client: MlflowClient, run_id: str, artifact: str) -> str | Non
     """A text artifact of a run, or ``None`` when the run has none of that name that can be read here.
 
     Raises:
-        MlflowException, OSError: the store does not answer.
+        TrackingError: the store does not answer, or refuses.
     """
     folder = artifact.rpartition("/")[0]
-    try:
-        # Listed first: a failed download does not tell a file that is not there from a server that is away.
-        if artifact not in [item.path for item in client.list_artifacts(run_id, folder or None)]:
-            return None
-        with tempfile.TemporaryDirectory() as scratch:
+    with asking(client.tracking_uri), tempfile.TemporaryDirectory() as scratch:
+        try:
+            # Listed first: a failed download does not tell a file that is not there from a server that is away.
+            if artifact not in [item.path for item in client.list_artifacts(run_id, folder or None)]:
+                return None
             return _download(client, run_id, artifact, Path(scratch)).read_text(encoding="utf-8")
-    except (PermissionError, FileNotFoundError, UnicodeDecodeError):
-        return None
+        except (PermissionError, FileNotFoundError, UnicodeDecodeError):
+            return None
 
 
 def artifact_json(client: MlflowClient, run_id: str, artifact: str) -> Any | None:
     """A JSON artifact of a run, or ``None`` when the run has none of that name that can be read here.
 
     Raises:
-        MlflowException, OSError: the store does not answer.
+        TrackingError: the store does not answer, or refuses.
     """
     for attempt in range(READS):
         text = artifact_text(client, run_id, artifact)
@@ -252,20 +252,27 @@ class Version:
     """A registered version, with what it was made from.
 
     Attributes:
-        uri: ``models:/NAME/VERSION``.
+        name: of the registered model.
+        number: of the version.
         run_id: of the run that made it.
         epoch: of its checkpoint.
         aliases: that point at it, sorted.
     """
 
-    uri: str
+    name: str
+    number: str
     run_id: str
     epoch: int | None
     aliases: tuple[str, ...]
 
+    @property
+    def uri(self) -> str:
+        """``models:/NAME/VERSION``."""
+        return f"models:/{self.name}/{self.number}"
 
-def model_versions(client: MlflowClient, run_ids: Sequence[str]) -> dict[tuple[str, int | None], Version]:
-    """Registered versions that runs made, by run and epoch; of several the newest."""
+
+def model_versions(client: MlflowClient, run_ids: Sequence[str]) -> list[Version]:
+    """Registered versions that runs made, the oldest of a model first."""
     found: list[Any] = []
     for start in range(0, len(run_ids), RUNS_A_QUESTION):
         ids = ", ".join(f"'{run_id}'" for run_id in run_ids[start : start + RUNS_A_QUESTION])
@@ -280,12 +287,16 @@ def model_versions(client: MlflowClient, run_ids: Sequence[str]) -> dict[tuple[s
     for name in {version.name for version in found}:  # a search for versions leaves the aliases out
         for alias, number in client.get_registered_model(name).aliases.items():
             aliases[name, str(number)].append(alias)
-    versions: dict[tuple[str, int | None], Version] = {}
-    for one in sorted(found, key=lambda version: int(version.version)):
-        epoch = int(one.tags["epoch"]) if one.tags.get("epoch", "").isdecimal() else None
-        pointing = tuple(sorted(aliases[one.name, str(one.version)]))
-        versions[one.run_id, epoch] = Version(f"models:/{one.name}/{one.version}", one.run_id, epoch, pointing)
-    return versions
+    return [
+        Version(
+            name=one.name,
+            number=str(one.version),
+            run_id=one.run_id,
+            epoch=int(one.tags["epoch"]) if one.tags.get("epoch", "").isdecimal() else None,
+            aliases=tuple(sorted(aliases[one.name, str(one.version)])),
+        )
+        for one in sorted(found, key=lambda version: int(version.version))
+    ]
 
 
 def _experiments(client: MlflowClient, name: str | None) -> list[str]:
