@@ -12,8 +12,8 @@ from demo_decoys import EDGE_RANGE, MIN_EDGES, QUOTAS
 from demo_geometry import CLASH, HARD_CLASH
 from demo_targets import SOURCES
 
-from topotrain.data.demo_codec import DemoGraph, DemoTarget
 from topotrain.data.demo import SPLITS
+from topotrain.data.demo_codec import DemoGraph, DemoTarget
 from topotrain.scoring.metrics import spearman
 
 CLASSES = ("incorrect", "acceptable", "medium", "high")

@@ -84,6 +84,8 @@ def cli() -> None:
     topotrain run                                  train on the demo data set
     topotrain run --config configs/default.yaml    train by a configuration
     topotrain summarise --run-id latest            what the run achieved, as JSON
+    topotrain monitor --follow                     where the run stands, until it ends
+    topotrain leaderboard                          runs side by side
     topotrain ui                                   curves, pictures, model versions
     """
 
@@ -230,6 +232,83 @@ def summarise(run_id: str | None, run_dir: str | None, experiment: str | None, t
     text = _as_json(document)
     _deliver(text, None)
     keep_report("summarise", text, "summarise.json", tracking_uri)
+
+
+@cli.command()
+@click.option(
+    "--run-id", "--run", "run_id", metavar="RUN", default="latest", help="As for summarise; by default latest."
+)
+@click.option(
+    "--follow",
+    "-f",
+    type=click.BOOL,
+    is_flag=False,
+    flag_value=True,
+    default=False,
+    help="Go on until the run ends: in place on a terminal, elsewhere one line for each change.",
+)
+@click.option(
+    "--interval",
+    type=click.FloatRange(0, min_open=True),
+    default=5.0,
+    show_default=True,
+    help="Seconds between questions to the server.",
+)
+@click.option("--format", "form", type=click.Choice(["table", "json"]), default="table", show_default=True)
+@EXPERIMENT
+@TRACKING_URI
+def monitor(
+    run_id: str, follow: bool, interval: float, form: str, experiment: str | None, tracking_uri: str | None
+) -> None:
+    """Show a run's best checkpoint, where it is, what learned it, progress, warnings.
+
+    \b
+    topotrain monitor --run-id latest --follow
+    topotrain monitor --run-id 1f0c9a2e --format json | jq -r .best_checkpoint.uri
+    """
+    from topotrain.reports.monitor import monitor as look
+    from topotrain.reports.monitor_view import page, show_changes
+    from topotrain.reports.printed import keep_report
+    from topotrain.training.signals import interruptible
+
+    run_id, where = run_id or "latest", {"experiment": experiment or None, "tracking_uri": tracking_uri or None}
+    if follow:
+        # A server that hangs would hold MLflow up for six minutes before anything could be said.
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+        with interruptible():  # leaves the terminal as it was
+            text = show_changes(run_id, form, lambda part: _deliver(part, None), interval=interval, **where)
+    else:
+        state = look(run_id, **where)
+        text = _as_json(state) if form == "json" else page(state)
+        _deliver(text, None)
+    keep_report("monitor", text, "monitor.json" if form == "json" else "monitor.txt", tracking_uri)
+
+
+@cli.command()
+@click.option("--limit", type=click.IntRange(0), default=20, show_default=True, help="Runs of each group; 0 for all.")
+@click.option("--format", "form", type=click.Choice(["table", "json", "csv"]), default="table", show_default=True)
+@EXPERIMENT
+@TRACKING_URI
+def leaderboard(limit: int, form: str, experiment: str | None, tracking_uri: str | None) -> None:
+    """Show training runs side by side, best first, by each run's primary metric.
+
+    Figures are those of each run's best epoch. Runs of different primary metrics are ranked apart.
+
+    \b
+    topotrain leaderboard
+    topotrain leaderboard --limit 50 --format csv > runs.csv
+    """
+    from topotrain.reports.leaderboard import leaderboard as board
+    from topotrain.reports.leaderboard_view import as_columns, as_csv, show_tables
+    from topotrain.reports.printed import keep_report
+
+    rows = board(limit=limit or None, experiment=experiment or None, tracking_uri=tracking_uri or None)
+    text = {"table": as_columns, "csv": as_csv, "json": _as_json}[form](rows)
+    if form == "table" and sys.stdout.isatty():
+        show_tables(rows)
+    else:
+        _deliver(text, None)
+    keep_report("leaderboard", text, f"leaderboard.{'txt' if form == 'table' else form}", tracking_uri)
 
 
 @cli.command()

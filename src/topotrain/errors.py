@@ -49,6 +49,10 @@ class TrackingError(UserInputError):
     """The tracking store cannot be used, or it does not hold what was asked for."""
 
 
+class OutageError(TrackingError):
+    """The tracking store does not answer; it may, later."""
+
+
 class TrainingError(UserInputError):
     """Training cannot go on: the loss is not finite."""
 

@@ -60,6 +60,17 @@ TAG_PROMOTED_NUMBERS = "topotrain.promoted_numbers"
 TAG_PROMOTED_REPLACED = "topotrain.promoted_replaced"
 TAG_ROLLED_BACK = "topotrain.rolled_back"
 DATASET_DIGEST_LENGTH = 36
+EPOCH_METRICS = (  # one point an epoch
+    TRAIN_MSE,
+    VAL_LOSS,
+    VAL_PEARSON,
+    VAL_SPEARMAN,
+    VAL_RANKING_LOSS,
+    SELECTION_METRIC,
+    LEARNING_RATE,
+    EPOCH_SECONDS,
+)
+BEST_OF = {VAL_LOSS: BEST_VAL_LOSS, SELECTION_METRIC: BEST_SELECTION_METRIC}  # primary metric: its best so far
 
 # Tags of a run.
 TAG_COMMAND = "topotrain.command"

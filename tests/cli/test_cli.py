@@ -230,7 +230,7 @@ def test_widths_that_disagree(topotrain, graph_set, store_uri):
     assert_refused(topotrain("schema", str(graph_set.graphs)), "T0/m0")
 
 
-@pytest.mark.parametrize("command", [("run",), ("summarise",)])
+@pytest.mark.parametrize("command", [("run",), ("summarise",), ("monitor", "--follow"), ("leaderboard",)])
 def test_unreachable_server(topotrain, graph_set, command):
     start = time.monotonic()
     arguments = overrides_of(graph_set) if command == ("run",) else []
@@ -241,11 +241,19 @@ def test_unreachable_server(topotrain, graph_set, command):
 @pytest.mark.parametrize("asked", ["nobody", "f" * 32, "it's", "a'b\"c", "latest"])
 def test_a_run_that_is_not_there(topotrain, store_uri, asked):
     assert_refused(topotrain("summarise", "--run-id", asked, "--tracking-uri", store_uri), "run")
+    assert_refused(topotrain("monitor", "--run-id", asked, "--tracking-uri", store_uri), "run")
 
 
-def test_an_experiment_that_is_not_there(topotrain, store_uri):
-    outcome = topotrain("summarise", "--experiment", "nothing", "--tracking-uri", store_uri)
+@pytest.mark.parametrize("command", ["summarise", "monitor", "leaderboard"])
+def test_an_experiment_that_is_not_there(topotrain, store_uri, command):
+    outcome = topotrain(command, "--experiment", "nothing", "--tracking-uri", store_uri)
     assert_refused(outcome, "'nothing'")
+
+
+@pytest.mark.parametrize("command", ["summarise", "monitor", "leaderboard"])
+def test_a_store_that_is_not_there(topotrain, tmp_path, command):
+    assert_refused(topotrain(command), str(tmp_path / "mlflow.db"))
+    assert list(tmp_path.iterdir()) == [], "asking makes no store"
 
 
 @pytest.mark.parametrize("limit", ["0", "-1", "1.5", "0.0", "nan", "inf", "many"])
@@ -268,6 +276,11 @@ def test_a_limit_that_leaves_no_batch(topotrain, graph_set, store_uri):
         (["run", "--config"], "--config"),
         (["schema"], "GRAPH_DIR"),
         (["ui", "--port", "0"], "--port"),
+        (["leaderboard", "--limit", "-1"], "--limit"),
+        (["leaderboard", "--format", "xml"], "--format"),
+        (["monitor", "--interval", "0"], "--interval"),
+        (["monitor", "--format", "csv"], "--format"),
+        (["monitor", "--follow", "maybe"], "--follow"),
     ],
 )
 def test_usage_errors(topotrain, arguments, word):
@@ -348,6 +361,16 @@ def test_the_modules_are_the_same_program(module):
     assert bad.stdout == ""
     assert bad.stderr.startswith("error: ")
     assert "see topotrain run --help" in bad.stderr
+
+
+def test_monitor_best_model_is_monitor(root):
+    """The command of old, as a script and as a module."""
+    for way in ([str(root / "src" / "monitor_best_model.py")], ["-m", "monitor_best_model"]):
+        command = [sys.executable, *way, "--run-id", "nobody", "--follow", "--tracking-uri", "sqlite:////nowhere/a.db"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 2, done.stderr
+        assert done.stdout == ""
+        assert done.stderr.startswith("error: /nowhere/a.db: no such tracking store")
 
 
 def test_a_reader_that_goes_away_is_no_fault():

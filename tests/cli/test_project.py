@@ -57,7 +57,17 @@ def test_mlflow_reads_conda_yaml_as_an_environment(root: Path) -> None:
 
 def test_every_entry_point_has_text_parameters_with_defaults(root: Path) -> None:
     project = _project_spec.load_project(str(root))
-    entry_points = {"main", "train", "summarise", "build-graphs", "score", "evaluate", "promote"}
+    entry_points = {
+        "build-graphs",
+        "evaluate",
+        "leaderboard",
+        "main",
+        "monitor",
+        "promote",
+        "score",
+        "summarise",
+        "train",
+    }
     assert entry_points <= set(project._entry_points)
     for name in entry_points:
         entry = project.get_entry_point(name)
@@ -128,6 +138,20 @@ def test_mlflow_run_trains_end_to_end(project: Path, store_uri: str, graph_set) 
     (report_run,) = (r for r in runs if r.data.tags[TAG_COMMAND] == "summarise")
     printed = mlflow.artifacts.load_dict(f"{report_run.info.artifact_uri}/summarise.json")
     assert printed == summary
+
+    followed = mlflow_run(project, store_uri, "monitor", "follow=true", "format=json", "interval=0.5")
+    assert followed.returncode == 0, followed.stderr
+    (state,) = map(json.loads, followed.stdout.splitlines())
+    assert state == {key: summary[key] for key in state}
+    board = mlflow_run(project, store_uri, "leaderboard", "format=csv", "experiment=dynamic_topoqa")
+    assert board.returncode == 0, board.stderr
+    header, *rows = board.stdout.splitlines()
+    assert len(rows) == 1, "reports are no training runs"
+    assert rows[0].startswith(f"1,{run.info.run_id},")
+    runs = client.search_runs([experiment.experiment_id])
+    kept = {r.data.tags[TAG_COMMAND]: r.info.artifact_uri for r in runs}
+    assert mlflow.artifacts.load_text(f"{kept['monitor']}/monitor.json") == followed.stdout
+    assert mlflow.artifacts.load_text(f"{kept['leaderboard']}/leaderboard.csv") == board.stdout
 
 
 @pytest.mark.project

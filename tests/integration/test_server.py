@@ -10,6 +10,7 @@ from pathlib import Path
 import mlflow
 import pytest
 
+from topotrain.reports.monitor import monitor
 from topotrain.reports.summarise import summarise
 from topotrain.tracking.store import open_store
 
@@ -31,8 +32,10 @@ def test_a_run_is_seen_live_and_used_through_the_server(server, graph_set, tmp_p
             points = client.get_metric_history(run.info.run_id, "val_loss")
             if run.info.status == "RUNNING" and points:
                 live.add(len(points))
-                best = client.get_run(run.info.run_id).data.tags.get("topotrain.best_checkpoint")
-                assert best is not None or len(points) == 1  # within one epoch
+                state = monitor(run.info.run_id, tracking_uri=server)
+                if len(points) > 1:  # within one epoch
+                    assert state["best_metrics"]["val_loss"] <= min(point.value for point in points[:-1])
+                    assert state["best_checkpoint"]["uri"].endswith(f"epoch_{state['best_epoch']:04d}.ckpt")
         time.sleep(0.05)
     out, err = training.communicate()
     assert training.returncode == 0, err

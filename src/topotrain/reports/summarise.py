@@ -1,24 +1,24 @@
-"""One run as one JSON document, asked of the tracking server."""
+"""One run as one JSON document, asked of the tracking server. ``docs/summary.schema.json`` describes it."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from topotrain.fields import (
-    BEST_SELECTION_METRIC,
-    BEST_VAL_LOSS,
     CHECKPOINT_DIR,
     COVERAGE_ARTIFACT,
-    EPOCH_SECONDS,
     KEPT_INDEX,
     SCHEMA_ARTIFACT,
     SELECTION_METRIC,
-    TAG_BEST_CHECKPOINT,
-    TAG_BEST_EPOCH,
+    TAG_CONTINUED_BY,
+    TAG_RESUMED_CHECKPOINT,
+    TAG_RESUMED_FROM,
     VAL_LOSS,
     VAL_SPEARMAN,
 )
+from topotrain.reports.run_state import config_of, drift_of, plain, run_state, whole
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -26,9 +26,12 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("topotrain")
 
+RECENT_EPOCHS = 10
+PARENT_TAG = "mlflow.parentRunId"
+
 
 def summarise(run: str, *, experiment: str | None = None, tracking_uri: str | None = None) -> dict[str, Any]:
-    """Summarise one run. Under ``mlflow run``, the run made for the report keeps the document.
+    """Summarise one run.
 
     Args:
         run: id, unique prefix, name, or ``latest``.
@@ -39,77 +42,87 @@ def summarise(run: str, *, experiment: str | None = None, tracking_uri: str | No
         TrackingError: the store can't be used, or the run is not there.
     """
     from topotrain.tracking.search import find_run
-    from topotrain.tracking.store import open_store, resolve_tracking_uri
+    from topotrain.tracking.store import asking, open_store, resolve_tracking_uri
 
-    client = open_store(resolve_tracking_uri(tracking_uri, None, log.info), create=False)
-    content = document(client, find_run(client, run, experiment))
-    return content
+    uri = resolve_tracking_uri(tracking_uri, None, log.info)
+    client = open_store(uri, create=False)
+    with asking(uri):
+        return document(client, find_run(client, run, experiment))
 
 
 def document(client: MlflowClient, run: Run) -> dict[str, Any]:
     """The summary of a run that was found."""
-    from topotrain.tracking.search import artifact_json, local_artifact, metric_history
+    from topotrain.tracking.heartbeat import is_alive
+    from topotrain.tracking.search import artifact_json, epoch_history
 
-    tags, params, metrics = run.data.tags, run.data.params, run.data.metrics
-    checkpoint = tags.get(TAG_BEST_CHECKPOINT)
-    epochs = len(metric_history(client, run.info.run_id, VAL_LOSS))
-    seconds = metric_history(client, run.info.run_id, EPOCH_SECONDS)
-    warnings = [] if checkpoint else ["no checkpoint yet"]
-    if run.info.status == "RUNNING":
-        warnings.append("run in progress")
-    return {
-        "run_id": run.info.run_id,
-        "run_name": run.info.run_name,
-        "status": run.info.status,
-        "best_val_loss": metrics.get(BEST_VAL_LOSS),
-        "best_epoch": int(tags[TAG_BEST_EPOCH]) if TAG_BEST_EPOCH in tags else None,
-        "best_checkpoint": {
-            "uri": f"runs:/{run.info.run_id}/{checkpoint}",
-            "local_path": local_artifact(run, checkpoint),
-        }
-        if checkpoint
-        else None,
-        "selection_primary_metric": params.get("selection.primary_metric"),
-        "best_selection_metric": metrics.get(BEST_SELECTION_METRIC),
+    run_id, params = run.info.run_id, run.data.params
+    history = epoch_history(client, run)
+    config = config_of(client, run)
+    coverage = artifact_json(client, run_id, COVERAGE_ARTIFACT)
+    state = run_state(run, history, config, alive=is_alive(run))
+    more = {
         "top_checkpoints": _top_checkpoints(client, run),
-        "schema": artifact_json(client, run.info.run_id, SCHEMA_ARTIFACT),
-        "config": _nested(params),
-        "progress": {
-            "epochs_completed": epochs,
-            "epochs_total": int(params["trainer.num_epochs"]) if "trainer.num_epochs" in params else None,
-            "average_epoch_seconds": sum(seconds.values()) / len(seconds) if seconds else None,
+        "recent_metrics": [{"epoch": epoch, **history[epoch]} for epoch in list(history)[-RECENT_EPOCHS:]],
+        "schema": artifact_json(client, run_id, SCHEMA_ARTIFACT),
+        "config": config,
+        "data": {
+            "num_train": whole(params.get("data.num_train")),
+            "num_val": whole(params.get("data.num_val")),
+            "digest": params.get("data.digest"),
         },
-        "latest_metrics": metrics,
-        "dataset_coverage": artifact_json(client, run.info.run_id, COVERAGE_ARTIFACT),
-        "warnings": warnings,
+        "num_parameters": whole(params.get("model.num_parameters")),
+        "dataset_coverage": coverage,
+        "lineage": _lineage(client, run),
     }
+    warnings = [*state.pop("warnings"), *_coverage_warnings(coverage)]
+    return plain({**state, **more, "warnings": warnings})  # type: ignore[no-any-return]
 
 
 def _top_checkpoints(client: MlflowClient, run: Run) -> list[dict[str, Any]]:
     from topotrain.tracking.search import artifact_json, model_versions
 
     kept = artifact_json(client, run.info.run_id, f"{CHECKPOINT_DIR}/{KEPT_INDEX}") or []
-    versions = {version.tags.get("epoch"): version for version in model_versions(client, run.info.run_id)}
+    versions = {version.epoch: version for version in model_versions(client, [run.info.run_id])}
     rows = []
     for one in kept:
-        version = versions.get(str(one["epoch"]))
+        version = versions.get(one["epoch"])
         rows.append(
             {
                 "rank": one["rank"],
                 "epoch": one["epoch"],
-                **{name: one[name] for name in (VAL_LOSS, VAL_SPEARMAN, SELECTION_METRIC)},
+                **{name: one.get(name) for name in (VAL_LOSS, VAL_SPEARMAN, SELECTION_METRIC)},
                 "checkpoint": f"runs:/{run.info.run_id}/{CHECKPOINT_DIR}/{one['file']}",
-                "model_version": f"models:/{version.name}/{version.version}" if version else None,
+                "model_version": version.uri if version else None,
+                "aliases": list(version.aliases) if version else [],
             }
         )
     return rows
 
 
-def _nested(params: dict[str, str]) -> dict[str, Any]:
-    """Dotted parameters as sections; the schema's and the data's are beside the configuration's."""
-    sections: dict[str, Any] = {}
-    for key, value in sorted(params.items()):
-        section, separator, rest = key.partition(".")
-        if separator:
-            sections.setdefault(section, {})[rest] = value
-    return sections
+def _lineage(client: MlflowClient, run: Run) -> dict[str, Any]:
+    """Which run this one goes on from or is part of, and which go on from it or are part of it."""
+    from topotrain.tracking.search import child_runs
+
+    tags = run.data.tags
+    return {
+        "resumed_from": tags.get(TAG_RESUMED_FROM),
+        "resumed_checkpoint": tags.get(TAG_RESUMED_CHECKPOINT),
+        "continued_by": tags.get(TAG_CONTINUED_BY),
+        "param_drift": drift_of(run),
+        "parent_run_id": tags.get(PARENT_TAG),
+        "children": [
+            {"run_id": child.info.run_id, "run_name": child.info.run_name, "status": child.info.status}
+            for child in child_runs(client, run)
+        ],
+    }
+
+
+def _coverage_warnings(coverage: Any) -> list[str]:
+    """One for each data set with labels that no graph could be read for."""
+    if not isinstance(coverage, Mapping):
+        return []
+    return [
+        f"{part['total'] - part['usable']} of {part['total']} {name} labels have no usable graph"
+        for name, part in coverage.items()
+        if part["usable"] < part["total"]
+    ]

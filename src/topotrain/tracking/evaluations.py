@@ -10,7 +10,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import mlflow
 from mlflow.entities import Metric, Run
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
@@ -26,7 +25,7 @@ from topotrain.fields import (
     TAG_COMMAND,
     TAG_EVAL_DIGEST,
 )
-from topotrain.tracking.search import metric_history, model_versions
+from topotrain.tracking.search import metric_history, registered_versions
 from topotrain.tracking.store import experiment_id, one_line
 
 MODEL_URI = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>.+)|/(?P<version>\d+))?")
@@ -83,7 +82,7 @@ def find_subject(client: MlflowClient, model: str) -> Subject:
             "train one, or give --tracking-uri",
         ) from None
     run_id = _writable(client, logged.source_run_id)
-    for one in model_versions(client, run_id) if run_id else []:
+    for one in registered_versions(client, [run_id]) if run_id else []:
         if logged_model_id(one) == logged.model_id:
             return subject_of(client, one)
     return Subject(model, run_id=run_id, model_id=str(logged.model_id))
@@ -109,7 +108,7 @@ def best_version(client: MlflowClient, run: Run, name: str | None = None) -> Any
         run: the run.
         name: of a registered model; by default any.
     """
-    versions = [one for one in model_versions(client, run.info.run_id) if name in (None, one.name)]
+    versions = [one for one in registered_versions(client, [run.info.run_id]) if name in (None, one.name)]
     best = [one for one in versions if one.tags.get("epoch") == run.data.tags.get(TAG_BEST_EPOCH, "")]
     return (best or versions or [None])[-1]  # a run registers its best last
 
@@ -130,18 +129,6 @@ def subject_of_run(client: MlflowClient, run: Run) -> Subject:
         )
     epoch = run.data.tags.get(TAG_BEST_EPOCH)
     return Subject(f"runs:/{run.info.run_id}/{checkpoint}", run_id=run.info.run_id, epoch=int(epoch) if epoch else None)
-
-
-def fetch_checkpoint(uri: str, folder: Path) -> Path:
-    """Download a checkpoint of a run.
-
-    Raises:
-        TrackingError: it is not there.
-    """
-    try:
-        return Path(mlflow.artifacts.download_artifacts(uri, dst_path=str(folder)))
-    except Exception as error:  # noqa: BLE001 (each backend raises its own kinds)
-        raise TrackingError(f"checkpoint {uri} can't be fetched ({one_line(error)})", "a kept checkpoint") from None
 
 
 def learning_history(client: MlflowClient, run_id: str, names: tuple[str, ...]) -> dict[int, dict[str, float]]:

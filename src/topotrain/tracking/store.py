@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeAlias
 from urllib.parse import urlsplit
@@ -18,12 +19,20 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from topotrain.config import absolute_uri, mask_credentials
-from topotrain.errors import TrackingError
+from topotrain.errors import OutageError, TrackingError
 
 DATABASE_NAME = "mlflow.db"
 ARTIFACTS_NAME = "mlartifacts"
 ATTEMPTS = 5
 SHOWN_CHARACTERS = 300
+# What asking again does not mend.
+REFUSALS = (
+    "BAD_REQUEST",
+    "INVALID_PARAMETER_VALUE",
+    "PERMISSION_DENIED",
+    "RESOURCE_DOES_NOT_EXIST",
+    "UNAUTHENTICATED",
+)
 PAGE_TAGS = {"mlflow.experimentKind": "custom_model_development"}  # the page opens on runs, not on chat traces
 
 Say = Callable[[str], None]
@@ -92,6 +101,27 @@ def open_store(uri: str, *, create: bool = True) -> MlflowClient:
             "start it, or give another --tracking-uri",
         ) from None
     return client
+
+
+@contextmanager
+def asking(uri: str) -> Iterator[None]:
+    """Name what goes wrong while the store is asked.
+
+    Args:
+        uri: of the store.
+
+    Raises:
+        OutageError: it does not answer, but may later.
+        TrackingError: it refuses.
+    """
+    try:
+        yield
+    except (MlflowException, OSError) as error:  # OSError: what requests raises, too
+        if isinstance(error, MlflowException) and error.error_code in REFUSALS:
+            raise TrackingError(f"{mask_credentials(uri)} refuses ({one_line(error)})") from None
+        raise OutageError(
+            f"{mask_credentials(uri)} does not answer ({one_line(error)})", "a store that can be asked", "try again"
+        ) from None
 
 
 def database_path(uri: str) -> Path | None:

@@ -83,8 +83,8 @@ class Continuation:
         self._record_drift(recorder, loaded, epoch=max(selection.history, default=-1) + 1)
         if not self.same_run:
             return {}
-        versions = model_versions(recorder.client, recorder.run_id)
-        return {int(version.tags["epoch"]): str(version.version) for version in versions if "epoch" in version.tags}
+        versions = model_versions(recorder.client, [recorder.run_id])
+        return {version.epoch: version.number for version in versions if version.epoch is not None}
 
     def _record_drift(self, recorder: Recorder, loaded: LoadedConfig, epoch: int) -> None:
         if not self.drift:

@@ -1,0 +1,95 @@
+"""The leaderboard as text: CSV, plain columns, or a table on a terminal."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+from topotrain.fields import VAL_LOSS, VAL_RANKING_LOSS, VAL_SPEARMAN
+from topotrain.reports.leaderboard import COLUMNS, Row
+from topotrain.reports.text import columns, duration, figure, short, status
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+ID_CHARACTERS = 8
+NUMBERS = {"rank", "value", "val_loss", "Spearman", "ranking loss", "epochs", "edge dim", "node dim"}
+
+
+def as_csv(rows: Sequence[Row]) -> str:
+    """Every column; a missing value is an empty cell, aliases are separated by spaces."""
+    out = io.StringIO()
+    writer = csv.DictWriter(out, fieldnames=COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        writer.writerow({**row, "aliases": " ".join(row["aliases"])})
+    return out.getvalue()
+
+
+def as_columns(rows: Sequence[Row]) -> str:
+    """Plain text, one block for each primary metric."""
+    blocks = []
+    for title, cells in _groups(rows):
+        blocks.append("\n".join([title, *columns(list(cells[0]), [list(cell.values()) for cell in cells])]))
+    return "\n\n".join(blocks) + "\n" if blocks else "no training run\n"
+
+
+def show_tables(rows: Sequence[Row], console: Console | None = None) -> None:
+    """Tables on a terminal, one for each primary metric; plain text where they do not fit.
+
+    Args:
+        rows: of the leaderboard.
+        console: by default standard output's.
+    """
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = console or Console()
+    for title, cells in _groups(rows):
+        text = columns(list(cells[0]), [list(cell.values()) for cell in cells])
+        if max(map(len, text)) > console.width:
+            # A long line that the terminal breaks still shows everything; a table would cut it.
+            console.print("\n".join([title, *text, ""]), markup=False, highlight=False)
+            continue
+        table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+        for name in cells[0]:
+            table.add_column(name, justify="right" if name in NUMBERS else "left", no_wrap=True)
+        for cell in cells:
+            table.add_row(*map(Text, cell.values()))
+        console.print(table)
+    if not rows:
+        console.print("no training run")
+
+
+def _groups(rows: Sequence[Row]) -> list[tuple[str, list[dict[str, str]]]]:
+    groups = []
+    for primary, members in groupby(rows, key=lambda row: row["primary_metric"]):
+        title = f"ranked by {primary} (lower is better)" if primary else "not ranked: ended before they were configured"
+        groups.append((title, [_cells(row) for row in members]))
+    return groups
+
+
+def _cells(row: Row) -> dict[str, str]:
+    model = short(row["model_version"]).removeprefix("models:/")
+    return {
+        "rank": short(row["rank"]),
+        "run": f"{row['run_name']} ({row['run_id'][:ID_CHARACTERS]})",
+        "status": status(row),
+        "primary": short(row["primary_metric"]),
+        "value": figure(row["primary_value"]),
+        "val_loss": figure(row[VAL_LOSS]),
+        "Spearman": figure(row[VAL_SPEARMAN], 3),
+        "ranking loss": figure(row[VAL_RANKING_LOSS], 3),
+        "epochs": str(row["epochs"]),
+        "edge module": short(row["edge_module"]),
+        "edge dim": short(row["edge_dim"]),
+        "node dim": short(row["node_dim"]),
+        "schema": short(row["schema_digest"]),
+        "model": " ".join([model, *(f"@{alias}" for alias in row["aliases"])]),
+        "age": duration(row["age_seconds"]),
+    }

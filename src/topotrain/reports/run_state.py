@@ -1,0 +1,190 @@
+"""Where a run stands: best checkpoint, what learned it, progress, warnings. Asked of the tracking server alone."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from topotrain.fields import (
+    BEST_SELECTION_METRIC,
+    BEST_VAL_LOSS,
+    CONFIG_ARTIFACT,
+    EPOCH_SECONDS,
+    LEARNING_RATE,
+    TAG_BEST_CHECKPOINT,
+    TAG_BEST_EPOCH,
+    TAG_CONTINUED_BY,
+    TAG_PARAM_DRIFT,
+    TAG_STATUS_NOTE,
+)
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+    from mlflow.tracking import MlflowClient
+
+History = Mapping[int, Mapping[str, float]]
+TEXT_SECTIONS = ("mlflow", "paths")  # whose values are texts, whatever they look like
+
+
+def run_state(run: Run, history: History, config: Mapping[str, Any], *, alive: bool) -> dict[str, Any]:
+    """Where a run stands, as plain values for JSON; what is not known is ``None``.
+
+    Args:
+        run: as the server has it.
+        history: figures of each epoch.
+        config: the resolved configuration, by ``config_of``.
+        alive: whether somebody still works on it.
+    """
+    from topotrain.tracking.search import local_artifact
+
+    metrics, checkpoint = run.data.metrics, run.data.tags.get(TAG_BEST_CHECKPOINT)
+    best_epoch = whole(run.data.tags.get(TAG_BEST_EPOCH))
+    best = history.get(best_epoch) if best_epoch is not None else None
+    state = {
+        "run_id": run.info.run_id,
+        "run_name": run.info.run_name,
+        "status": run.info.status,
+        "alive": alive,
+        "selection_primary_metric": _section(config, "selection").get("primary_metric"),
+        "best_val_loss": metrics.get(BEST_VAL_LOSS),
+        "best_selection_metric": metrics.get(BEST_SELECTION_METRIC),
+        "best_epoch": best_epoch,
+        "best_metrics": dict(best) if best else None,
+        "best_checkpoint": {
+            "uri": f"runs:/{run.info.run_id}/{checkpoint}",
+            "local_path": local_artifact(run, checkpoint),
+        }
+        if checkpoint
+        else None,
+        "learning_parameters": _learning_parameters(_as_of(best_epoch, config, drift_of(run)), best or {}),
+        "progress": _progress(run.info.status, history, config, alive),
+        "latest_metrics": dict(metrics),
+        "warnings": _warnings(run, len(history), alive),
+    }
+    return plain(state)  # type: ignore[no-any-return]
+
+
+def config_of(client: MlflowClient, run: Run) -> dict[str, Any]:
+    """The resolved configuration: the artifact, or what can be told from the parameters where it can't be read."""
+    from topotrain.tracking.search import artifact_text
+
+    text = artifact_text(client, run.info.run_id, CONFIG_ARTIFACT)
+    try:
+        config = yaml.safe_load(text) if text else None
+    except yaml.YAMLError:
+        config = None
+    return config if isinstance(config, dict) else _config_of_params(run.data.params)
+
+
+def drift_of(run: Run) -> list[dict[str, Any]]:
+    """Settings that resuming the run changed: from which epoch on, key, old and new value as text."""
+    try:
+        entries = json.loads(run.data.tags.get(TAG_PARAM_DRIFT, "[]"))
+    except ValueError:  # a tag too long for the server is cut
+        return []
+    return entries if isinstance(entries, list) else []
+
+
+def plain(value: Any) -> Any:
+    """A copy without figures that strict JSON does not know: not a number and infinity become ``None``."""
+    if isinstance(value, Mapping):
+        return {key: plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def whole(text: str | None) -> int | None:
+    """A whole number out of a tag or a parameter; ``None`` where there is none."""
+    return int(text) if text is not None and text.isdecimal() else None
+
+
+def _config_of_params(params: Mapping[str, str]) -> dict[str, Any]:
+    """Dotted parameters as sections; those of the schema and the data are no part of the configuration."""
+    from topotrain.config import known_dotted_keys
+
+    config: dict[str, dict[str, Any]] = {}
+    for key in known_dotted_keys():
+        section, _, rest = key.partition(".")
+        if key in params:
+            config.setdefault(section, {})[rest] = _value(params[key], section in TEXT_SECTIONS)
+    return config
+
+
+def _as_of(epoch: int | None, config: Mapping[str, Any], drift: list[dict[str, Any]]) -> dict[str, Any]:
+    """The configuration as it was in an epoch: what a resume changed after it, changed back."""
+    sections = {name: dict(values) if isinstance(values, Mapping) else values for name, values in config.items()}
+    for entry in reversed(drift):
+        section, _, key = entry["key"].partition(".")
+        if epoch is not None and entry["epoch"] > epoch and isinstance(sections.get(section), dict):
+            sections[section][key] = _value(entry["from"], section in TEXT_SECTIONS)
+    return sections
+
+
+def _value(text: str, is_text: bool) -> Any:
+    if text == "null" or not is_text:
+        try:
+            return json.loads(text)
+        except ValueError:
+            pass
+    return text
+
+
+def _section(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    section = config.get(name)
+    return section if isinstance(section, Mapping) else {}
+
+
+def _learning_parameters(config: Mapping[str, Any], best: Mapping[str, float]) -> dict[str, Any]:
+    """What learned the best checkpoint; the scheduler may have lowered the learning rate by then."""
+    optimizer, loader, trainer = (_section(config, name) for name in ("optimizer", "dataloader", "trainer"))
+    return {
+        "learning_rate": optimizer.get("learning_rate"),
+        "learning_rate_at_best_epoch": best.get(LEARNING_RATE),
+        "weight_decay": optimizer.get("weight_decay"),
+        "batch_size": loader.get("batch_size"),
+        "accumulate_grad_batches": trainer.get("accumulate_grad_batches"),
+        "num_epochs": trainer.get("num_epochs"),
+        "seed": loader.get("seed"),
+        "dropout": _section(config, "model").get("dropout"),
+        "scheduler": dict(_section(config, "scheduler")) or None,
+        "early_stopping": dict(_section(config, "early_stopping")) or None,
+    }
+
+
+def _progress(status: str, history: History, config: Mapping[str, Any], alive: bool) -> dict[str, Any]:
+    """Epochs and time; a finished run is complete, though it stopped early."""
+    done, total = len(history), _section(config, "trainer").get("num_epochs")
+    seconds = [figures[EPOCH_SECONDS] for figures in history.values() if EPOCH_SECONDS in figures]
+    average = sum(seconds) / len(seconds) if seconds else None
+    percent = min(100.0, 100.0 * done / total) if total else None
+    eta = average * max(0, total - done) if alive and average is not None and total else None
+    finished = status == "FINISHED"
+    return {
+        "epochs_completed": done,
+        "epochs_total": total,
+        "percent": 100.0 if finished else percent,
+        "average_epoch_seconds": average,
+        "eta_seconds": 0.0 if finished else eta,
+    }
+
+
+def _warnings(run: Run, num_epochs: int, alive: bool) -> list[str]:
+    tags, status = run.data.tags, run.info.status
+    note = tags.get(TAG_STATUS_NOTE, "")
+    advice = f"resume with: topotrain resume --run-id {run.info.run_id}" if num_epochs else "no epoch to resume from"
+    told = [] if TAG_BEST_CHECKPOINT in tags else ["no checkpoint yet"]
+    if status == "FINISHED":
+        return told
+    if alive:
+        return [*told, "run in progress"]
+    if TAG_CONTINUED_BY in tags:
+        return [*told, f"continued by run {tags[TAG_CONTINUED_BY]}"]
+    # Under mlflow run the exit status has the last word, and makes an interrupted run FAILED.
+    if status == "FAILED" and not note.startswith("interrupted"):
+        return [*told, f"failed: {note}" if note else "failed", *([advice] if num_epochs else [])]
+    return [*told, f"interrupted; {advice}"]

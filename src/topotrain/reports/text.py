@@ -1,0 +1,48 @@
+"""Figures, durations and tables as people read them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+MISSING = "-"
+MINUTE, HOUR, DAY = 60, 3600, 86400
+
+
+def status(run: Mapping[str, Any]) -> str:
+    """A run's status; of one that says it is running though nobody works on it, that too."""
+    silent = run["status"] == "RUNNING" and not run["alive"]
+    return f"{run['status']} (no sign of life)" if silent else str(run["status"])
+
+
+def figure(value: float | None, digits: int = 4) -> str:
+    """A figure with some decimals; a missing one is a dash, never 0."""
+    return MISSING if value is None else f"{value:.{digits}f}"
+
+
+def short(value: float | str | None) -> str:
+    """A setting as short as it can be told."""
+    if value is None:
+        return MISSING
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def duration(seconds: float | None) -> str:
+    """A time span in its two largest units, such as ``3 min 20 s``."""
+    if seconds is None:
+        return MISSING
+    if seconds < MINUTE:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    whole = round(seconds)
+    for unit, name, below, below_name in ((DAY, "d", HOUR, "h"), (HOUR, "h", MINUTE, "min"), (MINUTE, "min", 1, "s")):
+        if whole >= unit:
+            rest = whole % unit // below
+            return f"{whole // unit} {name}" + (f" {rest} {below_name}" if rest else "")
+    return f"{whole} s"
+
+
+def columns(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """A table as plain text, each column as wide as its widest cell."""
+    table = [list(header), *map(list, rows)]
+    widths = [max(len(line[column]) for line in table) for column in range(len(header))]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in table]
