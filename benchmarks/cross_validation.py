@@ -24,8 +24,8 @@ from holdout import COLUMNS, baselines, figures
 import topotrain
 from topotrain.data.graph_dir import GraphDirectory
 from topotrain.data.split import Sample, Split, read_split
+from topotrain.model.checkpoint import load_network
 from topotrain.scoring.predict import Scorer
-from topotrain.training.checkpoints import load_network
 
 VAL_TARGETS = 3
 

@@ -17,6 +17,7 @@ import numpy as np
 import topotrain
 from topotrain.data.graph_dir import GraphDirectory
 from topotrain.data.split import Split, read_split
+from topotrain.model.checkpoint import load_network
 from topotrain.scoring.metrics import (
     Values,
     by_target,
@@ -26,7 +27,6 @@ from topotrain.scoring.metrics import (
     spearman,
 )
 from topotrain.scoring.predict import Scorer
-from topotrain.training.checkpoints import load_network
 
 COLUMNS = ("mse", "pearson", "spearman", "ranking_loss")
 

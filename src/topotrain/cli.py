@@ -492,7 +492,6 @@ def evaluate(
     from topotrain.progress import track
     from topotrain.reports.printed import keep_report
     from topotrain.scoring.evaluate import evaluate as evaluate_model
-    from topotrain.training.checkpoints import load_network
 
     evaluation = evaluate_model(
         model=model or None,
@@ -501,7 +500,6 @@ def evaluate(
         labels=labels or "demo",
         experiment=experiment or None,
         tracking_uri=tracking_uri or None,
-        read_checkpoint=load_network,
         progress=track,
     )
     text = evaluation.text(form, per_target=per_target)

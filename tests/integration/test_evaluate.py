@@ -28,12 +28,12 @@ from topotrain.fields import (
     TAG_EVAL_TARGETS,
     VAL_LOSS,
 )
+from topotrain.model.checkpoint import load_network
 from topotrain.scoring.evaluate import evaluate
 from topotrain.scoring.metrics import mean_ranking_loss
 from topotrain.scoring.score import load_scorer
 from topotrain.tracking.evaluations import known_metrics
 from topotrain.tracking.store import open_store
-from topotrain.training.checkpoints import load_network
 
 
 @pytest.fixture(scope="module")

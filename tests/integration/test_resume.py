@@ -23,9 +23,9 @@ from topotrain.fields import (
     TAG_RESUMED_CHECKPOINT,
     TAG_RESUMED_FROM,
 )
+from topotrain.model.checkpoint import read_checkpoint
 from topotrain.tracking.search import artifact_json, artifact_names, fetch_artifact, metric_history
 from topotrain.tracking.store import open_store
-from topotrain.training.checkpoints import read_checkpoint
 from topotrain.training.resume import NothingLeft, resume
 
 EPOCHS = 7

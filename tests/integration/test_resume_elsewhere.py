@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 import topotrain
+from topotrain.model.checkpoint import read_checkpoint
 from topotrain.tracking.search import fetch_artifact
 from topotrain.tracking.store import open_store
-from topotrain.training.checkpoints import read_checkpoint
 
 
 def last_weights(uri: str, run_id: str, folder: Path):

@@ -21,9 +21,9 @@ import yaml
 
 from topotrain.data.graph_file import Graph, read_graph
 from topotrain.errors import DataError, SchemaError
+from topotrain.model.checkpoint import read_checkpoint
 from topotrain.scoring.predict import Scorer, decode_graph, encode_graph
 from topotrain.tracking.store import open_store
-from topotrain.training.checkpoints import read_checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +115,7 @@ def test_a_fresh_process_elsewhere_scores_as_the_network_does(finished, scorer, 
 
 
 def test_the_scorer_is_the_best_checkpoint(finished, scorer, graphs):
-    from topotrain.training.checkpoints import load_network
+    from topotrain.model.checkpoint import load_network
 
     best = finished.artifacts / "checkpoints" / f"epoch_{finished.result.best_epoch:04d}.ckpt"
     network, schema = load_network(best)

@@ -19,11 +19,11 @@ import topotrain
 from topotrain.config import load_config
 from topotrain.errors import TrackingError
 from topotrain.fields import BEST_SELECTION_METRIC, BEST_VAL_LOSS, SELECTION_METRIC, TAG_HEARTBEAT, VAL_LOSS
+from topotrain.model.checkpoint import read_checkpoint
 from topotrain.schema import FeatureSchema
 from topotrain.tracking.recorder import Recorder
 from topotrain.tracking.search import find_run, metric_history
 from topotrain.tracking.store import experiment_id, open_store, resolve_tracking_uri
-from topotrain.training.checkpoints import read_checkpoint
 
 EVERY_EPOCH = (
     *("train_mse", "val_loss", "val_pearson_corr", "val_spearman_corr", "val_ranking_loss"),

@@ -21,10 +21,10 @@ from topotrain.config import load_config, validate
 from topotrain.data.prepare import prepare_data
 from topotrain.errors import ConfigError, DataError, InterruptedRunError, SchemaError, TrainingError
 from topotrain.fields import SELECTION_METRIC, TAG_STATUS_NOTE, TRAIN_MSE, VAL_LOSS, VAL_PEARSON, VAL_SPEARMAN
+from topotrain.model.checkpoint import load_network, read_checkpoint
 from topotrain.scoring.metrics import epoch_figures
 from topotrain.tracking.search import find_run, local_artifact, metric_history, search_runs
 from topotrain.tracking.store import open_store
-from topotrain.training.checkpoints import load_network, read_checkpoint
 from topotrain.training.fit import Limits, TrainResult
 
 QUIET = "mlflow.register=none"

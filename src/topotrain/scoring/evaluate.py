@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,11 +27,10 @@ from topotrain.fields import (
     TAG_EVAL_DIGEST,
     TAG_EVAL_TARGETS,
 )
-from topotrain.model.network import TopoQANetwork
+from topotrain.model.checkpoint import load_network
 from topotrain.reports.evaluation_figures import CURVES, EvaluationPicture, draw_evaluation
 from topotrain.reports.evaluation_page import write_page
 from topotrain.reports.evaluation_table import render, target_csv
-from topotrain.schema import FeatureSchema
 from topotrain.scoring.baselines import CONSTANT, FEATURE, constant_baseline, feature_baseline, truth
 from topotrain.scoring.judgement import Judgement, judge
 from topotrain.scoring.predict import Scorer
@@ -39,21 +38,19 @@ from topotrain.scoring.score import load_scorer
 from topotrain.tracking.evaluations import (
     Subject,
     Verdict,
-    fetch_checkpoint,
     find_subject,
     learning_history,
     record_verdict,
     run_best_epoch,
     subject_of_run,
 )
-from topotrain.tracking.search import find_run
-from topotrain.tracking.store import open_store, resolve_tracking_uri
+from topotrain.tracking.search import fetch_artifact, find_run, parse_run_uri
+from topotrain.tracking.store import Client, open_store, resolve_tracking_uri
 
 log = logging.getLogger("topotrain")
 
 MODEL = "model"
 DEFAULT_MODEL = "models:/topoqa@candidate"
-CheckpointReader = Callable[[Path], tuple[TopoQANetwork, FeatureSchema]]
 
 
 @dataclass(frozen=True)
@@ -115,7 +112,6 @@ def evaluate(
     labels: str = DEMO,
     experiment: str | None = None,
     tracking_uri: str | None = None,
-    read_checkpoint: CheckpointReader | None = None,
     progress: Progress | None = None,
 ) -> Evaluation:
     """Score every labelled graph with a model, judge the scores, and log the verdict.
@@ -127,7 +123,6 @@ def evaluate(
         labels: label file; ``demo`` for the hold-out targets of the demo data set.
         experiment: look for the run in this experiment only.
         tracking_uri: of the store; by default MLFLOW_TRACKING_URI, else ``mlflow.db`` here.
-        read_checkpoint: reads the checkpoint of a run that registered no version.
         progress: wraps the reading of graphs.
 
     Raises:
@@ -144,7 +139,7 @@ def evaluate(
         if run
         else find_subject(client, model or DEFAULT_MODEL)
     )
-    scorer = _load(subject, read_checkpoint)
+    scorer = _load(client, subject)
     graph_dir, label_path = _data_paths(graphs, labels)
     directory = GraphDirectory(graph_dir)
     split = read_split("evaluation", directory, label_path, progress=progress)
@@ -209,13 +204,11 @@ def _data_paths(graphs: str, labels: str) -> tuple[Path, Path]:
     return Path(graphs), Path(labels).absolute()
 
 
-def _load(subject: Subject, read_checkpoint: CheckpointReader | None) -> Scorer:
+def _load(client: Client, subject: Subject) -> Scorer:
     if not subject.uri.startswith("runs:/"):
         return load_scorer(subject.uri)
-    if read_checkpoint is None:
-        raise DataError(f"{subject.uri} is a checkpoint", "a registered version", "give read_checkpoint")
     with tempfile.TemporaryDirectory() as folder:
-        return Scorer(*read_checkpoint(fetch_checkpoint(subject.uri, Path(folder))))
+        return Scorer(*load_network(fetch_artifact(client, *parse_run_uri(subject.uri), Path(folder))))
 
 
 def _judge_all(scorer: Scorer, split: Split) -> tuple[dict[str, Judgement], str]:
@@ -230,7 +223,7 @@ def _judge_all(scorer: Scorer, split: Split) -> tuple[dict[str, Judgement], str]
     return judgements, feature
 
 
-def _record(client: Any, uri: str, evaluation: Evaluation, split: Split) -> str | None:
+def _record(client: Client, uri: str, evaluation: Evaluation, split: Split) -> str | None:
     """Write report and pictures, and keep the verdict."""
     data = evaluation.data
     metrics = evaluation.judgements[MODEL].metrics()
@@ -251,7 +244,7 @@ def _record(client: Any, uri: str, evaluation: Evaluation, split: Split) -> str 
         return record_verdict(client, uri, evaluation.subject, verdict)
 
 
-def _history(client: Any, subject: Subject) -> tuple[dict[int, dict[str, float]], int | None]:
+def _history(client: Client, subject: Subject) -> tuple[dict[int, dict[str, float]], int | None]:
     if subject.run_id is None:
         return {}, None
     return learning_history(client, subject.run_id, CURVES), run_best_epoch(client, subject.run_id)

@@ -25,7 +25,7 @@ from topotrain.model.network import NetworkSpec
 from topotrain.schema import FeatureSchema
 from topotrain.tracking.recorder import Recorder
 from topotrain.tracking.search import artifact_names, model_versions, recorded_steps
-from topotrain.training.checkpoints import write_kept_index
+from topotrain.training.kept_index import write_kept_index
 from topotrain.training.selection import Selection
 
 log = logging.getLogger("topotrain")

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 
 from topotrain.errors import SchemaError
 from topotrain.fields import TAG_RESUMED_CHECKPOINT, TAG_RESUMED_FROM
+from topotrain.model.checkpoint import network_of, read_checkpoint
 from topotrain.model.network import NetworkSpec, TopoQANetwork
 from topotrain.schema import FeatureSchema
 from topotrain.scoring.score import load_scorer
 from topotrain.tracking.registry import run_of_model
 from topotrain.tracking.search import fetch_artifact, parse_run_uri
-from topotrain.training.checkpoints import network_of, read_checkpoint
 from topotrain.training.continuation import check_shape
 
 if TYPE_CHECKING:

@@ -19,12 +19,12 @@ from topotrain.fields import (
     SCHEMA_ARTIFACT,
     TAG_SCHEMA_DIGEST,
 )
+from topotrain.model.checkpoint import load_network
 from topotrain.model.network import TopoQANetwork
 from topotrain.reports.figures import learning_curves, predicted_against_true
 from topotrain.scoring.predict import SCORING_BATCH
 from topotrain.tracking.provenance import installed_packages, system_facts
 from topotrain.tracking.recorder import DatasetFacts, Recorder
-from topotrain.training.checkpoints import load_network
 from topotrain.training.selection import Selection
 
 

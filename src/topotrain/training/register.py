@@ -9,11 +9,11 @@ from pathlib import Path
 from topotrain.config import TrainConfig
 from topotrain.data.prepare import PreparedData
 from topotrain.fields import CHECKPOINT_DIR, SELECTION_METRIC, VAL_LOSS, VAL_SPEARMAN
+from topotrain.model.checkpoint import load_network
 from topotrain.progress import track
 from topotrain.scoring.export import export_model
 from topotrain.tracking.recorder import Recorder
 from topotrain.tracking.registry import CANDIDATE, log_model, register, set_alias, tag_version
-from topotrain.training.checkpoints import load_network
 from topotrain.training.selection import Kept, Selection
 
 log = logging.getLogger("topotrain")

@@ -25,13 +25,13 @@ from topotrain.fields import (
     TAG_RESUMED_FROM,
     VAL_LOSS,
 )
+from topotrain.model.checkpoint import read_checkpoint
 from topotrain.progress import track
 from topotrain.tracking.heartbeat import is_alive
 from topotrain.tracking.provenance import provenance_tags
 from topotrain.tracking.recorder import Recorder
 from topotrain.tracking.search import LATEST, artifact_json, artifact_names, fetch_artifact, find_run, recorded_steps
 from topotrain.tracking.store import Client, Run, experiment_name, open_store, resolve_tracking_uri
-from topotrain.training.checkpoints import read_checkpoint
 from topotrain.training.continuation import Continuation, check_same, drift_of
 from topotrain.training.selection import Kept, Selection
 from topotrain.training.signals import interruptible

@@ -1,18 +1,15 @@
-"""Checkpoint files: read without running anything they say, and listed by rank."""
+"""Checkpoint files, read without running anything they say."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from topotrain.errors import DataError
-from topotrain.fields import KEPT_INDEX
 from topotrain.model.network import NetworkSpec, TopoQANetwork
 from topotrain.schema import FeatureSchema
-from topotrain.training.selection import Selection
 
 NETWORK_PREFIX = "network."
 
@@ -55,14 +52,3 @@ def network_of(content: dict[str, Any]) -> tuple[TopoQANetwork, FeatureSchema]:
     }
     network.load_state_dict(weights)
     return network.eval(), FeatureSchema.from_dict(content["feature_metadata"])
-
-
-def write_kept_index(selection: Selection, folder: Path) -> Path:
-    """Write which checkpoints are kept, best first, as recorded beside them."""
-    index = folder / KEPT_INDEX
-    rows = [
-        {"rank": rank, "epoch": kept.epoch, "file": kept.file_name, **kept.figures}
-        for rank, kept in enumerate(selection.kept, start=1)
-    ]
-    index.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
-    return index
