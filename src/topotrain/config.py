@@ -515,6 +515,7 @@ def known_dotted_keys() -> list[str]:
 
 
 def as_config_error(error: ValidationError, where: str) -> ConfigError:
+    """The first of pydantic's complaints, in our words."""
     problems = error.errors()
     first = problems[0]
     key = ".".join(str(part) for part in first["loc"] if not str(part).startswith(("function-", "constrained-")))

@@ -26,6 +26,7 @@ ORIGINAL_CONFIG_ARTIFACT = "config/original_config.yaml"
 CHECKPOINT_DIR = "checkpoints"
 LAST_CHECKPOINT = "last.ckpt"
 KEPT_INDEX = "kept.json"
+BATCH_SUMMARY_ARTIFACT = "batch_summary.json"
 
 # Metrics of a run, step = epoch (counted from 0, as Lightning does).
 TRAIN_MSE = "train_mse"

@@ -246,7 +246,9 @@ class _Reader:
         for part in (shared or {}, own or {}):
             whole = merge(whole, {**part, "set": flat_settings(part.get("set"), "build")})
         build = read_part(BuildPart, whole, "build", self.notices)
-        return plan_build(build.structures, build.modules, build.settings, self.base)
+        return plan_build(
+            build.structures, {str(kind): name for kind, name in build.modules.items()}, build.settings, self.base
+        )
 
 
 def _linked(source: Path, jobs: Sequence[Job]) -> tuple[Job, ...]:

@@ -100,7 +100,7 @@ def read_part(model: type[P], raw: Mapping[str, Any], where: str, notices: list[
 
 
 def undotted(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Nested values of a mapping whose keys may be dotted: ``{"a.b": 1, "a": {"c": 2}}`` to ``{"a": {"b": 1, "c": 2}}``."""
+    """Nested values of a mapping whose keys may be dotted: ``{"a.b": 1}`` to ``{"a": {"b": 1}}``."""
     result: dict[str, Any] = {}
     for dotted, value in _leaves(values):
         result = merge(result, _with_leaf(parse_override(f"{dotted}=null"), value))
