@@ -8,7 +8,7 @@ import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +58,7 @@ class BatchResult:
         jobs: one report for each job, in the manifest's order.
         best: name of the best job, if any finished.
         candidates: {registered model: version that became the candidate}.
+        interrupted: whether a signal ended it.
     """
 
     run_id: str
@@ -66,6 +67,7 @@ class BatchResult:
     jobs: list[JobReport]
     best: str | None = None
     candidates: dict[str, str] = field(default_factory=dict)
+    interrupted: bool = False
 
     @property
     def unfinished(self) -> list[JobReport]:
@@ -85,7 +87,7 @@ class BatchResult:
         return {
             "run_id": self.run_id,
             "run_name": self.run_name,
-            "status": "finished" if not self.unfinished else "failed",
+            "status": "interrupted" if self.interrupted else "failed" if self.unfinished else "finished",
             "best": self.best,
             "candidates": self.candidates,
             "jobs": [report.to_dict() for report in self.jobs],
@@ -151,7 +153,7 @@ class _Batch:
             recorder.close("FAILED" if lost else "FINISHED", note)
             return result
         except InterruptedRunError as stop:
-            self._record(self._result())
+            self._record(replace(self._result(), interrupted=True))
             recorder.close("KILLED", f"interrupted by signal {stop.signum}")
             raise
         except BaseException as error:

@@ -176,20 +176,16 @@ class _Reader:
             return getattr(own if key in own.model_fields_set else shared, key)
 
         config_file = self._config_file(either("config"), where)
-        layers = [
-            *self._layers(shared.overrides, f" of shared in {self.source}"),
-            *self.command_line,
-            *self._layers(own.overrides, f" of job {own.name!r} in {self.source}"),
-        ]
         best_of, checkpoint = self._resume_from(either("resume_from"), where)
-        draft = draft_config(config_file, layers)
-        self.notices += draft.notices
         try:
+            shared_layers = self._layers(shared.overrides, " of shared")
+            draft = draft_config(config_file, [*shared_layers, *self.command_line, *self._layers(own.overrides)])
             build = self._build(shared.build, own.build)
             paths = build.paths(draft.raw.get("paths") or {}) if build else {}
             config = validate(merge(draft.raw, {"paths": paths} if paths else {}), draft.where)
         except UserInputError as error:
             raise ConfigError(f"{where}: {error.what}", error.expected, error.do) from None
+        self.notices += draft.notices
         return Job(
             name=own.name,
             config=config,
@@ -215,7 +211,7 @@ class _Reader:
             raise ConfigError(f"{where}: config {path}: no such file", "a YAML configuration", hint)
         return path
 
-    def _layers(self, overrides: Mapping[str, Any] | Sequence[str] | None, place: str) -> Iterator[Layer]:
+    def _layers(self, overrides: Mapping[str, Any] | Sequence[str] | None, place: str = "") -> Iterator[Layer]:
         if isinstance(overrides, Mapping):
             yield Layer(undotted(overrides), f"override{place}", self.base)
         else:
