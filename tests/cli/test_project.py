@@ -22,7 +22,7 @@ from mlflow.utils.environment import _PythonEnv
 from topotrain.fields import TAG_COMMAND, TAG_STATUS_NOTE
 
 ROOT = Path(__file__).resolve().parents[2]
-COPIED = ("MLproject", "conda.yaml", "pyproject.toml", "requirements.lock", "configs", "src")
+COPIED = ("MLproject", "conda.yaml", "pyproject.toml", "requirements.lock", "configs", "manifests", "src")
 
 
 def locked(root: Path) -> list[str]:
@@ -57,7 +57,7 @@ def test_mlflow_reads_conda_yaml_as_an_environment(root: Path) -> None:
 
 def test_every_entry_point_has_text_parameters_with_defaults(root: Path) -> None:
     project = _project_spec.load_project(str(root))
-    entry_points = {"main", "train", "summarise", "build-graphs", "score"}
+    entry_points = {"main", "train", "batch", "summarise", "build-graphs", "score"}
     assert entry_points <= set(project._entry_points)
     for name in entry_points:
         entry = project.get_entry_point(name)
@@ -128,6 +128,35 @@ def test_mlflow_run_trains_end_to_end(project: Path, store_uri: str, graph_set) 
     (report_run,) = (r for r in runs if r.data.tags[TAG_COMMAND] == "summarise")
     printed = mlflow.artifacts.load_dict(f"{report_run.info.artifact_uri}/summarise.json")
     assert printed == summary
+
+
+@pytest.mark.project
+def test_mlflow_run_of_a_batch(project: Path, store_uri: str, graph_set) -> None:
+    """The run that MLflow made is the parent, its children stay beside it; resumed, a new one stands for the old."""
+    manifest = project / "manifests" / "two words.yaml"
+    jobs = [{"name": "good"}, {"name": "bad", "overrides": {"paths.graph": "absent"}}]
+    manifest.write_text(yaml.safe_dump({"shared": {"overrides": graph_set.overrides}, "jobs": jobs}))
+    given = ("manifest=manifests/two words.yaml", "overrides=trainer.num_epochs=1", "jobs=2")
+    done = mlflow_run(project, store_uri, "batch", *given)
+    assert done.returncode != 0
+    client = MlflowClient(store_uri, store_uri)
+    experiment = client.get_experiment_by_name("dynamic_topoqa").experiment_id
+    runs = {run.info.run_name: run for run in client.search_runs([experiment])}
+    assert set(runs) == {"two words", "good", "bad"}, done.stderr
+    parent = runs["two words"]
+    assert (parent.data.tags[TAG_COMMAND], parent.info.status) == ("batch", "FAILED")
+    assert {runs[name].data.tags["mlflow.parentRunId"] for name in ("good", "bad")} == {parent.info.run_id}
+    assert len(client.get_metric_history(runs["good"].info.run_id, "val_loss")) == 2, "the manifest's overrides win"
+
+    manifest.write_text(manifest.read_text().replace("absent", str(graph_set.graphs)))
+    again = mlflow_run(project, store_uri, "batch", *given, "resume=true")
+    assert again.returncode == 0, again.stderr
+    assert "(earlier)" in again.stdout
+    newest = client.search_runs([experiment], "tags.`topotrain.command` = 'batch'")[0]
+    assert newest.data.tags["topotrain.resumed_from"] == parent.info.run_id
+    assert client.get_run(parent.info.run_id).data.tags["topotrain.continued_by"] == newest.info.run_id
+    (made,) = client.search_runs([experiment], f"tags.`mlflow.parentRunId` = '{newest.info.run_id}'")
+    assert (made.info.run_name, made.info.status) == ("bad", "FINISHED")
 
 
 @pytest.mark.project

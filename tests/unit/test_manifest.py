@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import yaml
 from topotrain.config import TrainConfig, load_config
 from topotrain.errors import ConfigError
 from topotrain.training.manifest import Job, Manifest, load_manifest
+from topotrain.training.manifest_file import BuildPart, JobPart, ManifestPart
 
 ROOT = Path(__file__).resolve().parents[2]
 SHIPPED = sorted((ROOT / "manifests").glob("*.yaml"))
@@ -373,3 +376,19 @@ def test_feature_sweep():
 def test_every_shipped_manifest_is_tested_and_says_something(path):
     assert path.stem in ("run_all", "pipeline", "feature_sweep")
     assert load_manifest(path).notices == ()
+
+
+def test_every_key_is_documented():
+    page = (ROOT / "docs" / "batch.md").read_text()
+    for part in (ManifestPart, JobPart, BuildPart):
+        for name, info in part.model_fields.items():
+            assert f"`{info.alias or name}`" in page, name
+
+
+def test_the_example_of_the_documentation_is_a_manifest(write):
+    (text,) = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs" / "batch.md").read_text(), flags=re.DOTALL)
+    shutil.copytree(ROOT / "configs", write.folder.parent / "configs")
+    manifest = by_name(write(text))
+    assert manifest["small"].config.dataloader.batch_size == 8
+    assert manifest["large"].config.dataloader.batch_size == 32
+    assert manifest["fine"].best_of == ("small", "large")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 import platformdirs
 
 from topotrain.config import absolute_path
-from topotrain.data.demo_complexes import demo_paths, demo_version, make_structures
+from topotrain.data.demo import demo_paths, demo_version, make_structures
 from topotrain.errors import ConfigError, DataError
 from topotrain.fields import DEMO
 from topotrain.files import make_whole
@@ -85,15 +86,15 @@ def plan_build(structures: str, modules: Mapping[str, str], settings: Mapping[st
 
 
 def demo_structures() -> Path:
-    """The structures of the demo data set as files, made on first use.
+    """The structures of the demo data set to train and validate on, named as its labels name them; made on first use.
 
     Raises:
         DataError: they can't be written.
     """
-    root = _cache() / f"structures-{demo_version()}"
+    root = _cache() / f"demo-structures-{demo_version()}"
     if not root.exists():
         try:
-            make_whole(root, make_structures)
+            make_whole(root, _make_structures)
         except OSError as error:
             raise DataError(
                 f"{root}: the demo structures can't be written ({error})",
@@ -101,6 +102,15 @@ def demo_structures() -> Path:
                 "set XDG_CACHE_HOME",
             ) from None
     return root
+
+
+def _make_structures(root: Path) -> None:
+    whole = root / "whole"
+    make_structures(whole)
+    for split in ("train", "val"):
+        for target in sorted((whole / split).iterdir()):
+            target.rename(root / target.name)
+    shutil.rmtree(whole)
 
 
 def _cache() -> Path:
