@@ -146,7 +146,7 @@ def test_mlflow_run_of_a_batch(project: Path, store_uri: str, graph_set) -> None
     parent = runs["two words"]
     assert (parent.data.tags[TAG_COMMAND], parent.info.status) == ("batch", "FAILED")
     assert {runs[name].data.tags["mlflow.parentRunId"] for name in ("good", "bad")} == {parent.info.run_id}
-    assert len(client.get_metric_history(runs["good"].info.run_id, "val_loss")) == 2, "the manifest's overrides win"
+    assert len(client.get_metric_history(runs["good"].info.run_id, "val_loss")) == 1, "the command line wins over shared"
 
     manifest.write_text(manifest.read_text().replace("absent", str(graph_set.graphs)))
     again = mlflow_run(project, store_uri, "batch", *given, "resume=true")
