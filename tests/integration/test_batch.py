@@ -359,6 +359,31 @@ def test_resume_refuses_a_batch_that_is_still_running(graph_set: Any, store_uri:
     assert len(parents(store_uri)) == 1
 
 
+@pytest.mark.server
+def test_a_server_that_is_away_for_a_while(graph_set: Any, mlflow_server: Any) -> None:
+    """The batch asks again, and knows in the end what its jobs achieved meanwhile."""
+    uri = mlflow_server.address
+    overrides = {"trainer.num_epochs": 40, "early_stopping.patience": 40, "mlflow.register": "none"}
+    jobs = [{"name": "long", "overrides": overrides}, {"name": "next", "resume_from": "best-of(long)"}]
+    manifest = write_manifest(graph_set.root.parent, jobs)
+    log = graph_set.root / "batch.log"
+    with log.open("w") as err:
+        process = subprocess.Popen(command(manifest, uri), stdout=subprocess.PIPE, stderr=err, text=True)
+    wait_for(lambda: epochs_of(uri, "long") >= 2)
+    mlflow_server.stop()
+    wait_for(lambda: "asking again" in log.read_text())
+    mlflow_server.start()
+    out, _ = process.communicate(timeout=WAIT_SECONDS)
+    assert process.returncode == 0, log.read_text()
+    assert [row[1] for row in table(out).values()] == ["finished", "finished"]
+    assert log.read_text().count("asking again") == 1
+    client = open_store(uri)
+    (run,) = children_by_job(uri)["long"]
+    assert [point.step for point in client.get_metric_history(run.info.run_id, "val_loss")] == list(range(40))
+    fine = children_by_job(uri)["next"][0].data.tags
+    assert fine["topotrain.resumed_checkpoint"].startswith(f"runs:/{run.info.run_id}/checkpoints/epoch_")
+
+
 # --- builds -----------------------------------------------------------------------------------------------------
 
 
