@@ -14,8 +14,17 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import click
 
 from topotrain import __version__
-from topotrain.errors import EXIT_FAULT, EXIT_USER, ConfigError, DataError, InterruptedRunError, TopotrainError
+from topotrain.errors import (
+    EXIT_FAULT,
+    EXIT_USER,
+    ConfigError,
+    DataError,
+    InterruptedRunError,
+    TopotrainError,
+    UnfinishedBatchError,
+)
 from topotrain.files import write_text
+from topotrain.training.signals import follow_parent
 
 if TYPE_CHECKING:
     from topotrain.training.fit import TrainResult
@@ -154,6 +163,54 @@ def run(
         tracking_uri=tracking_uri or None,
     )
     _tell_result(result)
+
+
+@cli.command()
+@click.option("--manifest", "-m", required=True, metavar="PATH", help="YAML: jobs, shared, continue_on_error.")
+@click.option("--override", "-o", "override", multiple=True, metavar="K=V", help="For every job; repeatable.")
+@click.option("--overrides", default="", hidden=True, help="Several overrides in one text, split as a shell splits.")
+@click.option("--jobs", "-j", default=1, show_default=True, type=click.IntRange(1), help="Jobs at once.")
+@click.option(
+    "--resume",
+    type=click.BOOL,
+    is_flag=False,
+    flag_value=True,
+    default=False,
+    help="Only what an earlier batch of this manifest did not finish.",
+)
+@click.option("--run-name", default=None, help="Of the batch's own run; by default the manifest's file name.")
+@TRACKING_URI
+def batch(
+    manifest: str,
+    override: Sequence[str],
+    overrides: str,
+    jobs: int,
+    resume: bool,
+    run_name: str | None,
+    tracking_uri: str | None,
+) -> None:
+    """Run a manifest's jobs as the children of one run. Prints a table of what came out.
+
+    \b
+    topotrain batch --manifest manifests/run_all.yaml --jobs 2
+    topotrain batch --manifest manifests/run_all.yaml --override trainer.num_epochs=20
+    topotrain batch --manifest manifests/run_all.yaml --resume
+    """
+    from topotrain.reports.batch_table import failure_line, summary_lines
+    from topotrain.training.batch import batch as run_batch
+
+    result = run_batch(
+        manifest,
+        overrides=[*_split(overrides), *override],
+        jobs=jobs,
+        resume=resume,
+        run_name=run_name or None,
+        tracking_uri=tracking_uri or None,
+    )
+    click.echo("\n".join(summary_lines(result.jobs)))
+    click.echo(f"batch {result.run_name} ({result.run_id}); best job: {result.best or 'none'}", err=True)
+    if result.unfinished:
+        raise UnfinishedBatchError(failure_line(result.jobs), result.exit_status)
 
 
 @cli.command()
@@ -686,6 +743,7 @@ def _as_json(document: Any) -> str:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit with the status of docs/runs.md."""
     _log_to_stderr()
+    follow_parent()
     try:
         given = sys.argv[1:] if arguments is None else list(arguments)
         cli.main(args=given or ["--help"], prog_name="topotrain", standalone_mode=False)

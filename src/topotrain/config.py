@@ -227,16 +227,54 @@ class LoadedConfig:
     notices: tuple[str, ...] = field(default=())
 
 
-def load_config(path: str | os.PathLike[str] | None = None, overrides: Iterable[str] = ()) -> LoadedConfig:
+@dataclass(frozen=True)
+class Layer:
+    """Values that go on top of a file.
+
+    Attributes:
+        values: nested, under the names of the YAML file or those of old.
+        where: what messages call it; begins with "override".
+        base: the folder that its paths are relative to.
+    """
+
+    values: Mapping[str, Any]
+    where: str
+    base: Path
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A file with everything on top of it, not yet validated.
+
+    Attributes:
+        raw: nested plain values; the paths in them are absolute.
+        where: what messages call it.
+        text: the file as it was given.
+        notices: one line for each thing that was read in another sense than written.
+    """
+
+    raw: dict[str, Any]
+    where: str
+    text: str
+    notices: tuple[str, ...]
+
+
+def load_config(path: str | os.PathLike[str] | None = None, overrides: Iterable[str | Layer] = ()) -> LoadedConfig:
     """Read a configuration file, apply overrides, validate.
 
     Args:
         path: YAML file; ``None`` stands for the defaults.
-        overrides: ``dotted.key=value``, the value read as YAML.
+        overrides: ``dotted.key=value``, the value read as YAML, or values that were read elsewhere.
 
     Raises:
         ConfigError: file missing or malformed, unknown key, value out of range.
     """
+    draft = draft_config(path, overrides)
+    return LoadedConfig(validate(draft.raw, draft.where), mask_credentials(draft.text), draft.notices)
+
+
+def draft_config(path: str | os.PathLike[str] | None = None, overrides: Iterable[str | Layer] = ()) -> Draft:
+    """The first half of :func:`load_config`: everything but the check of the values."""
     notices: list[str] = []
     raw: dict[str, Any] = {}
     text = LoadedConfig.original_text
@@ -244,15 +282,21 @@ def load_config(path: str | os.PathLike[str] | None = None, overrides: Iterable[
     if path is not None:
         source = Path(path).absolute()
         where = str(source)
-        text, raw = _read_yaml(source)
+        text, raw = read_yaml(source)
         raw = old_config.translate(raw, where, notices)
         _resolve_paths(raw, source.parent, where)
     for override in overrides:
-        nested = old_config.translate(parse_override(override), _shown(override), notices)
-        _refuse_unknown(nested, TrainConfig, _shown(override))
-        _resolve_paths(nested, Path.cwd(), _shown(override))
+        layer = override if isinstance(override, Layer) else layer_of(override)
+        nested = old_config.translate(layer.values, layer.where, notices)
+        _refuse_unknown(nested, TrainConfig, layer.where)
+        _resolve_paths(nested, layer.base, layer.where)
         raw = merge(raw, nested)
-    return LoadedConfig(validate(raw, where), mask_credentials(text), tuple(dict.fromkeys(notices)))
+    return Draft(raw, where, text, tuple(dict.fromkeys(notices)))
+
+
+def layer_of(override: str, base: Path | None = None, place: str = "") -> Layer:
+    """``dotted.key=value`` as a layer; its paths are relative to ``base``, by default the current directory."""
+    return Layer(parse_override(override), f"{_shown(override)}{place}", base or Path.cwd())
 
 
 def config_of_mapping(raw: Mapping[str, Any]) -> TrainConfig:
@@ -276,7 +320,7 @@ def validate(raw: Mapping[str, Any], where: str = "configuration") -> TrainConfi
     try:
         return TrainConfig.model_validate(raw)
     except ValidationError as error:
-        raise _as_config_error(error, where) from None
+        raise as_config_error(error, where) from None
 
 
 def parse_override(text: str) -> dict[str, Any]:
@@ -352,21 +396,37 @@ def _parse_yaml(text: str) -> Any:
     return parsed
 
 
-def _read_yaml(path: Path) -> tuple[str, dict[str, Any]]:
+def read_yaml(
+    path: Path,
+    what: str = "a YAML configuration",
+    content: str = "themed sections of keys and values",
+    option: str = "--config",
+) -> tuple[str, dict[str, Any]]:
+    """A YAML file of named values: its text and what it says.
+
+    Args:
+        path: of the file.
+        what: the kind of file, for messages.
+        content: what it should hold, for messages.
+        option: where the path was given, for messages.
+
+    Raises:
+        ConfigError: missing, unreadable, not YAML, or no mapping.
+    """
     try:
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
-        raise ConfigError(f"{path}: no such file", "a YAML configuration", "check the path given to --config") from None
+        raise ConfigError(f"{path}: no such file", what, f"check the path given to {option}") from None
     except (OSError, ValueError) as error:  # ValueError: not UTF-8, or a path with a null byte
-        raise ConfigError(f"{path}: can't be read ({error})", "a YAML configuration in UTF-8") from None
+        raise ConfigError(f"{path}: can't be read ({error})", f"{what} in UTF-8") from None
     try:
         raw = _parse_yaml(text)
     except Exception as error:  # noqa: BLE001 (an explicit tag on a wrong value can make PyYAML raise anything)
-        raise ConfigError(f"{path}: not YAML ({_yaml_problem(error)})", "themed sections of keys and values") from None
+        raise ConfigError(f"{path}: not YAML ({_yaml_problem(error)})", content) from None
     if raw is None:
         raw = {}
     if not isinstance(raw, dict) or not all(isinstance(key, str) for key in raw):
-        raise ConfigError(f"{path}: holds a {type(raw).__name__}", "themed sections of keys and values")
+        raise ConfigError(f"{path}: holds a {type(raw).__name__}", content)
     return text, raw
 
 
@@ -385,13 +445,13 @@ def _resolve_paths(raw: dict[str, Any], base: Path, where: str) -> None:
             if isinstance(value, str) and value != DEMO:
                 if not value.strip() or "\0" in value:
                     raise ConfigError(f"{where}: paths.{key}: got {value!r}", "the path of a file or directory")
-                paths[key] = _absolute(value, base)
+                paths[key] = absolute_path(value, base)
     mlflow = raw.get("mlflow")
     if isinstance(mlflow, dict) and isinstance(mlflow.get("tracking_uri"), str):
         mlflow["tracking_uri"] = absolute_uri(mlflow["tracking_uri"], base)
 
 
-def _absolute(path: str, base: Path) -> str:
+def absolute_path(path: str, base: Path) -> str:
     """A normalised absolute path; ``~`` is the home directory, unless it names a user there is not."""
     return os.path.normpath(base / os.path.expanduser(path))
 
@@ -401,7 +461,7 @@ def absolute_uri(uri: str, base: Path) -> str:
     if uri.startswith("sqlite:///") and not uri.startswith("sqlite:////") and ":memory:" not in uri:
         return f"sqlite:///{os.path.normpath(base / uri.removeprefix('sqlite:///'))}"
     if "://" not in uri and not uri.startswith(("file:", "databricks")):
-        return _absolute(uri, base)
+        return absolute_path(uri, base)
     return uri
 
 
@@ -454,7 +514,8 @@ def known_dotted_keys() -> list[str]:
     ]
 
 
-def _as_config_error(error: ValidationError, where: str) -> ConfigError:
+def as_config_error(error: ValidationError, where: str) -> ConfigError:
+    """The first of pydantic's complaints, in our words."""
     problems = error.errors()
     first = problems[0]
     key = ".".join(str(part) for part in first["loc"] if not str(part).startswith(("function-", "constrained-")))

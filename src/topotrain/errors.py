@@ -63,6 +63,19 @@ class GateRefusedError(TopotrainError):
     exit_code = EXIT_GATE_REFUSED
 
 
+class UnfinishedBatchError(TopotrainError):
+    """Jobs of a batch failed or were skipped.
+
+    Args:
+        what: which, and why.
+        exit_code: of a job that failed.
+    """
+
+    def __init__(self, what: str, exit_code: int) -> None:
+        super().__init__(what)
+        self.exit_code = exit_code
+
+
 class InterruptedRunError(BaseException):
     """A signal asked the program to stop; not an ``Exception``, so that nothing swallows it.
 

@@ -26,6 +26,7 @@ ORIGINAL_CONFIG_ARTIFACT = "config/original_config.yaml"
 CHECKPOINT_DIR = "checkpoints"
 LAST_CHECKPOINT = "last.ckpt"
 KEPT_INDEX = "kept.json"
+BATCH_SUMMARY_ARTIFACT = "batch_summary.json"
 
 # Metrics of a run, step = epoch (counted from 0, as Lightning does).
 TRAIN_MSE = "train_mse"
@@ -87,6 +88,11 @@ TAG_GIT_COMMIT = "topotrain.git_commit"
 TAG_GIT_DIRTY = "topotrain.git_dirty"
 TAG_VERSION = "topotrain.version"
 TAG_TRIAL_LABEL = "topotrain.trial_label"
+TAG_BATCH_MANIFEST = "topotrain.batch_manifest"  # of a batch: digest of its jobs
+TAG_BATCH_NAME = "topotrain.batch_name"  # of a batch: the manifest's file name without its ending
+TAG_BATCH_JOB = "topotrain.batch_job"  # of a child: the name of its job
+TAG_BATCH_JOB_DIGEST = "topotrain.batch_job_digest"  # of a child: what decides its result
+TAG_BEST_CHILD = "topotrain.best_child"  # of a batch: the best run of those it made
 
 # Inference.
 PRED_DOCKQ = "pred_dockq"

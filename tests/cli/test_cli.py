@@ -165,6 +165,22 @@ def test_bad_override(topotrain, override, words):
     assert_refused(topotrain("run", "--override", override), *words)
 
 
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("jobs: [{name: a, confg: x}]\n", ["job 1 ('a')", "did you mean 'config'?"]),
+        ("jobs: [{name: a, overrides: {trainer.num_epoch: 3}}]\n", ["job 'a'", "did you mean 'trainer.num_epochs'"]),
+        ("jobs: [{name: a, config: absent.yaml}]\n", ["absent.yaml", "no such file"]),
+    ],
+)
+def test_bad_manifest(topotrain, tmp_path, content, words):
+    path = tmp_path / "manifest.yaml"
+    path.write_text(content)
+    assert_refused(topotrain("batch", "--manifest", str(path)), str(path), *words)
+    assert_refused(topotrain("batch", "--manifest", "absent.yaml"), str(tmp_path / "absent.yaml"), "a YAML manifest")
+    assert not (tmp_path / "mlflow.db").exists(), "no run, and so no store"
+
+
 def test_overrides_with_an_open_quote(topotrain):
     assert_refused(topotrain("run", "--overrides", "mlflow.run_name='half"), "quot")
 
@@ -275,6 +291,8 @@ def test_a_limit_that_leaves_no_batch(topotrain, graph_set, store_uri):
         (["run", "surplus"], "surplus"),
         (["run", "--config"], "--config"),
         (["schema"], "GRAPH_DIR"),
+        (["batch"], "--manifest"),
+        (["batch", "--manifest", "m.yaml", "--jobs", "0"], "--jobs"),
         (["ui", "--port", "0"], "--port"),
         (["leaderboard", "--limit", "-1"], "--limit"),
         (["leaderboard", "--format", "xml"], "--format"),

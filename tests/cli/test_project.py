@@ -22,7 +22,7 @@ from mlflow.utils.environment import _PythonEnv
 from topotrain.fields import TAG_COMMAND, TAG_STATUS_NOTE
 
 ROOT = Path(__file__).resolve().parents[2]
-COPIED = ("MLproject", "conda.yaml", "pyproject.toml", "requirements.lock", "configs", "src")
+COPIED = ("MLproject", "conda.yaml", "pyproject.toml", "requirements.lock", "configs", "manifests", "src")
 
 
 def locked(root: Path) -> list[str]:
@@ -57,17 +57,8 @@ def test_mlflow_reads_conda_yaml_as_an_environment(root: Path) -> None:
 
 def test_every_entry_point_has_text_parameters_with_defaults(root: Path) -> None:
     project = _project_spec.load_project(str(root))
-    entry_points = {
-        "build-graphs",
-        "evaluate",
-        "leaderboard",
-        "main",
-        "monitor",
-        "promote",
-        "score",
-        "summarise",
-        "train",
-    }
+    entry_points = {"main", "train", "resume", "batch", "summarise", "monitor", "leaderboard", "build-graphs", "score"}
+    entry_points |= {"evaluate", "promote"}
     assert entry_points <= set(project._entry_points)
     for name in entry_points:
         entry = project.get_entry_point(name)
@@ -176,6 +167,37 @@ def test_mlflow_run_evaluates_and_promotes(project: Path, store_uri: str, graph_
     assert champion.tags["topotrain.promoted_reason"] == "two words"
     runs = client.search_runs([client.get_experiment_by_name("dynamic_topoqa").experiment_id])
     assert sorted(r.data.tags[TAG_COMMAND] for r in runs) == ["evaluate", "promote", "run"]
+
+
+@pytest.mark.project
+def test_mlflow_run_of_a_batch(project: Path, store_uri: str, graph_set) -> None:
+    """The run that MLflow made is the parent, its children stay beside it; resumed, a new one stands for the old."""
+    manifest = project / "manifests" / "two words.yaml"
+    jobs = [{"name": "good"}, {"name": "bad", "overrides": {"paths.graph": "absent"}}]
+    manifest.write_text(yaml.safe_dump({"shared": {"overrides": graph_set.overrides}, "jobs": jobs}))
+    given = ("manifest=manifests/two words.yaml", "overrides=trainer.num_epochs=1", "jobs=2")
+    done = mlflow_run(project, store_uri, "batch", *given)
+    assert done.returncode != 0
+    client = MlflowClient(store_uri, store_uri)
+    experiment = client.get_experiment_by_name("dynamic_topoqa").experiment_id
+    runs = {run.info.run_name: run for run in client.search_runs([experiment])}
+    assert set(runs) == {"two words", "good", "bad"}, done.stderr
+    parent = runs["two words"]
+    assert (parent.data.tags[TAG_COMMAND], parent.info.status) == ("batch", "FAILED")
+    assert {runs[name].data.tags["mlflow.parentRunId"] for name in ("good", "bad")} == {parent.info.run_id}
+    assert len(client.get_metric_history(runs["good"].info.run_id, "val_loss")) == 1, (
+        "the command line wins over shared"
+    )
+
+    manifest.write_text(manifest.read_text().replace("absent", str(graph_set.graphs)))
+    again = mlflow_run(project, store_uri, "batch", *given, "resume=true")
+    assert again.returncode == 0, again.stderr
+    assert "(earlier)" in again.stdout
+    newest = client.search_runs([experiment], "tags.`topotrain.command` = 'batch'")[0]
+    assert newest.data.tags["topotrain.resumed_from"] == parent.info.run_id
+    assert client.get_run(parent.info.run_id).data.tags["topotrain.continued_by"] == newest.info.run_id
+    (made,) = client.search_runs([experiment], f"tags.`mlflow.parentRunId` = '{newest.info.run_id}'")
+    assert (made.info.run_name, made.info.status) == ("bad", "FINISHED")
 
 
 @pytest.mark.project

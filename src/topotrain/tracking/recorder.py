@@ -83,6 +83,7 @@ class Recorder:
         *,
         command: str,
         run_name: str | None = None,
+        default_name: str | None = None,
         tags: Mapping[str, str] | None = None,
         notes: str | None = None,
         parent_run_id: str | None = None,
@@ -93,7 +94,8 @@ class Recorder:
             uri: of the tracking store.
             experiment: name; an adopted run stays in the experiment it was made in.
             command: the topotrain command, as the tag that marks our runs.
-            run_name: by default ``training_run_`` and the time.
+            run_name: by default ``default_name``; an adopted run that the user named keeps its name.
+            default_name: by default ``training_run_`` and the time.
             tags: of the user.
             notes: shown on the run's page.
             parent_run_id: of a run that this one is part of.
@@ -110,11 +112,12 @@ class Recorder:
         # Read once: a second run of this process must open its own.
         given = os.environ.pop("MLFLOW_RUN_ID", None)
         if given:
-            name = run_name or (default_run_name() if _is_generated(_adoptable(client, uri, given)) else None)
+            generated = _is_generated(_adoptable(client, uri, given))
+            name = run_name or ((default_name or default_run_name()) if generated else None)
             if name:
                 everything[MLFLOW_RUN_NAME] = name
         else:
-            name = run_name or default_run_name()
+            name = run_name or default_name or default_run_name()
             home = experiment_id(client, uri, experiment)
             given = client.create_run(home, run_name=name, tags={**resolve_tags(), MLFLOW_RUN_NAME: name}).info.run_id
         try:

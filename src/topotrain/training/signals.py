@@ -14,6 +14,8 @@ from topotrain.errors import InterruptedRunError
 
 STOPPING = (signal.SIGINT, signal.SIGTERM)
 SAME_WISH_SECONDS = 3.0
+SERVES_VARIABLE = "TOPOTRAIN_SERVES"  # id of the process that a job's process works for
+WATCH_SECONDS = 1.0
 
 
 @contextmanager
@@ -46,3 +48,20 @@ def interruptible() -> Iterator[None]:
     finally:
         for each, handler in before.items():
             signal.signal(each, handler)
+
+
+def follow_parent() -> None:
+    """In a process that serves another (``TOPOTRAIN_SERVES`` names it): end with it, however it ends.
+
+    A batch that is killed outright can't tell its jobs. They find out that they have another parent, and stop as if
+    they had been told, so that their runs are closed and can be resumed.
+    """
+    parent = os.environ.get(SERVES_VARIABLE, "")
+    if parent.isdigit():
+        threading.Thread(target=_watch, args=(int(parent),), name="topotrain-follow-parent", daemon=True).start()
+
+
+def _watch(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(WATCH_SECONDS)
+    os.kill(os.getpid(), signal.SIGTERM)

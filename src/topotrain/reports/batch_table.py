@@ -1,0 +1,154 @@
+"""How a batch is shown: while it runs, and at its end."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from rich.live import Live
+    from rich.table import Table
+
+log = logging.getLogger("topotrain")
+
+JobStatus = Literal["waiting", "building", "running", "finished", "failed", "killed", "skipped"]
+LINE_SECONDS = 10.0  # between two lines about the progress of one job, where there is no terminal
+COLUMNS = ("name", "status", "run id", "best epoch", "primary metric", "val_loss", "seconds")
+
+
+@dataclass
+class JobReport:
+    """What is known of one job.
+
+    Attributes:
+        name: of the job.
+        num_epochs: at most.
+        primary_metric: what ranks its checkpoints.
+        run_name: of its run.
+        status: where it stands.
+        run_id: of its run, once there is one.
+        epochs: how many are done.
+        best_val_loss: of any epoch.
+        best_epoch: by the primary metric, counted from 0.
+        primary_value: the primary metric of that epoch.
+        val_loss: of that epoch.
+        checkpoint: URI of that epoch's checkpoint.
+        seconds: how long its processes took.
+        exit_status: of its process.
+        earlier: whether its run was there before this batch began.
+        note: why it failed, was skipped, and the like.
+    """
+
+    name: str
+    num_epochs: int
+    primary_metric: str
+    run_name: str
+    status: JobStatus = "waiting"
+    run_id: str | None = None
+    epochs: int = 0
+    best_val_loss: float | None = None
+    best_epoch: int | None = None
+    primary_value: float | None = None
+    val_loss: float | None = None
+    checkpoint: str | None = None
+    seconds: float | None = None
+    exit_status: int | None = None
+    earlier: bool = False
+    note: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for the record."""
+        return asdict(self)
+
+
+def summary_lines(reports: Sequence[JobReport]) -> list[str]:
+    """The table at the end of a batch."""
+    rows = [COLUMNS, *(_cells(report) for report in reports)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(COLUMNS))]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+
+
+def failure_line(reports: Sequence[JobReport]) -> str:
+    """Which jobs did not finish, and why the first of them did not."""
+    lost = [report for report in reports if report.status != "finished"]
+    first = next((report for report in lost if report.status != "skipped"), lost[0])
+    names = ", ".join(f"{report.name} ({report.status})" for report in lost)
+    return (
+        f"{len(lost)} of {len(reports)} jobs did not finish: {names}; expected all to; "
+        f"{first.name}: {first.note}; when that is mended, run the rest with --resume"
+    )
+
+
+def _cells(report: JobReport) -> tuple[str, ...]:
+    return (
+        report.name,
+        f"{report.status} (earlier)" if report.earlier else report.status,
+        report.run_id or "-",
+        "-" if report.best_epoch is None else str(report.best_epoch),
+        "-" if report.primary_value is None else f"{report.primary_metric} {report.primary_value:.4f}",
+        "-" if report.val_loss is None else f"{report.val_loss:.4f}",
+        "-" if report.seconds is None else f"{report.seconds:.1f}",
+    )
+
+
+class BatchDisplay:
+    """Shows all jobs while they run: a table on a terminal, a line for each change elsewhere; on standard error."""
+
+    def __init__(self) -> None:
+        self._live: Live | None = None
+        self._told: dict[str, tuple[JobStatus, int, float]] = {}
+
+    def __enter__(self) -> BatchDisplay:
+        """Take the terminal, if there is one."""
+        if sys.stderr.isatty():
+            from rich.console import Console
+            from rich.live import Live
+
+            self._live = Live(console=Console(stderr=True), transient=True, auto_refresh=False)
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Give the terminal back."""
+        if self._live is not None:
+            self._live.stop()
+
+    def show(self, reports: Sequence[JobReport]) -> None:
+        """Bring what is shown up to date."""
+        if self._live is not None:
+            self._live.update(_live_table(reports), refresh=True)
+            return
+        for report in reports:
+            status, epochs, when = self._told.get(report.name, ("waiting", 0, 0.0))
+            now = time.monotonic()
+            if report.status != status or (report.epochs != epochs and now - when >= LINE_SECONDS):
+                self._told[report.name] = (report.status, report.epochs, now)
+                log.info(line(report))
+
+
+def line(report: JobReport) -> str:
+    """Where one job stands."""
+    parts = [f"{report.name}: {report.status}"]
+    if report.epochs:
+        parts.append(f"epoch {report.epochs}/{report.num_epochs}")
+    if report.best_val_loss is not None:
+        parts.append(f"best val_loss {report.best_val_loss:.4f}")
+    if report.note:
+        parts.append(report.note)
+    return ", ".join(parts)
+
+
+def _live_table(reports: Sequence[JobReport]) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table("job", "status", "epoch", "best val_loss", "", box=None, pad_edge=False)
+    for report in reports:
+        epoch = f"{report.epochs}/{report.num_epochs}" if report.epochs else ""
+        loss = "" if report.best_val_loss is None else f"{report.best_val_loss:.4f}"
+        table.add_row(*map(Text, (report.name, report.status, epoch, loss, report.note)))
+    return table
