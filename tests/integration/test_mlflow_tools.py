@@ -22,14 +22,14 @@ import pytest
 from mlflow.exceptions import MlflowException
 
 import topotrain
-from topotrain.data.demo_complexes import demo_paths, write_demo_structures
+from topotrain.data.demo import demo_paths, write_demo_structures
 from topotrain.features import build_graphs
 from topotrain.tracking.store import open_store
 from topotrain.training.resume import resume
 
 BANDS, SCALES = "edge/legacy_band/v11", "edge/multi_scale/v24"
 WIDTHS = {BANDS: "11", SCALES: "24"}
-TARGETS, DECOYS = 3, 4  # two targets to train on, one to validate
+TARGETS, DECOYS = {"train": 2, "val": 1}, 4
 PICTURE = Path("docs", "images", "compare_runs.png")
 
 
@@ -53,18 +53,16 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
     root = tmp_path_factory.mktemp("study")
     everything = root / "everything"
     write_demo_structures(everything)
-    rows = [row for path in (demo_paths().train_labels, demo_paths().val_labels) for row in _rows(path)]
-    folders = sorted({row["MODEL"].split("/")[0] for row in rows}, key=lambda name: _size(everything / name))
-    for number, folder in enumerate(folders[:TARGETS]):
-        mine = sorted((r for r in rows if r["MODEL"].startswith(f"{folder}/")), key=lambda r: float(r["dockq"]))
-        chosen = mine[:: len(mine) // DECOYS][:DECOYS]
-        (root / "structures" / folder).mkdir(parents=True)
-        for row in chosen:
-            shutil.copy(everything / f"{row['MODEL']}.pdb", root / "structures" / folder)
-        labels = root / ("train.csv" if number < TARGETS - 1 else "val.csv")
-        lines = [] if labels.exists() else ["MODEL,dockq"]
-        with labels.open("a") as file:
-            file.write("\n".join([*lines, *(f"{row['MODEL']},{row['dockq']}" for row in chosen)]) + "\n")
+    for split, labels in (("train", demo_paths().train_labels), ("val", demo_paths().val_labels)):
+        lines = ["MODEL,dockq"]
+        folders = sorted((everything / split).iterdir(), key=lambda folder: next(folder.glob("*.pdb")).stat().st_size)
+        for folder in folders[: TARGETS[split]]:
+            (root / "structures" / folder.name).mkdir(parents=True)
+            mine = [row for row in _rows(labels) if row["MODEL"].startswith(f"{folder.name}/")]
+            for row in sorted(mine, key=lambda row: float(row["dockq"]))[:: len(mine) // DECOYS][:DECOYS]:
+                shutil.copy(everything / split / f"{row['MODEL']}.pdb", root / "structures" / folder.name)
+                lines.append(f"{row['MODEL']},{row['dockq']}")
+        (root / f"{split}.csv").write_text("\n".join(lines) + "\n")
     shutil.rmtree(everything)
     (root / "recipe.yaml").write_text(
         "paths: {graph: graphs, train_labels: train.csv, val_labels: val.csv}\n"
@@ -76,10 +74,6 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
 def _rows(path: Path) -> list[dict[str, str]]:
     with path.open() as file:
         return list(csv.DictReader(file))
-
-
-def _size(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.glob("*.pdb"))
 
 
 @dataclass(frozen=True)
