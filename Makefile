@@ -25,8 +25,8 @@ test: install  ## Install if needed, then run every test.
 	@echo "==> testing: pytest on $(WORKERS) processes"
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(PYTEST_ARGS)
 
-test-fast: install  ## Only the tests that start no server and no mlflow run.
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not server and not project" $(PYTEST_ARGS)
+test-fast: install  ## Only the tests that start no server, no browser and no mlflow run.
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not server and not project and not browser" $(PYTEST_ARGS)
 
 lint: install  ## Style.
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .

@@ -10,29 +10,31 @@ import re
 from importlib import metadata
 from pathlib import Path
 
+from packaging.requirements import Requirement
+
 ROOT = Path(__file__).resolve().parent.parent
 HEADER = "# Written by scripts/update_lock.py; Makefile, conda.yaml and .ci/run install exactly these.\n"
-LOCKED_EXTRAS = re.compile(r"""extra == ['"](dev|label)['"]""")
+LOCKED_EXTRAS = ("dev", "label")
 NOT_LOCKED = {"topotrain", "pip", "setuptools", "wheel", "distribute"}
 
 
 def wanted() -> set[str]:
-    """Names of all distributions that topotrain needs, directly or not."""
-    seen: set[str] = set()
-    queue = [requirement for requirement in metadata.requires("topotrain") or []]
+    """Names of all distributions that topotrain needs, directly or not, those of extras asked for too."""
+    seen: set[tuple[str, str]] = set()
+    names: set[str] = set()
+    queue = [Requirement(f"topotrain[{','.join(LOCKED_EXTRAS)}]")]
     while queue:
         requirement = queue.pop()
-        name, marker = re.split(r"[\s\[<>=!~;(]", requirement, maxsplit=1)[0], requirement.partition(";")[2]
-        key = normal(name)
-        if key in seen or ("extra ==" in marker and not LOCKED_EXTRAS.search(marker)):
-            continue
         try:
-            further = metadata.requires(name) or []
+            further = [Requirement(line) for line in metadata.requires(requirement.name) or []]
         except metadata.PackageNotFoundError:
             continue  # for another platform or Python
-        seen.add(key)
-        queue.extend(line for line in further if "extra ==" not in line)
-    return seen - NOT_LOCKED
+        names.add(normal(requirement.name))
+        for extra in ("", *requirement.extras):  # "": what is needed without any extra
+            if (normal(requirement.name), extra) not in seen:
+                seen.add((normal(requirement.name), extra))
+                queue += [one for one in further if one.marker is None or one.marker.evaluate({"extra": extra})]
+    return names - NOT_LOCKED
 
 
 def normal(name: str) -> str:

@@ -22,9 +22,14 @@ ROOT = Path(__file__).resolve().parent.parent
 SHARED_DATA = Path(os.environ.get("TOPOTRAIN_SHARED_DATA", ROOT.parent / "shared" / "data"))
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """``--write-pictures`` makes the pictures of docs/images anew."""
+    parser.addoption("--write-pictures", action="store_true", help="Write the pictures of docs/images anew.")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest tests first, so that no process of the suite is left alone with one at the end."""
-    items.sort(key=lambda item: not any(item.get_closest_marker(name) for name in ("project", "server")))
+    items.sort(key=lambda item: not any(item.get_closest_marker(name) for name in ("project", "server", "browser")))
 
 
 @pytest.fixture(scope="session")

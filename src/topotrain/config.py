@@ -159,9 +159,9 @@ class CoverageConfig(_Section):
 
 
 class LoggingConfig(_Section):
-    """What is shown while training."""
+    """What is shown while training; a refresh rate of 0 means no bar, one line for each epoch."""
 
-    progress_bar_refresh_rate: PositiveInt = 1
+    progress_bar_refresh_rate: NonNegativeInt = 1
     log_every_n_steps: PositiveInt = 100
 
 

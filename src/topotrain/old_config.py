@@ -48,11 +48,14 @@ ALIASES = {
     "trainer.spearman_secondary_min_delta": "selection.spearman_min_delta",
 }
 
-# Accepted, and without effect: a run's files live on the tracking server, and widths are computed.
+# Accepted, and without effect: a run's files live on the tracking server, widths are computed, and graphs are held in
+# memory as a whole.
 UNUSED = (
     "save_dir",
     "paths.save_dir",
     "topology_schema",
+    "cache",
+    "profiling",
     "mlflow.enabled",
     "mlflow.log_artifacts",
     "edge_schema.source",

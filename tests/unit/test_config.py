@@ -421,6 +421,7 @@ def test_an_unknown_key_of_a_flat_file_is_refused(tmp_path: Path) -> None:
         "save_dir: x",
         "paths: {save_dir: x}",
         "topology_schema: {vector_dim: 140}",
+        "cache: {enable_graph_cache: true, graph_cache_size: 256}\nprofiling: {graph_load: false}",
         "mlflow: {enabled: true}",
         "mlflow: {log_artifacts: false}",
         "edge_schema: {source: x, alias: y, jobs: 3, summary: z}",
@@ -493,3 +494,8 @@ def test_the_selection_metric_is_the_documented_formula(options: list[str], expe
     selection = load_config(None, options).config.selection
     assert selection.metric(0.1, 0.5) == pytest.approx(expected, abs=1e-12)
     assert selection.primary({"val_loss": 0.1, "selection_metric": -0.4}) == 0.1
+
+
+def test_the_older_stacks_default_without_a_bar_is_read(tmp_path: Path) -> None:
+    path = write(tmp_path / "c.yaml", "logging: {progress_bar_refresh_rate: 0, log_every_n_steps: 100}")
+    assert load_config(path).config.logging.progress_bar_refresh_rate == 0

@@ -174,7 +174,7 @@ class EpochLines(Callback):
 
 
 def progress_callback(selection: Selection, refresh_rate: int) -> Callback:
-    """A bar on a terminal, one line for each epoch elsewhere; both on standard error."""
-    if sys.stderr.isatty():
+    """A bar on a terminal, one line for each epoch elsewhere or at a refresh rate of 0; both on standard error."""
+    if refresh_rate > 0 and sys.stderr.isatty():
         return RichProgressBar(refresh_rate=refresh_rate, leave=False, console_kwargs={"stderr": True})
     return EpochLines(selection)
