@@ -133,9 +133,10 @@ def tables(arguments: argparse.Namespace) -> dict[str, dict[str, dict[str, float
             override=arguments.override,
         )
         for seed in arguments.seeds:
-            started = time.perf_counter()
+            began = time.perf_counter(), time.process_time()
             scores = train_and_score(setting, seed, tuple(splits.values()), Path(folder))
-            print(f"seed {seed}: {time.perf_counter() - started:.0f} s")
+            wall, cpu = time.perf_counter() - began[0], time.process_time() - began[1]
+            print(f"seed {seed}: trained and scored in {wall:.0f} s, {cpu:.0f} s of processor time")
             for split, values in zip(splits.values(), scores, strict=True):
                 predictions[split.name][f"network, seed {seed}"] = values
     kinds = read_kinds(labels.values())

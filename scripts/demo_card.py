@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from demo_decoys import EDGE_RANGE, MIN_EDGES, QUOTAS
-from demo_geometry import CLASH, HARD_CLASH
-from demo_targets import SOURCES
+from demo_decoys import LEAST_EDGES, MAX_GAP, MIN_EDGES, MOST_EDGES, NATIVE, QUOTAS
+from demo_geometry import CLASH, EDGE, HARD_CLASH
+from demo_targets import SCALE, SOURCES
+from scipy.spatial import cKDTree
 
 from topotrain.data.demo import SPLITS
 from topotrain.data.demo_codec import DemoGraph, DemoTarget
@@ -34,7 +35,7 @@ again from public packages; nobody edits it by hand.
 | `graphs.safetensors.xz` | {num_graphs} graphs, labels, builder metadata; no pickle |
 | `structures.safetensors.xz` | each target's atoms once, one rigid move of partner B per decoy |
 
-`write_demo` and `write_demo_structures` of `topotrain.data.demo` write them as ordinary files.
+`topotrain demo-graphs` and `topotrain demo-structures` write them as ordinary files.
 Modules: {modules}.
 Graphs are what `topotrain build-graphs` makes of the structures, rounded to keep them small: node columns in [-1, 1] to
 0.00005, other node columns (topology, Angstrom) to 0.0005 of the value or of 1, whichever is more, C-alpha distances to
@@ -68,12 +69,15 @@ DockQ of all decoys:
 {histogram}
 ```
 
-- **native-like**: the native itself, and four turned by up to 3 degrees and shifted by up to 0.6 Angstrom.
-- **perturbed**: partner B turned and shifted about its native place, or put anywhere on partner A in any orientation;
-  then slid along the interface's normal to where the partners touch, sometimes pulled apart again a little. Of
-  hundreds of such poses those are taken that fill {num_quotas} ranges of quality. To keep the number of contacts from
-  giving the answer away, they are taken in every range with contacts spread, as far as there are such poses, between
-  {low:.0%} and {high:.0%} of the native's; poses with fewer than {least:.0%} are dropped.
+- **native-like**: turned by up to 3 degrees and shifted by up to 0.6 Angstrom. The native itself is not among the
+  decoys, nor is anything nearer to it than DockQ {nearest}.
+- **perturbed**: partner B turned and shifted about its native place; or turned by any angle about the interface's
+  normal; or put anywhere on partner A in any orientation. The wrong poses with the most contacts are refined by small
+  random moves to have still more. Of some thousands of poses those are taken that fill {num_quotas} ranges of quality.
+- Both are slid along the interface's normal to where the partners touch, and two thirds are pulled apart again, by up
+  to {gap} Angstrom: one rule whatever the quality. To keep the number of contacts from giving the answer away, poses of
+  every range of quality are taken with contacts spread over one range of the target's own, as far as there are such
+  poses: from {least:.0%} of the native's contacts to as many as its wrong poses reach, {low:.0%} to {high:.0%}.
 - **docking**: {program}, a genetic algorithm with restraints, run twice per target on the parts of the partners near
   the restrained site: at native contacts and at a random place. Partner B starts in a random orientation. The searches
   are short; each pose is then brought to touch after small random moves. What docking did not give is made up for by
@@ -89,8 +93,10 @@ better way; CAPRI classes at 0.23, 0.49, 0.80.
 
 - Small, and rigid: both partners keep their bound shape, so interfaces fit better than in real docking. Perturbed poses
   are easier to tell than docked ones, and figures measured here are higher than on real benchmarks.
-- A native interface still has more contacts than most wrong poses: Spearman's correlation of the number of edges with
-  DockQ is {edges_rho:.2f} (mean over targets). Judge a model by what it adds to that; see `docs/demo_data.md`.
+- Good poses still have more contacts than wrong ones: Spearman's correlation of the number of edges with DockQ is
+  {edges_rho:.2f} (mean over targets). Judge a model by what it adds to that; see `docs/demo_data.md`.
+- Since contacts are evened out, a good pose is looser than a wrong one with as many contacts. Real decoys are not so,
+  and a model may learn it.
 - Missing loops, cofactors, nucleic acids and neighbouring chains are left as holes. Five entries are single-particle
   cryo-EM. Homodimers and obligate assemblies are over-represented.
 - Few docked poses are near the native.
@@ -122,14 +128,16 @@ def write_card(
         num_targets=len(targets),
         num_graphs=len(graphs),
         modules=", ".join(f"`{module}`" for module in modules),
-        targets="\n".join(_target_row(target, rows, graphs) for target in targets),
+        targets="\n".join(_target_row(target) for target in targets),
         identity=identity,
         counts="\n".join(_count_rows(labels)),
         histogram="\n".join(_histogram([float(row[1]) for row in rows])),
         num_quotas=len(QUOTAS),
-        low=EDGE_RANGE[0],
-        high=EDGE_RANGE[1],
+        low=LEAST_EDGES,
+        high=MOST_EDGES,
         least=MIN_EDGES,
+        nearest=NATIVE,
+        gap=MAX_GAP,
         program=docking_program,
         clash_radius=CLASH,
         hard_radius=HARD_CLASH,
@@ -148,21 +156,26 @@ def edges_correlation(rows: Sequence[Sequence[Any]], graphs: Sequence[DemoGraph]
     return float(np.mean([spearman(pairs[:, 0], pairs[:, 1]) or 0.0 for pairs in values]))
 
 
-def _target_row(target: DemoTarget, rows: Sequence[Sequence[Any]], graphs: Sequence[DemoGraph]) -> str:
+def _target_row(target: DemoTarget) -> str:
     source = next(source for source in SOURCES if source.name == target.name)
     sizes = Counter(residue[0] for residue in target.residues)
-    native = max((row for row in rows if row[3] == target.name), key=lambda row: float(row[1]))
-    contacts = next(graph for graph in graphs if graph.key == native[0]).edge_index.shape[1] // 2
     cells = [
         target.name,
         source.split,
         source.title,
         ", ".join(source.chains),
         f"{sizes['A']} + {sizes['B']}",
-        str(contacts),
+        str(_native_contacts(target)),
         f"{source.distribution}, `{source.member}`",
     ]
     return "| " + " | ".join(cells) + " |"
+
+
+def _native_contacts(target: DemoTarget) -> int:
+    alpha = np.array([atom.partition(" ")[0] == "CA" for atom in target.atoms])
+    first = np.arange(len(alpha)) < target.num_first
+    one, two = (cKDTree(target.coords[alpha & side] / SCALE) for side in (first, ~first))
+    return int(one.count_neighbors(two, EDGE))
 
 
 def _count_rows(labels: Mapping[str, Sequence[Sequence[Any]]]) -> list[str]:

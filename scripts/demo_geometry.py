@@ -45,7 +45,11 @@ def random_rotation(rng: np.random.Generator) -> FloatArray:
 
 def small_rotation(rng: np.random.Generator, degrees: float) -> FloatArray:
     """A rotation by an angle about a random axis."""
-    axis = rng.normal(size=3)
+    return rotation_about(rng.normal(size=3), degrees)
+
+
+def rotation_about(axis: FloatArray, degrees: float) -> FloatArray:
+    """A rotation by an angle about an axis of any length."""
     return np.asarray(Rotation.from_rotvec(np.radians(degrees) * axis / np.linalg.norm(axis)).as_matrix())
 
 
@@ -149,8 +153,9 @@ class Partners:
         slides = []
         for radius, allowed in ((CLASH, clashes), (HARD_CLASH, hard)):
             close = flat < radius
-            exits = np.sort(apart[close] + np.sqrt(radius**2 - flat[close] ** 2))[::-1]
-            slides.append(exits[allowed] if len(exits) > allowed else -np.inf)
+            exits = apart[close] + np.sqrt(radius**2 - flat[close] ** 2)
+            place = len(exits) - 1 - allowed  # of the exit at which so many clashes are left
+            slides.append(np.partition(exits, place)[place] if place >= 0 else -np.inf)
         slide = max(slides)
         return pose.shifted(slide * direction) if np.isfinite(slide) else pose
 
@@ -168,7 +173,7 @@ class Partners:
         self, spans: tuple[FloatArray, FloatArray], radius: float, grid: FloatArray
     ) -> npt.NDArray[np.int64]:
         apart, flat = spans
-        close = flat < radius
+        close = (flat < radius) & (np.abs(apart - (grid[0] + grid[-1]) / 2) < abs(grid[0] - grid[-1]) / 2 + radius)
         half = np.sqrt(radius**2 - flat[close] ** 2)
         entered = np.searchsorted(np.sort(apart[close] - half), grid, side="right")
         left = np.searchsorted(np.sort(apart[close] + half), grid, side="left")

@@ -4,7 +4,7 @@ python scripts/make_demo_data.py --work DIR [--out src/topotrain/data/demo_data]
 
 Needs the extra ``demo`` (gdock). Fetches source distributions with pip, makes decoys, builds their graphs and labels
 with topotrain's own functions, and writes the two data files and their card. Seeded: the same bytes every time.
-DIR keeps downloads, docked poses and decoys; remove it to begin anew.
+DIR keeps downloads, docked poses, decoys, graphs and labels; remove it to begin anew.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def main() -> None:
     print("building graphs")
     report = build_graphs(models, work / "graphs", jobs=arguments.jobs, strict=True)
     print("labelling")
-    labels = make_labels(models, natives, kinds)
+    labels = make_labels(models, natives, kinds, work)
     index = make_index(report.metadata_path, report.summary_path, labels)
     graphs = [read_demo_graph(work / "graphs", key) for key in sorted(kinds)]
     metadata = dict(read_graph(work / "graphs" / f"{graphs[0].key}.pt").metadata)
@@ -155,21 +155,31 @@ def _residue_minima(distances: FloatArray, first: Sequence[int], second: Sequenc
     return np.asarray(np.minimum.reduceat(np.minimum.reduceat(distances, rows, axis=0), columns, axis=1))
 
 
-def make_labels(models: Path, natives: Path, kinds: dict[str, str]) -> dict[str, list[list[Any]]]:
+def make_labels(models: Path, natives: Path, kinds: dict[str, str], work: Path) -> dict[str, list[list[Any]]]:
     """Rows of the label files by split."""
-    hurry_dockq()
     labels: dict[str, list[list[Any]]] = {split: [] for split in SPLITS}
     for source in sorted(SOURCES, key=lambda source: source.name):
-        report = label_models(models / source.name, natives / f"{source.name}.pdb")
-        if report.failures:
-            raise SystemExit(f"error: {source.name}: {report.failures}")
-        for row in report.rows:
-            key = f"{source.name}/{row.MODEL.rpartition('/')[2]}"
+        for model, dockq, capri in cached_labels(source.name, models, natives, work):
+            key = f"{source.name}/{model}"
             made_by = f"+{DOCKING_PROGRAM}" if kinds[key] == "docking" else ""
-            labels[source.split].append(
-                [key, row.dockq, row.capri, source.name, kinds[key], source.distribution + made_by]
-            )
+            labels[source.split].append([key, dockq, capri, source.name, kinds[key], source.distribution + made_by])
     return labels
+
+
+def cached_labels(name: str, models: Path, natives: Path, work: Path) -> list[tuple[str, float, int]]:
+    """Model, DockQ and CAPRI class of a target's decoys, computed once."""
+    cache = work / "labels" / f"{name}.json"
+    if not cache.is_file():
+        hurry_dockq()
+        report = label_models(models / name, natives / f"{name}.pdb")
+        if report.failures:
+            raise SystemExit(f"error: {name}: {report.failures}")
+        content = [(row.MODEL.rpartition("/")[2], row.dockq, row.capri) for row in report.rows]
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        cache.write_text(json.dumps(content), encoding="utf-8")
+    return [
+        (str(model), float(dockq), int(capri)) for model, dockq, capri in json.loads(cache.read_text(encoding="utf-8"))
+    ]
 
 
 def make_index(metadata_path: Path, summary_path: Path, labels: dict[str, list[list[Any]]]) -> dict[str, Any]:
