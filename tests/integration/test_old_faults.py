@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from topotrain.training.checkpoints import load_network, read_checkpoint
 
 import topotrain
 from topotrain.config import load_config
@@ -22,7 +23,6 @@ from topotrain.model.network import NetworkSpec, TopoQANetwork
 from topotrain.reports.summarise import summarise
 from topotrain.tracking.search import artifact_json, fetch_artifact, metric_history
 from topotrain.tracking.store import open_store
-from topotrain.training.checkpoints import load_network, read_checkpoint
 from topotrain.training.resume import resume
 
 QUIET = "mlflow.register=none"
