@@ -219,7 +219,7 @@ def test_beyond_a_thousand_runs(store_uri, monkeypatch):
     assert names(top)[:3] == [(1, f"run {MANY - 1}"), (2, "run 0"), (3, "run 1")]
     assert len(top) == 10
     assert sum(pages) == 11, "one more than is shown"
-    assert seconds < 10  # 0.4 s on an idle machine
+    assert seconds < 30  # half a second on an idle machine
 
     pages.clear()
     everything = leaderboard(limit=None, tracking_uri=store_uri)
