@@ -20,7 +20,6 @@ import torch
 import yaml
 from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
-from topotrain.training.checkpoints import read_checkpoint
 
 import topotrain
 from topotrain.errors import TrackingError
@@ -29,7 +28,10 @@ from topotrain.reports.batch_table import BatchDisplay, JobReport, failure_line,
 from topotrain.tracking.recorder import Recorder
 from topotrain.tracking.search import fetch_artifact, metric_history
 from topotrain.tracking.store import open_store
-from topotrain.training.batch import BatchResult, batch
+from topotrain.training import job_process
+from topotrain.training.batch import BatchResult, batch, best_state
+from topotrain.training.manifest import load_manifest
+from topotrain.training.scheduler import JobState
 
 RECIPE = {
     "paths": {"graph": "set/graphs", "train_labels": "set/train.csv", "val_labels": "set/val.csv"},
@@ -343,8 +345,6 @@ def test_resume_refuses_a_batch_that_is_still_running(graph_set: Any, store_uri:
     manifest = write_manifest(graph_set.root.parent, [{"name": "a"}])
     recorder = Recorder.open(store_uri, "dynamic_topoqa", command="batch", tags={"topotrain.batch_name": "sweep"})
     other = Recorder.open(store_uri, "dynamic_topoqa", command="run", parent_run_id=recorder.run_id)
-    from topotrain.training.manifest import load_manifest
-
     (job,) = load_manifest(manifest).jobs
     other.tags({TAG_BATCH_JOB: "a", "topotrain.batch_job_digest": job.digest})
     try:
@@ -442,6 +442,39 @@ def result(*reports: JobReport) -> BatchResult:
 )
 def test_the_exit_status_of_a_batch(outcomes: list[tuple[Any, int | None]], status: int) -> None:
     assert result(*(report("j", kind, exit_status=code) for kind, code in outcomes)).exit_status == status
+
+
+def test_the_best_of_different_primary_metrics(tmp_path: Path) -> None:
+    """No value of one metric is held against a value of another."""
+    other = {"overrides": {"selection.primary_metric": "selection_metric"}}
+    jobs = [{"name": "a", **other}, {"name": "b"}, {"name": "c"}, {"name": "d", **other}]
+    manifest = write_manifest(tmp_path, jobs)
+    states = [JobState(job, report(job.name, "finished")) for job in load_manifest(manifest).jobs]
+    for state, value in zip(states, (-0.5, 0.2, 0.1, -0.6), strict=True):
+        state.report.primary_value = value
+    a, b, c, d = states
+    assert best_state([a, b, c, d]) is d, "of two equally frequent metrics, the one met first"
+    assert best_state([b, a, c]) is c
+    assert best_state([b]) is b
+    b.report.primary_value = None
+    assert best_state([b]) is None
+
+
+def test_the_environment_of_a_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME"):
+        monkeypatch.setenv(name, "the batch's own")
+    monkeypatch.setenv("MLFLOW_RUN_CONTEXT", '{"mine": "1"}')
+    monkeypatch.setenv("OMP_NUM_THREADS", "64")
+    monkeypatch.setattr(job_process, "share_of_cores", lambda jobs: 8 // jobs)
+    environment = job_process.child_environment("sqlite:///x.db", 2, {"theirs": "2"})
+    assert "the batch's own" not in environment.values()
+    assert environment["MLFLOW_TRACKING_URI"] == "sqlite:///x.db"
+    assert yaml.safe_load(environment["MLFLOW_RUN_CONTEXT"]) == {"mine": "1", "theirs": "2"}
+    assert environment["OMP_NUM_THREADS"] == "4", "no more than its share"
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    assert job_process.child_environment("x", 2, {})["OMP_NUM_THREADS"] == "3"
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    assert job_process.child_environment("x", 1, {})["OMP_NUM_THREADS"] == "1", "as a run outside a batch"
 
 
 def test_the_table() -> None:

@@ -171,8 +171,8 @@ class _Batch:
         return BatchResult(recorder.run_id, recorder.run_name, recorder.uri, reports, best, dict(candidates or {}))
 
     def _finish(self) -> BatchResult:
-        best = _best([state for state in self.states.values() if state.report.status == "finished"])
-        candidates = self._point_at_best()
+        best = best_state([state for state in self.states.values() if state.report.status == "finished"])
+        candidates = self._point_atbest_state()
         result = self._result(best.job.name if best else None, candidates)
         if best is not None and best.report.run_id:
             self.recorder.tags({TAG_BEST_CHILD: best.report.run_id})
@@ -186,7 +186,7 @@ class _Batch:
                 mask_credentials(path.read_text(encoding="utf-8", errors="replace")), f"logs/{path.name}"
             )
 
-    def _point_at_best(self) -> dict[str, str]:
+    def _point_atbest_state(self) -> dict[str, str]:
         """The alias ``candidate`` of each registered model at the best version of its best job."""
         client = self.recorder.client
         by_model: dict[str, list[tuple[JobState, str]]] = {}
@@ -198,7 +198,7 @@ class _Batch:
                     by_model.setdefault(name, []).append((state, version))
         candidates: dict[str, str] = {}
         for name, made in by_model.items():
-            best = _best([state for state, _ in made])
+            best = best_state([state for state, _ in made])
             if best is not None:
                 candidates[name] = next(version for state, version in made if state is best)
                 set_alias(client, name, CANDIDATE, candidates[name])
@@ -206,7 +206,7 @@ class _Batch:
         return candidates
 
 
-def _best(states: Sequence[JobState]) -> JobState | None:
+def best_state(states: Sequence[JobState]) -> JobState | None:
     """The best job by primary metric; where there are several metrics, among the jobs of the most frequent one."""
     measured = [state for state in states if state.report.primary_value is not None]
     if not measured:

@@ -63,7 +63,7 @@ class JobState:
         report.epochs, report.best_val_loss = figures.epochs, figures.best_val_loss
         report.best_epoch, report.primary_value = figures.best_epoch, figures.primary
         report.val_loss, report.checkpoint = figures.val_loss, figures.checkpoint
-        if run.info.end_time:
+        if run.info.end_time and report.seconds is None:
             report.seconds = round((run.info.end_time - run.info.start_time) / 1000, 1)
 
     def fail(self, error: UserInputError) -> None:
