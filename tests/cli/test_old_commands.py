@@ -182,21 +182,18 @@ def finished_run(graph_set, store_uri: str) -> FinishedRun:
 
 
 def test_batch_runs_a_manifest(checkout: Checkout) -> None:
-    """The line as it is written, on the first two jobs of the shipped manifest."""
+    """The line as it is written, on the first job of the shipped manifest."""
     manifest = checkout.folder / "manifests" / "run_all.yaml"
     content = yaml.safe_load(manifest.read_text())
-    content["jobs"] = content["jobs"][:2]
+    content["jobs"] = content["jobs"][:1]
     manifest.write_text(yaml.safe_dump(content))
-    for job in content["jobs"]:
-        path = manifest.parent / job["config"]
-        if "paths" not in yaml.safe_load(path.read_text()):
-            shorten(path)
+    shorten(manifest.parent / content["jobs"][0]["config"])
     table = checkout.run("python -m train_cli batch --manifest manifests/run_all.yaml")
     (parent,) = (run for run in checkout.runs if run.data.tags[TAG_COMMAND] == "batch")
-    children = [run for run in checkout.runs if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
-    assert len(children) == 2
-    assert {run.info.status for run in checkout.runs} == {"FINISHED"}
-    assert all(job["name"] in table for job in content["jobs"])
+    (child,) = (run for run in checkout.runs if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id)
+    assert {parent.info.status, child.info.status} == {"FINISHED"}
+    assert content["jobs"][0]["name"] in table
+    assert child.info.run_id in table
 
 
 # --- the scripts ------------------------------------------------------------------------------------------------
@@ -216,7 +213,9 @@ def test_run_training_sh(checkout: Checkout) -> None:
 @pytest.mark.project
 def test_run_all_sh_runs_everything_that_is_shipped(checkout: Checkout, graph_set) -> None:
     """Three recipes with three seeds each, from another folder than the checkout."""
-    small = " ".join(f"--override {shlex.quote(one)}" for one in [*graph_set.overrides, "trainer.num_epochs=1"])
+    settings = [one for one in graph_set.overrides if one.startswith("paths.")]
+    settings += ["trainer.num_epochs=1", "checkpoints.keep=1", "mlflow.register=none"]
+    small = " ".join(f"--override {shlex.quote(one)}" for one in settings)
     checkout.run(f"../scripts/run_all.sh --jobs 2 {small}", "configs", MLFLOW_TRACKING_URI=checkout.uri)
     (parent,) = (run for run in checkout.runs if run.data.tags[TAG_COMMAND] == "batch")
     children = [run for run in checkout.runs if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
