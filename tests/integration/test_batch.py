@@ -20,6 +20,7 @@ import torch
 import yaml
 from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
+from topotrain.model.checkpoint import read_checkpoint
 
 import topotrain
 from topotrain.errors import TrackingError

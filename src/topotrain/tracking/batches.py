@@ -5,16 +5,15 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import ParamSpec, TypeVar
+from typing import Concatenate, ParamSpec, TypeVar
 
 from topotrain.config import mask_credentials
 from topotrain.errors import TrackingError
 from topotrain.fields import (
-    BEST_SELECTION_METRIC,
+    BEST_OF,
     BEST_VAL_LOSS,
     CHECKPOINT_DIR,
     LAST_CHECKPOINT,
-    SELECTION_METRIC,
     TAG_BATCH_JOB,
     TAG_BATCH_JOB_DIGEST,
     TAG_BATCH_MANIFEST,
@@ -27,12 +26,17 @@ from topotrain.fields import (
     VAL_LOSS,
 )
 from topotrain.tracking.heartbeat import is_alive
-from topotrain.tracking.search import _experiments, artifact_names, metric_history, registered_versions, search_runs
-from topotrain.tracking.store import Client, Run, one_line
+from topotrain.tracking.search import (
+    artifact_names,
+    child_runs,
+    experiment_ids,
+    metric_history,
+    registered_versions,
+    search_runs,
+)
+from topotrain.tracking.store import Client, Run, asking
 
 COMMAND = "batch"
-PARENT = "mlflow.parentRunId"
-BEST = {VAL_LOSS: BEST_VAL_LOSS, SELECTION_METRIC: BEST_SELECTION_METRIC}
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -58,17 +62,13 @@ class Achieved:
     checkpoint: str | None
 
 
-def _asked(call: Callable[P, T]) -> Callable[P, T]:
-    """Whatever the store raises becomes a ``TrackingError``."""
+def _asked(call: Callable[Concatenate[Client, P], T]) -> Callable[Concatenate[Client, P], T]:
+    """Names what goes wrong while the store is asked; see ``asking``."""
 
     @functools.wraps(call)
-    def ask(*args: P.args, **kwargs: P.kwargs) -> T:
-        try:
-            return call(*args, **kwargs)
-        except TrackingError:
-            raise
-        except Exception as error:  # noqa: BLE001 (each backend raises its own kinds)
-            raise TrackingError(f"the tracking server does not answer ({one_line(error)})") from None
+    def ask(client: Client, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        with asking(client.tracking_uri):
+            return call(client, *args, **kwargs)
 
     return ask
 
@@ -86,7 +86,7 @@ def find_batch(client: Client, name: str, digest: str, jobs: Mapping[str, str]) 
     Raises:
         TrackingError: it is still running.
     """
-    experiments = _experiments(client, None)
+    experiments = experiment_ids(client)
     ours = f"tags.`{TAG_COMMAND}` = '{COMMAND}' and tags.`{{}}` = {{}}"
     found = next(search_runs(client, experiments, ours.format(TAG_BATCH_MANIFEST, f"'{digest}'")), None)
     quote = '"' if "'" in name else "'"
@@ -110,9 +110,7 @@ def find_batch(client: Client, name: str, digest: str, jobs: Mapping[str, str]) 
 @_asked
 def children(client: Client, batch: Run) -> list[Run]:
     """Runs of a batch's jobs, the newest first."""
-    query = f"tags.`{PARENT}` = '{batch.info.run_id}'"
-    found = search_runs(client, [str(batch.info.experiment_id)], query)
-    return [run for run in found if TAG_BATCH_JOB in run.data.tags]
+    return [run for run in reversed(child_runs(client, batch)) if TAG_BATCH_JOB in run.data.tags]
 
 
 @_asked
@@ -140,7 +138,7 @@ def achieved(client: Client, run: Run, primary_metric: str) -> Achieved:
         epochs=len(losses),
         best_val_loss=metrics.get(BEST_VAL_LOSS),
         best_epoch=best,
-        primary=metrics.get(BEST[primary_metric]),
+        primary=metrics.get(BEST_OF[primary_metric]),
         val_loss=losses.get(best) if best is not None else None,
         checkpoint=f"runs:/{run.info.run_id}/{checkpoint}" if checkpoint else None,
     )

@@ -44,7 +44,7 @@ def find_run(client: MlflowClient, run: str, experiment: str | None = None) -> R
     Raises:
         TrackingError: no such run, or several; the candidates are listed.
     """
-    experiments = _experiments(client, experiment)
+    experiments = experiment_ids(client, experiment)
     if run == LATEST:
         newest = [r for command in RUN_COMMANDS for r in _first(client, experiments, command)]
         if not newest:
@@ -127,7 +127,7 @@ def training_runs(
     """
     # MLflow's filter knows no OR: both commands begin with r, and what else does is left out here.
     query = f"tags.`{TAG_COMMAND}` LIKE 'r%'" + (f" AND {condition}" if condition else "")
-    for run in search_runs(client, _experiments(client, experiment), query, order_by, page_size):
+    for run in search_runs(client, experiment_ids(client, experiment), query, order_by, page_size):
         if run.data.tags[TAG_COMMAND] in RUN_COMMANDS:
             yield run
 
@@ -135,7 +135,7 @@ def training_runs(
 def child_runs(client: MlflowClient, run: Run) -> list[Run]:
     """Runs that are part of a run, the oldest first."""
     query = f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{run.info.run_id}'"
-    return list(search_runs(client, _experiments(client, None), query, ["attributes.start_time ASC"]))
+    return list(search_runs(client, experiment_ids(client), query, ["attributes.start_time ASC"]))
 
 
 def metric_history(client: MlflowClient, run_id: str, name: str) -> dict[int, float]:
@@ -305,7 +305,12 @@ def model_versions(client: MlflowClient, run_ids: Sequence[str]) -> list[Version
     ]
 
 
-def _experiments(client: MlflowClient, name: str | None) -> list[str]:
+def experiment_ids(client: MlflowClient, name: str | None = None) -> list[str]:
+    """Ids of all active experiments, or of the only one to look in.
+
+    Raises:
+        TrackingError: there is none of that name.
+    """
     if name is not None:
         found = client.get_experiment_by_name(name)
         if found is None:

@@ -37,7 +37,7 @@ from topotrain.training.manifest_file import (
     undotted,
 )
 
-BEST_OF = re.compile(r"best-of\s*\((.*)\)\s*", re.DOTALL)
+BEST_OF_JOBS = re.compile(r"best-of\s*\((.*)\)\s*", re.DOTALL)
 LIMITS = ("fast_dev_run", "limit_train_batches", "limit_val_batches")
 
 
@@ -222,7 +222,7 @@ class _Reader:
         if given is None or given.startswith(("runs:/", "models:/")):
             return (), given
         if given.startswith("best-of"):
-            match = BEST_OF.fullmatch(given)
+            match = BEST_OF_JOBS.fullmatch(given)
             names = [name.strip() for name in match.group(1).split(",")] if match else []
             if not names or not all(names):
                 raise ConfigError(f"{where}: resume_from {given!r} is malformed", "best-of(JOB, ...)")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import yaml
 
-from topotrain.errors import TrackingError, UserInputError
+from topotrain.errors import OutageError, TrackingError, UserInputError
 from topotrain.fields import TAG_BATCH_JOB, TAG_BATCH_JOB_DIGEST
 from topotrain.reports.batch_table import BatchDisplay, JobReport
 from topotrain.tracking.batches import achieved, children, close_dead, get_run
@@ -221,7 +221,7 @@ class Scheduler:
             return
         try:
             self._ask()
-        except TrackingError as error:
+        except OutageError as error:
             if not self._outage_told:
                 log.warning("%s; the jobs go on, asking again", error)
             self._outage_told = True
@@ -239,9 +239,16 @@ class Scheduler:
         for run in children(self.recorder.client, self.batch):
             newest.setdefault(run.data.tags[TAG_BATCH_JOB], []).append(run)
         for state in watched:
-            run = self._run_of(state, newest.get(state.job.name, []))
-            if run is not None:
-                state.take(run, self.recorder.client)
+            try:
+                run = self._run_of(state, newest.get(state.job.name, []))
+                if run is not None:
+                    state.take(run, self.recorder.client)
+                if state.ended:
+                    self._close_dead(state.report, state.ended)
+            except OutageError:
+                raise
+            except TrackingError as error:  # the server refuses, and asking again would not help
+                state.report.note = str(error)
             if state.ended is not None:
                 self._settle(state, state.ended)
 
@@ -252,7 +259,12 @@ class Scheduler:
             return get_run(self.recorder.client, known)
         return next((run for run in newest_first if run.info.run_id not in state.before), None)
 
-    def _settle(self, state: JobState, exit_status: int) -> None:
+    def _close_dead(self, report: JobReport, exit_status: int) -> None:
+        if report.run_id:
+            close_dead(self.recorder.client, report.run_id, f"its process ended with status {exit_status}")
+
+    @staticmethod
+    def _settle(state: JobState, exit_status: int) -> None:
         """Say how a job ended, after the server has said what it achieved."""
         report = state.report
         if exit_status == 0:
@@ -261,8 +273,6 @@ class Scheduler:
             report.status = "killed" if exit_status < 0 or exit_status in INTERRUPTED else "failed"
             if exit_status < 0:
                 report.note = f"ended by signal {-exit_status}"
-            if report.run_id:
-                close_dead(self.recorder.client, report.run_id, f"its process ended with status {exit_status}")
         state.ended = None
 
     def _stop(self) -> None:
