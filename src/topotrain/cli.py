@@ -507,11 +507,11 @@ def score(structures: str, model: str, out: str | None, jobs: int, tracking_uri:
     """
     from topotrain.progress import counter
     from topotrain.reports.printed import keep_report
-    from topotrain.scoring.score import score_structures, scores_csv
-    from topotrain.tracking.store import open_store, resolve_tracking_uri
+    from topotrain.scoring.score import score_structures
+    from topotrain.scoring.table import scores_csv
+    from topotrain.tracking.registry import model_client
 
-    uri = resolve_tracking_uri(tracking_uri or None, None, logging.getLogger("topotrain").info)
-    open_store(uri, create=False)
+    model_client(model, tracking_uri or None)
     with counter("building graphs") as progress:
         report = score_structures(Path(structures), model, jobs=jobs, progress=progress)
     text = scores_csv(report.rows)
@@ -650,6 +650,56 @@ def metrics(predictions: str, form: str, per_target: bool) -> None:
     judgements = judge_predictions(read_predictions(Path(predictions)))
     documents = {dataset: judgement.to_dict() for dataset, judgement in judgements.items()}
     _deliver(render(documents, form, "dataset", per_target=per_target), None)
+
+
+@cli.command()
+@click.option("--model", default="models:/topoqa@champion", show_default=True, metavar="URI", help="Or a local folder.")
+@click.option("--graphs", required=True, metavar="DIR", help="Every graph below it is scored.")
+@click.option("--out", required=True, metavar="CSV|PARQUET", help="The table; its suffix says which kind.")
+@click.option("--labels", metavar="CSV", default=None, help="Adds true DockQ, and targets where it names them.")
+@_flag("--rank", "Rank the graphs of each target.")
+@_flag("--allow-unverified", "Graphs whose columns nobody names are checked by width alone.")
+@click.option("--batch-size", default=32, show_default=True, type=click.IntRange(1), help="Changes no score.")
+@_flag("--strict", "One graph that can't be scored is an error (exit 2).")
+@TRACKING_URI
+def predict(
+    model: str,
+    graphs: str,
+    out: str,
+    labels: str | None,
+    rank: bool,
+    allow_unverified: bool,
+    batch_size: int,
+    strict: bool,
+    tracking_uri: str | None,
+) -> None:
+    """Score a directory of graphs with a model.
+
+    \b
+    topotrain predict --model models:/topoqa@champion --graphs graphs/ --out predictions.csv --rank
+    topotrain predict --model models:/topoqa/3 --graphs graphs/ --labels test.csv --out predictions.parquet
+    """
+    from topotrain.progress import counter
+    from topotrain.reports.printed import keep_report
+    from topotrain.scoring.predict_directory import predict_directory
+    from topotrain.tracking.registry import model_client
+
+    model_client(model, tracking_uri or None)
+    with counter("scoring") as progress:
+        done = predict_directory(
+            model,
+            Path(graphs),
+            Path(out),
+            labels=Path(labels) if labels else None,
+            rank=rank,
+            allow_unverified=allow_unverified,
+            batch_size=batch_size,
+            strict=strict,
+            progress=progress,
+        )
+    _tell(done.failures, f"{done.num_scored} graphs scored")
+    report = {"model": model, "graphs": graphs, "out": out, "scored": done.num_scored, "failed": done.failures}
+    keep_report("predict", _as_json(report), "predict.json", tracking_uri)
 
 
 @cli.command("demo-graphs")

@@ -60,7 +60,7 @@ def test_every_entry_point_has_text_parameters_with_defaults(root: Path) -> None
     entry_points = {"main", "train", "resume", "batch", "summarise", "monitor", "leaderboard", "build-graphs", "score"}
     entry_points |= {"evaluate", "promote"}
     assert entry_points <= set(project._entry_points)
-    for name in entry_points:
+    for name in project._entry_points:
         entry = project.get_entry_point(name)
         for parameter in entry.parameters.values():
             assert parameter.type == "string"

@@ -15,7 +15,9 @@ from mlflow.types.schema import ColSpec, Schema
 
 from topotrain.errors import TrackingError
 from topotrain.fields import PRED_DOCKQ
-from topotrain.tracking.store import one_line
+from topotrain.tracking.store import one_line, open_store, resolve_tracking_uri
+
+log = logging.getLogger("topotrain")
 
 CANDIDATE = "candidate"
 
@@ -93,6 +95,21 @@ def register(client: MlflowClient, model_id: str, model_name: str, run_id: str, 
         model_name, f"models:/{model_id}", run_id=run_id, tags=dict(tags), model_id=model_id
     )
     return str(version.version)
+
+
+def model_client(uri: str, tracking_uri: str | None) -> MlflowClient | None:
+    """Open the store that a model is on; a local folder needs none.
+
+    Args:
+        uri: of the model.
+        tracking_uri: of the store; by default MLFLOW_TRACKING_URI, else ``mlflow.db`` here.
+
+    Raises:
+        TrackingError: the store is not there, or can't be used.
+    """
+    if Path(uri).is_dir():
+        return None
+    return open_store(resolve_tracking_uri(tracking_uri, None, log.info), create=False)
 
 
 def download_model(uri: str, folder: Path) -> Path:
