@@ -702,6 +702,54 @@ def predict(
     keep_report("predict", _as_json(report), "predict.json", tracking_uri)
 
 
+@cli.command()
+@click.argument("model", type=str)
+@click.option("--json", "as_json", is_flag=True, help="Schema and recipe in full.")
+@TRACKING_URI
+def describe(model: str, as_json: bool, tracking_uri: str | None) -> None:
+    """Tell a model version's story: aliases, tags, data, figures, configuration, code.
+
+    \b
+    topotrain describe models:/topoqa@champion
+    topotrain describe models:/topoqa/3 --json | jq .recipe.data.digest
+    """
+    from topotrain.reports.describe import describe as describe_model
+    from topotrain.reports.describe import story
+
+    document = describe_model(model, tracking_uri or None)
+    _deliver(_as_json(document) if as_json else story(document), None)
+
+
+@cli.command("import-checkpoint")
+@click.argument("path", type=str)
+@click.option("--model-name", required=True, metavar="NAME", help="Registered model that gets a new version.")
+@click.option(
+    "--pooling", type=click.Choice(["mean", "add"]), default=None, help="By default what the file says, else mean."
+)
+@click.option("--metadata", metavar="JSON", default=None, help="feature_metadata.json, where the file holds none.")
+@TRACKING_URI
+def import_checkpoint(
+    path: str, model_name: str, pooling: str | None, metadata: str | None, tracking_uri: str | None
+) -> None:
+    """Register the network of a Lightning checkpoint of the original TopoQA. Prints the version's URI.
+
+    \b
+    topotrain import-checkpoint topoqa.ckpt --model-name published --pooling mean
+    topotrain import-checkpoint old.ckpt --model-name topoqa --metadata feature_metadata.json
+    """
+    from topotrain.training.import_checkpoint import import_checkpoint as import_file
+
+    done = import_file(
+        Path(path),
+        model_name,
+        pooling=pooling,
+        metadata=Path(metadata) if metadata else None,
+        tracking_uri=tracking_uri or None,
+    )
+    click.echo(f"imported by run {done.run_id}; its story: topotrain describe {done.version}", err=True)
+    click.echo(done.version)
+
+
 @cli.command("demo-graphs")
 @click.option("--out", required=True, metavar="DIR", help="A folder that does not exist yet.")
 @UNUSED_URI
