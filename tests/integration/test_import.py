@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -294,6 +296,19 @@ def test_what_to_do_with_a_checkpoint_that_pickles_its_options_works_as_written(
     code = "import torch; " + advice.replace("NEW_FILE", repr(str(kept))).replace("FILE", repr(str(path)))
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
     assert run(kept, "--pooling", "add")[1] == "models:/old/1\n"
+
+
+def test_the_page_on_importing_runs_as_written(root, store_uri, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store_uri)
+    page = (root / "docs" / "import.md").read_text()
+    (commands,) = re.findall(r"```bash\n(.*?)```", page, flags=re.DOTALL)
+    (code,) = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    torch.save({"state_dict": original_weights(SMALL)}, "topoqa.ckpt")
+    for line in commands.strip().splitlines():
+        main(shlex.split(line)[1:])
+    assert "predicted DockQ" in capsys.readouterr().out
+    exec(code)
+    assert set(torch.load("weights.ckpt", weights_only=True)) == {"state_dict"}
 
 
 def test_a_name_that_the_registry_refuses(store_uri, tmp_path, capsys):

@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 
 from topotrain.data.graph_file import Graph, make_graph, read_graph
 from topotrain.data.store import PackedStore
-from topotrain.errors import DataError, SchemaError
+from topotrain.errors import DataError, SchemaError, UserInputError
 from topotrain.fields import EDGE_ATTR, EDGE_INDEX, METADATA, X
 from topotrain.model.network import NetworkSpec, TopoQANetwork, network_of_weights
 from topotrain.schema import FeatureSchema, canonical, decisive, specification
@@ -126,6 +126,15 @@ class Scorer:
                     raise DataError(f"graph {graph.key} has features too large to compute with", "those of training")
                 scores.append(value)
         return scores
+
+    def score_each(self, graphs: Sequence[Graph]) -> list[float | UserInputError]:
+        """As ``score``, but a graph that can't be scored has its error in its place and costs no other anything."""
+        try:
+            return [*self.score(graphs)]
+        except (DataError, SchemaError) as error:
+            if len(graphs) == 1:
+                return [error]
+            return [result for graph in graphs for result in self.score_each([graph])]
 
 
 def save_weights(network: TopoQANetwork, path: Path) -> None:

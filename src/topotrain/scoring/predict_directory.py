@@ -86,19 +86,22 @@ def predict_directory(
                 yield Scored.of(key, target_of_key(key), score)
             else:
                 yield Scored.of(key, target_of(label, key), score, label.dockq)
-        if failures and (strict or len(failures) == len(directory.keys)):  # before the table takes its place
-            raise DataError(
-                f"{len(failures)} of {len(directory.keys)} graphs can't be scored; the first: "
-                + next(iter(failures.values())),
-                "graphs that can be read",
-                "remove them, or leave out --strict" if strict else "",
-            )
+        _judge(failures, len(directory.keys), strict)  # before the table takes its place
 
     # Ranks need all scores of a target at once, and a label file may spread a target over the whole directory.
     table = rank_by_target(rows()) if rank else rows()
     num_scored = write_table(out, table, columns(labelled=labels is not None, ranked=rank))
     held.report()
     return Prediction(out, num_scored, failures)
+
+
+def _judge(failures: Mapping[str, str], total: int, strict: bool) -> None:
+    if failures and (strict or len(failures) == total):
+        raise DataError(
+            f"{len(failures)} of {total} graphs can't be scored; the first: {next(iter(failures.values()))}",
+            "graphs that can be read",
+            "remove them, or leave out --strict" if strict else "",
+        )
 
 
 def _labels_by_key(directory: GraphDirectory, path: Path) -> Mapping[str, Label]:

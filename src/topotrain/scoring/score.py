@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -120,25 +120,14 @@ def score_directory(
                 if hold is not None:
                     hold(graph)
                 graphs.append(graph)
-        yield from _score_batch(scorer, graphs, failures)
+        for graph, result in zip(graphs, scorer.score_each(graphs), strict=True):
+            if isinstance(result, float):
+                yield graph.key, result
+            else:
+                with _noted(graph.key, failures):
+                    raise result
         if progress is not None:
             progress(start + len(part), len(keys), part[-1])
-
-
-def _score_batch(
-    scorer: Scorer, graphs: Sequence[Graph], failures: dict[str, str] | None
-) -> Iterator[tuple[str, float]]:
-    """One batch; if a graph of it has no score, each for itself."""
-    try:
-        scores = scorer.score(graphs)
-    except DataError:
-        if failures is None:
-            raise
-        for graph in graphs:
-            with _noted(graph.key, failures):
-                yield graph.key, scorer.score([graph])[0]
-    else:
-        yield from zip((graph.key for graph in graphs), scores, strict=True)
 
 
 @contextmanager
