@@ -683,9 +683,10 @@ def predict(
     from topotrain.reports.printed import keep_report
     from topotrain.scoring.predict_directory import predict_directory
     from topotrain.tracking.registry import model_client
+    from topotrain.training.signals import interruptible
 
     model_client(model, tracking_uri or None)
-    with counter("scoring") as progress:
+    with interruptible(), counter("scoring") as progress:
         done = predict_directory(
             model,
             Path(graphs),

@@ -21,6 +21,7 @@ from typing import Any
 import pytest
 
 from topotrain.cli import main
+from topotrain.tracking.search import artifact_json
 from topotrain.tracking.store import open_store
 
 DOCUMENTED_PORT = "5001"
@@ -78,6 +79,21 @@ def run(command: list[str], here: Path, root: Path) -> str:
     out, err = process.communicate(timeout=180)
     assert process.returncode == 0, err[-3000:]
     return str(out)
+
+
+@pytest.mark.project
+def test_predict_as_an_entry_point(root, here):
+    out, uri = here / "predictions.csv", f"sqlite:///{here / 'mlflow.db'}"
+    command = ["mlflow", "run", str(root), "-e", "predict", "--env-manager", "local", "--experiment-name", "reports"]
+    command += ["-P", f"graphs={here / 'demo' / 'graphs'}", "-P", f"out={out}", "-P", "rank=true"]
+    run(command, here, root)
+    assert out.read_text().splitlines()[0] == "MODEL,TARGET,PRED_DOCKQ,RANK"
+    client = open_store(uri)
+    (made,) = client.search_runs([client.get_experiment_by_name("reports").experiment_id])
+    assert made.data.tags["topotrain.command"] == "predict"
+    report = artifact_json(client, made.info.run_id, "predict.json")
+    assert report["model"] == "models:/topoqa@champion"
+    assert (report["scored"], report["failed"]) == (20, {})
 
 
 @contextlib.contextmanager

@@ -25,7 +25,7 @@ from topotrain.fields import EDGE_ATTR, EDGE_INDEX, METADATA, X
 from topotrain.model.network import NetworkSpec, TopoQANetwork, network_of_weights
 from topotrain.schema import FeatureSchema, canonical, decisive, specification
 
-SCORING_BATCH = 32
+SCORING_BATCH = 8  # graphs; their edge tensors then stay in the cache, and more at a time are slower
 LARGEST_FEATURE = 1e30  # in any unit; beyond it sums and squares overflow in training
 MAX_GRAPH_BYTES = 512 * 2**20
 

@@ -147,7 +147,7 @@ def download_model(uri: str, folder: Path) -> Path:
         raise TrackingError(
             f"model {uri!r} can't be fetched ({one_line(error)})",
             "models:/NAME@alias or models:/NAME/VERSION",
-            "train one, or give --tracking-uri",
+            "train one, set the alias, or give --tracking-uri",
         ) from None
 
 
