@@ -20,11 +20,11 @@ import torch
 import yaml
 from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
-from topotrain.training.checkpoints import read_checkpoint
 
 import topotrain
 from topotrain.errors import TrackingError
 from topotrain.fields import TAG_BATCH_JOB, TAG_COMMAND
+from topotrain.model.checkpoint import read_checkpoint
 from topotrain.reports.batch_table import BatchDisplay, JobReport, failure_line, summary_lines
 from topotrain.tracking.recorder import Recorder
 from topotrain.tracking.search import fetch_artifact, metric_history

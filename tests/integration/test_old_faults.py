@@ -17,12 +17,12 @@ from topotrain.config import load_config
 from topotrain.data.prepare import prepare_data
 from topotrain.data.store import PackedStore
 from topotrain.fields import LEARNING_RATE, SELECTION_METRIC, TRAIN_MSE, VAL_LOSS, VAL_SPEARMAN
+from topotrain.model.checkpoint import load_network, read_checkpoint
 from topotrain.model.lightning import ScoringModule
 from topotrain.model.network import NetworkSpec, TopoQANetwork
 from topotrain.reports.summarise import summarise
 from topotrain.tracking.search import artifact_json, fetch_artifact, metric_history
 from topotrain.tracking.store import open_store
-from topotrain.training.checkpoints import load_network, read_checkpoint
 from topotrain.training.resume import resume
 
 QUIET = "mlflow.register=none"

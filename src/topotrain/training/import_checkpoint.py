@@ -18,6 +18,7 @@ from topotrain.config import TrainConfig
 from topotrain.data.graph_file import Graph
 from topotrain.errors import DataError, SchemaError
 from topotrain.fields import SCHEMA_ARTIFACT, TAG_SCHEMA_DIGEST
+from topotrain.model.checkpoint import load_plain
 from topotrain.model.network import TopoQANetwork
 from topotrain.model.original import load_original
 from topotrain.schema import FeatureSchema
@@ -26,7 +27,6 @@ from topotrain.tracking.provenance import provenance_tags
 from topotrain.tracking.recorder import Recorder
 from topotrain.tracking.registry import log_model, register
 from topotrain.tracking.store import resolve_tracking_uri
-from topotrain.training.checkpoints import load_plain
 from topotrain.training.recipe import base_recipe
 
 log = logging.getLogger("topotrain")
