@@ -23,6 +23,7 @@ from topotrain.errors import (
     TopotrainError,
     UnfinishedBatchError,
 )
+from topotrain.fields import DEMO
 from topotrain.files import write_text
 from topotrain.training.signals import follow_parent
 
@@ -654,7 +655,7 @@ def metrics(predictions: str, form: str, per_target: bool) -> None:
 
 @cli.command()
 @click.option("--model", default="models:/topoqa@champion", show_default=True, metavar="URI", help="Or a local folder.")
-@click.option("--graphs", required=True, metavar="DIR", help="Every graph below it is scored.")
+@click.option("--graphs", default="demo", show_default=True, metavar="DIR", help="Every graph below it is scored.")
 @click.option("--out", required=True, metavar="CSV|PARQUET", help="The table; its suffix says which kind.")
 @click.option("--labels", metavar="CSV", default=None, help="Adds true DockQ, and targets where it names them.")
 @_flag("--rank", "Rank the graphs of each target.")
@@ -679,6 +680,7 @@ def predict(
     topotrain predict --model models:/topoqa@champion --graphs graphs/ --out predictions.csv --rank
     topotrain predict --model models:/topoqa/3 --graphs graphs/ --labels test.csv --out predictions.parquet
     """
+    from topotrain.data.demo import demo_paths
     from topotrain.progress import counter
     from topotrain.reports.printed import keep_report
     from topotrain.scoring.predict_directory import predict_directory
@@ -689,7 +691,7 @@ def predict(
     with interruptible(), counter("scoring") as progress:
         done = predict_directory(
             model,
-            Path(graphs),
+            demo_paths().graphs if graphs == DEMO else Path(graphs),
             Path(out),
             labels=Path(labels) if labels else None,
             rank=rank,
