@@ -23,6 +23,7 @@ from topotrain.errors import (
     TopotrainError,
     UnfinishedBatchError,
 )
+from topotrain.fields import DEMO
 from topotrain.files import write_text
 from topotrain.training.signals import follow_parent
 
@@ -507,11 +508,11 @@ def score(structures: str, model: str, out: str | None, jobs: int, tracking_uri:
     """
     from topotrain.progress import counter
     from topotrain.reports.printed import keep_report
-    from topotrain.scoring.score import score_structures, scores_csv
-    from topotrain.tracking.store import open_store, resolve_tracking_uri
+    from topotrain.scoring.score import score_structures
+    from topotrain.scoring.table import scores_csv
+    from topotrain.tracking.registry import model_client
 
-    uri = resolve_tracking_uri(tracking_uri or None, None, logging.getLogger("topotrain").info)
-    open_store(uri, create=False)
+    model_client(model, tracking_uri or None)
     with counter("building graphs") as progress:
         report = score_structures(Path(structures), model, jobs=jobs, progress=progress)
     text = scores_csv(report.rows)
@@ -650,6 +651,106 @@ def metrics(predictions: str, form: str, per_target: bool) -> None:
     judgements = judge_predictions(read_predictions(Path(predictions)))
     documents = {dataset: judgement.to_dict() for dataset, judgement in judgements.items()}
     _deliver(render(documents, form, "dataset", per_target=per_target), None)
+
+
+@cli.command()
+@click.option("--model", default="models:/topoqa@champion", show_default=True, metavar="URI", help="Or a local folder.")
+@click.option("--graphs", default="demo", show_default=True, metavar="DIR", help="Every graph below it is scored.")
+@click.option("--out", required=True, metavar="CSV|PARQUET", help="The table; its suffix says which kind.")
+@click.option("--labels", metavar="CSV", default=None, help="Adds true DockQ, and targets where it names them.")
+@_flag("--rank", "Rank the graphs of each target.")
+@_flag("--allow-unverified", "Graphs whose columns nobody names are checked by width alone.")
+@click.option("--batch-size", default=32, show_default=True, type=click.IntRange(1), help="Changes no score.")
+@_flag("--strict", "One graph that can't be scored is an error (exit 2).")
+@TRACKING_URI
+def predict(
+    model: str,
+    graphs: str,
+    out: str,
+    labels: str | None,
+    rank: bool,
+    allow_unverified: bool,
+    batch_size: int,
+    strict: bool,
+    tracking_uri: str | None,
+) -> None:
+    """Score a directory of graphs with a model.
+
+    \b
+    topotrain predict --model models:/topoqa@champion --graphs graphs/ --out predictions.csv --rank
+    topotrain predict --model models:/topoqa/3 --graphs graphs/ --labels test.csv --out predictions.parquet
+    """
+    from topotrain.data.demo import demo_paths
+    from topotrain.progress import counter
+    from topotrain.reports.printed import keep_report
+    from topotrain.scoring.predict_directory import predict_directory
+    from topotrain.tracking.registry import model_client
+    from topotrain.training.signals import interruptible
+
+    model_client(model, tracking_uri or None)
+    with interruptible(), counter("scoring") as progress:
+        done = predict_directory(
+            model,
+            demo_paths().graphs if graphs == DEMO else Path(graphs),
+            Path(out),
+            labels=Path(labels) if labels else None,
+            rank=rank,
+            allow_unverified=allow_unverified,
+            batch_size=batch_size,
+            strict=strict,
+            progress=progress,
+        )
+    _tell(done.failures, f"{done.num_scored} graphs scored")
+    report = {"model": model, "graphs": graphs, "out": out, "scored": done.num_scored, "failed": done.failures}
+    keep_report("predict", _as_json(report), "predict.json", tracking_uri)
+
+
+@cli.command()
+@click.argument("model", type=str)
+@click.option("--json", "as_json", is_flag=True, help="Schema and recipe in full.")
+@TRACKING_URI
+def describe(model: str, as_json: bool, tracking_uri: str | None) -> None:
+    """Tell a model version's story: aliases, tags, data, figures, configuration, code.
+
+    \b
+    topotrain describe models:/topoqa@champion
+    topotrain describe models:/topoqa/3 --json | jq .recipe.data.digest
+    """
+    from topotrain.reports.describe import describe as describe_model
+    from topotrain.reports.describe import story
+
+    document = describe_model(model, tracking_uri or None)
+    _deliver(_as_json(document) if as_json else story(document), None)
+
+
+@cli.command("import-checkpoint")
+@click.argument("path", type=str)
+@click.option("--model-name", required=True, metavar="NAME", help="Registered model that gets a new version.")
+@click.option(
+    "--pooling", type=click.Choice(["mean", "add"]), default=None, help="By default what the file says, else mean."
+)
+@click.option("--metadata", metavar="JSON", default=None, help="feature_metadata.json, where the file holds none.")
+@TRACKING_URI
+def import_checkpoint(
+    path: str, model_name: str, pooling: str | None, metadata: str | None, tracking_uri: str | None
+) -> None:
+    """Register the network of a Lightning checkpoint of the original TopoQA. Prints the version's URI.
+
+    \b
+    topotrain import-checkpoint topoqa.ckpt --model-name published --pooling mean
+    topotrain import-checkpoint old.ckpt --model-name topoqa --metadata feature_metadata.json
+    """
+    from topotrain.training.import_checkpoint import import_checkpoint as import_file
+
+    done = import_file(
+        Path(path),
+        model_name,
+        pooling=pooling,
+        metadata=Path(metadata) if metadata else None,
+        tracking_uri=tracking_uri or None,
+    )
+    click.echo(f"imported by run {done.run_id}; its story: topotrain describe {done.version}", err=True)
+    click.echo(done.version)
 
 
 @cli.command("demo-graphs")

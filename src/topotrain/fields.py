@@ -94,6 +94,12 @@ TAG_BATCH_JOB = "topotrain.batch_job"  # of a child: the name of its job
 TAG_BATCH_JOB_DIGEST = "topotrain.batch_job_digest"  # of a child: what decides its result
 TAG_BEST_CHILD = "topotrain.best_child"  # of a batch: the best run of those it made
 
+# Files of a model version, below artifacts/ beside the schema.
+MODEL_FILES = "artifacts"
+WEIGHTS_ARTIFACT = "weights.safetensors"
+RECIPE_ARTIFACT = "recipe.json"
+CARD_ARTIFACT = "README.md"
+
 # Inference.
 PRED_DOCKQ = "pred_dockq"
 

@@ -6,6 +6,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from topotrain.errors import DataError
@@ -20,10 +21,21 @@ def write_whole(path: Path, content: bytes) -> None:
     Raises:
         OSError: it can't be written.
     """
+    with replacing(path) as aside:
+        aside.write_bytes(content)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a path aside to write to; it takes this one's place when the block ends without an error.
+
+    Raises:
+        OSError: it can't be written.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f"{TEMPORARY_PREFIX}{path.name}.{os.getpid()}{TEMPORARY_SUFFIX}")
     try:
-        aside.write_bytes(content)
+        yield aside
         aside.replace(path)
     finally:
         aside.unlink(missing_ok=True)

@@ -65,7 +65,7 @@ def read_graph(path: Path, key: str | None = None) -> Graph:
     if path.exists() and not path.is_file():
         raise DataError(f"{path}: no regular file", "an interface graph (.pt)")
     try:
-        _refuse_bomb(path)
+        refuse_bomb(path)
         with torch.serialization.safe_globals(ALLOWED), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             content = torch.load(path, map_location="cpu", weights_only=True)
@@ -83,8 +83,12 @@ def read_graph(path: Path, key: str | None = None) -> Graph:
         raise _unreadable(path, error) from None
 
 
-def _refuse_bomb(path: Path) -> None:
-    """Refuse an archive that unpacks to more than it holds: torch stores tensors uncompressed."""
+def refuse_bomb(path: Path) -> None:
+    """Refuse an archive that unpacks to more than it holds: torch stores tensors uncompressed.
+
+    Raises:
+        DataError: it is one.
+    """
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             size = sum(part.file_size for part in archive.infolist())

@@ -65,23 +65,72 @@ def resolve_schema(
     """
     if not facts:
         raise SchemaError(f"{graph_dir}: no graphs", "at least one .pt file")
-    notes: list[str] = []
-    sidecar = read_sidecar(metadata_path or graph_dir / SIDECAR_NAME, required=metadata_path is not None)
-    if sidecar is None:
-        notes.append(f"{SIDECAR_NAME} not found at {graph_dir / SIDECAR_NAME}")
-    summary = read_summary(summary_path) if summary_path else find_summary(graph_dir, notes.append)
-    for graph in facts:
-        check_entry(graph_dir / f"{graph.key}{GRAPH_SUFFIX}", METADATA, graph.metadata, "edge_info")
-    try:
-        described = [_describe(graph, sidecar) for graph in facts]
-        node_dim = _one_width(described, "node", lambda graph: graph.facts.node_dim)
-        edge_dim = _one_width(described, "edge", lambda graph: graph.facts.edge_dim)
-        _check_stated_widths(described, sidecar, summary, node_dim, edge_dim)
-        schema = _merge(described, sidecar, summary, node_dim, edge_dim, use_layer_norm)
-    except SchemaError as error:
-        raise SchemaError(f"{graph_dir}: {error.what}", error.expected, error.do) from None
-    _note_gaps(described, sidecar, schema, notes)
+    metadata = DirectoryMetadata.read(graph_dir, metadata_path=metadata_path, summary_path=summary_path)
+    schema, described = metadata.merge(facts, use_layer_norm)
+    notes = list(metadata.notes)
+    _note_gaps(described, metadata.sidecar, schema, notes)
     return _with_notes(schema, notes, facts)
+
+
+@dataclass(frozen=True)
+class DirectoryMetadata:
+    """What the files of a graph directory say of its graphs, read once.
+
+    Attributes:
+        graph_dir: the directory.
+        sidecar: ``graph_metadata.json``, if it is there.
+        summary: of the builder, if one is found.
+        notes: what a reader should know of the search.
+    """
+
+    graph_dir: Path
+    sidecar: Sidecar | None
+    summary: Summary | None
+    notes: tuple[str, ...]
+
+    @classmethod
+    def read(
+        cls, graph_dir: Path, *, metadata_path: Path | None = None, summary_path: Path | None = None
+    ) -> DirectoryMetadata:
+        """Read sidecar and summary; both are looked for where no path is given.
+
+        Raises:
+            DataError: a file is malformed, or missing though its path was given.
+        """
+        notes: list[str] = []
+        sidecar = read_sidecar(metadata_path or graph_dir / SIDECAR_NAME, required=metadata_path is not None)
+        if sidecar is None:
+            notes.append(f"{SIDECAR_NAME} not found at {graph_dir / SIDECAR_NAME}")
+        summary = read_summary(summary_path) if summary_path else find_summary(graph_dir, notes.append)
+        return cls(graph_dir, sidecar, summary, tuple(notes))
+
+    def schema_of(self, facts: GraphFacts, edge_dim: int) -> FeatureSchema:
+        """The schema of one graph alone.
+
+        Args:
+            facts: what the graph says of itself.
+            edge_dim: taken for the width of a graph without edges that states none.
+
+        Raises:
+            SchemaError: the graph disagrees with its metadata.
+            DataError: its own metadata are malformed.
+        """
+        known = facts if facts.edge_dim is not None else replace(facts, edge_dim=edge_dim)
+        return self.merge([known], use_layer_norm=True)[0]
+
+    def merge(self, facts: Sequence[GraphFacts], use_layer_norm: bool) -> tuple[FeatureSchema, list[_Described]]:
+        """The one schema of these graphs, without notes, and what was found of each."""
+        for graph in facts:
+            check_entry(self.graph_dir / f"{graph.key}{GRAPH_SUFFIX}", METADATA, graph.metadata, "edge_info")
+        try:
+            described = [_describe(graph, self.sidecar) for graph in facts]
+            node_dim = _one_width(described, "node", lambda graph: graph.facts.node_dim)
+            edge_dim = _one_width(described, "edge", lambda graph: graph.facts.edge_dim)
+            _check_stated_widths(described, self.sidecar, self.summary, node_dim, edge_dim)
+            schema = _merge(described, self.sidecar, self.summary, node_dim, edge_dim, use_layer_norm)
+        except SchemaError as error:
+            raise SchemaError(f"{self.graph_dir}: {error.what}", error.expected, error.do) from None
+        return schema, described
 
 
 def _describe(graph: GraphFacts, sidecar: Sidecar | None) -> _Described:

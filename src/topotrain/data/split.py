@@ -53,6 +53,12 @@ class Split:
         parts = sorted(_fingerprint(sample) for sample in self.samples)
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
+    @property
+    def label_digest(self) -> str:
+        """SHA-256 over names, labels and targets alone."""
+        rows = sorted(f"{sample.graph.key}\0{sample.dockq!r}\0{sample.target}" for sample in self.samples)
+        return hashlib.sha256("\n".join(rows).encode("utf-8", "surrogateescape")).hexdigest()
+
     def coverage(self) -> dict[str, Any]:
         """This split's part of ``dataset_coverage.json``; ``coverage`` is the usable fraction."""
         usable = self.total - len(self.missing)
@@ -87,7 +93,7 @@ def read_split(
         DataError: malformed labels, ambiguous names, too few usable graphs, or (``fail_on_missing``) any missing.
     """
     labels = read_labels(label_path)
-    found, missing = _match(directory, labels, label_path)
+    found, missing = match_labels(directory, labels, label_path)
     total = len(found) + len(missing)
     samples: list[Sample] = []
     for key, label in progress(found, len(found), f"reading {name} graphs") if progress else found:
@@ -109,9 +115,17 @@ def leaked_targets(train: Split, val: Split) -> list[str]:
     return sorted(set(train.targets) & set(val.targets))
 
 
-def _match(
+def match_labels(
     directory: GraphDirectory, labels: Sequence[Label], label_path: Path
 ) -> tuple[list[tuple[str, Label]], list[str]]:
+    """Find the graph of each label.
+
+    Returns:
+        Key and label of those that have one, and the others' ``MODEL`` as written.
+
+    Raises:
+        DataError: a name fits two graphs, or two labels of one graph differ.
+    """
     found: dict[str, Label] = {}
     missing: list[str] = []
     for label in labels:

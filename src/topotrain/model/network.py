@@ -5,6 +5,7 @@ Source: Han et al., Briefings in Bioinformatics 26(2), bbaf083, 2025; GATv2: Bro
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -163,6 +164,24 @@ class TopoQANetwork(nn.Module):
         readout = torch.cat([pooled_nodes, self.edge_readout(pooled_edges)], dim=1)  # (num_graphs, 3 hidden / 2)
         scores: Tensor = self.head(readout).squeeze(-1)  # (num_graphs,)
         return scores
+
+
+def network_of_weights(spec: NetworkSpec, weights: Mapping[str, Tensor]) -> TopoQANetwork:
+    """A network with these weights, in their own precision; nothing is allocated by what ``spec`` alone claims.
+
+    Raises:
+        ValueError: a weight is not finite, or there are too few for so many layers.
+        RuntimeError: a weight is missing, unexpected or of another shape.
+    """
+    if spec.num_layers > len(weights):
+        raise ValueError(f"{spec.num_layers} layers, but {len(weights)} weights")
+    for name, value in weights.items():
+        if not bool(torch.isfinite(value).all()):
+            raise ValueError(f"{name} is not finite")
+    with torch.device("meta"):
+        network = TopoQANetwork(spec)
+    network.load_state_dict(dict(weights), assign=True)
+    return network
 
 
 def _edge_encoder(spec: NetworkSpec) -> nn.Module:

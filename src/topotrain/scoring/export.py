@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 import topotrain
 from topotrain.data.graph_file import Graph
-from topotrain.fields import SCHEMA_ARTIFACT
+from topotrain.fields import CARD_ARTIFACT, RECIPE_ARTIFACT, SCHEMA_ARTIFACT, WEIGHTS_ARTIFACT
 from topotrain.model.network import TopoQANetwork
 from topotrain.schema import FeatureSchema
+from topotrain.scoring.card import model_card
 from topotrain.scoring.predict import encode_graph, save_weights
 from topotrain.tracking.registry import ModelFiles
 
@@ -30,23 +34,32 @@ REQUIRED = (
 )
 
 
-def export_model(network: TopoQANetwork, schema: FeatureSchema, example: Graph, folder: Path) -> ModelFiles:
-    """Write weights and schema, and gather what the served model needs to stand alone.
+def export_model(
+    network: TopoQANetwork, schema: FeatureSchema, example: Graph, folder: Path, recipe: Mapping[str, Any]
+) -> ModelFiles:
+    """Write weights, schema, recipe and model card, and gather what the served model needs to stand alone.
 
     Args:
         network: the trained network.
         schema: what it was trained on.
         example: a graph for the input example.
         folder: an empty folder for the files, which must stay until the model is logged.
+        recipe: how it was made, as plain values.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    weights, schema_path = folder / "weights.safetensors", folder / SCHEMA_ARTIFACT
+    weights = folder / WEIGHTS_ARTIFACT
     save_weights(network, weights)
-    schema_path.write_text(schema.to_json(), encoding="utf-8")
+    texts = {
+        "schema": (SCHEMA_ARTIFACT, schema.to_json()),
+        "recipe": (RECIPE_ARTIFACT, json.dumps(recipe, indent=2, ensure_ascii=False) + "\n"),
+        "card": (CARD_ARTIFACT, model_card(recipe, schema)),
+    }
+    for name, text in texts.values():
+        (folder / name).write_bytes(text.encode("utf-8", "replace"))  # a file name need not be UTF-8
     return ModelFiles(
         loader=Path(__file__).with_name("served.py"),
         code=_package_copy(folder.parent),
-        artifacts={"weights": weights, "schema": schema_path},
+        artifacts={"weights": weights, **{key: folder / name for key, (name, _) in texts.items()}},
         requirements=[f"{name}=={metadata.version(name).split('+')[0]}" for name in REQUIRED],
         input_example=pd.DataFrame({"graph": [encode_graph(example)]}),
     )

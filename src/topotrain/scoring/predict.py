@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import copy
 import io
 import json
 import math
@@ -19,25 +20,29 @@ from safetensors.torch import save_file
 
 from topotrain.data.graph_file import Graph, make_graph, read_graph
 from topotrain.data.store import PackedStore
-from topotrain.errors import DataError, SchemaError
+from topotrain.errors import DataError, SchemaError, UserInputError
 from topotrain.fields import EDGE_ATTR, EDGE_INDEX, METADATA, X
-from topotrain.model.network import NetworkSpec, TopoQANetwork
+from topotrain.model.network import NetworkSpec, TopoQANetwork, network_of_weights
 from topotrain.schema import FeatureSchema, canonical, decisive, specification
 
-SCORING_BATCH = 32
+SCORING_BATCH = 8  # graphs; their edge tensors then stay in the cache, and more at a time are slower
+LARGEST_FEATURE = 1e30  # in any unit; beyond it sums and squares overflow in training
 MAX_GRAPH_BYTES = 512 * 2**20
 
 
 class Scorer:
     """A network with the schema it was trained on.
 
+    It computes in float64: which graphs share a batch then changes a score by less than 1e-12, so that what is
+    written, six decimals, depends on model and graph alone.
+
     Args:
-        network: the network.
+        network: the network; a copy is kept.
         schema: what every graph is held to.
     """
 
     def __init__(self, network: TopoQANetwork, schema: FeatureSchema) -> None:
-        self.network, self.schema = network.eval(), schema
+        self.network, self.schema = copy.deepcopy(network).double().eval(), schema
 
     @classmethod
     def load(cls, weights: Path, schema: Path) -> Scorer:
@@ -49,15 +54,14 @@ class Scorer:
         """
         try:
             content = json.loads(Path(schema).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise SchemaError(f"{schema}: not a feature schema ({error})", "feature_metadata.json") from None
         try:
             with safe_open(str(weights), "pt") as file:
                 spec = NetworkSpec(**json.loads((file.metadata() or {})["spec"]))
                 state = {name: file.get_tensor(name) for name in file.keys()}
-            network = TopoQANetwork(spec)
-            network.load_state_dict(state)
-        except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError, OSError) as error:
+            network = network_of_weights(spec, state)
+        except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError, ArithmeticError, OSError) as error:
             raise DataError(f"{weights}: not a model's weights ({error})", "weights written by topotrain") from None
         resolved = FeatureSchema.from_dict(content)
         if (resolved.node_dim, resolved.edge_dim) != (spec.node_dim, spec.edge_dim):
@@ -73,6 +77,7 @@ class Scorer:
 
         Raises:
             SchemaError: they differ; both sides are shown.
+            DataError: a value is too large to compute with.
         """
         facts = graph.facts
         widths = [("node", facts.node_dim, self.schema.node_dim), ("edge", facts.edge_dim, self.schema.edge_dim)]
@@ -81,6 +86,9 @@ class Scorer:
                 raise SchemaError(
                     f"graph {graph.key} has {found} {kind} columns", f"{expected}, as the model was trained"
                 )
+        largest = max((float(part.abs().max()) for part in (graph.x, graph.edge_attr) if part.numel()), default=0.0)
+        if largest > LARGEST_FEATURE:
+            raise DataError(f"graph {graph.key} has a feature of {largest:.3g}, too large to compute with", "less")
         own = graph.metadata
         stated: list[tuple[str, Any, Any]] = [
             ("edge module", own.get("edge_module"), self.schema.edge_module),
@@ -110,12 +118,23 @@ class Scorer:
         for start in range(0, len(graphs), SCORING_BATCH):
             part = graphs[start : start + SCORING_BATCH]
             batch = PackedStore(part, self.schema).batch(range(len(part)))
-            predicted = self.network(batch.x, batch.edge_index, batch.edge_attr, batch.batch, batch.num_graphs)
+            predicted = self.network(
+                batch.x.double(), batch.edge_index, batch.edge_attr.double(), batch.batch, batch.num_graphs
+            )
             for graph, value in zip(part, predicted.tolist(), strict=True):
                 if not math.isfinite(value):
                     raise DataError(f"graph {graph.key} has features too large to compute with", "those of training")
                 scores.append(value)
         return scores
+
+    def score_each(self, graphs: Sequence[Graph]) -> list[float | UserInputError]:
+        """As ``score``, but a graph that can't be scored has its error in its place and costs no other anything."""
+        try:
+            return [*self.score(graphs)]
+        except (DataError, SchemaError) as error:
+            if len(graphs) == 1:
+                return [error]
+            return [result for graph in graphs for result in self.score_each([graph])]
 
 
 def save_weights(network: TopoQANetwork, path: Path) -> None:

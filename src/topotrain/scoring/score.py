@@ -1,34 +1,22 @@
-"""Structure files to ranked scores, by a model of the registry."""
+"""Structure files to ranked scores, by a model of the registry; and a directory of graphs to scores."""
 
 from __future__ import annotations
 
-import csv
-import io
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from topotrain.data.graph_dir import GraphDirectory
-from topotrain.data.graph_file import read_graph
+from topotrain.data.graph_file import Graph, read_graph
 from topotrain.data.labels import target_of_key
 from topotrain.errors import DataError
 from topotrain.features import build_recorded_graphs
-from topotrain.fields import SCHEMA_ARTIFACT
+from topotrain.fields import MODEL_FILES, SCHEMA_ARTIFACT, WEIGHTS_ARTIFACT
 from topotrain.scoring.predict import SCORING_BATCH, Scorer
+from topotrain.scoring.table import Scored, rank_by_target
 from topotrain.tracking.registry import download_model
-
-COLUMNS = ("MODEL", "TARGET", "PRED_DOCKQ", "RANK")
-
-
-@dataclass(frozen=True)
-class Scored:
-    """One scored structure; ``rank`` is its place within its target, from 1."""
-
-    model: str
-    target: str
-    pred_dockq: float
-    rank: int
 
 
 @dataclass(frozen=True)
@@ -48,7 +36,7 @@ def load_scorer(model: str) -> Scorer:
     """Load a model version's network and schema; nothing is unpickled.
 
     Args:
-        model: ``models:/NAME@alias``, ``models:/NAME/VERSION`` or a local folder.
+        model: ``models:/NAME@alias``, ``models:/NAME/VERSION``, ``models:/ID`` or a local folder.
 
     Raises:
         TrackingError: no such model.
@@ -56,7 +44,7 @@ def load_scorer(model: str) -> Scorer:
     """
     with tempfile.TemporaryDirectory() as folder:
         files = download_model(model, Path(folder))
-        weights, schema = (files / "artifacts" / name for name in ("weights.safetensors", SCHEMA_ARTIFACT))
+        weights, schema = (files / MODEL_FILES / name for name in (WEIGHTS_ARTIFACT, SCHEMA_ARTIFACT))
         for path in (weights, schema):
             if not path.is_file():
                 raise DataError(f"model {model!r} has no {path.name}", "a model version made by topotrain")
@@ -91,37 +79,62 @@ def score_structures(
         if not report.num_graphs:
             first = next(iter(report.failures.values()), "no structures")
             raise DataError(f"{structures}: no structure gives a graph; the first: {first}", "at least one")
-        scores = dict(score_directory(scorer, GraphDirectory(Path(folder))))
-    return ScoreReport(tuple(rank_by_target(scores)), report.failures)
+        scores = score_directory(scorer, GraphDirectory(Path(folder)))
+        rows = rank_by_target(Scored.of(key, target_of_key(key), score) for key, score in scores)
+    return ScoreReport(tuple(rows), report.failures)
 
 
-def score_directory(scorer: Scorer, directory: GraphDirectory) -> Iterable[tuple[str, float]]:
+def score_directory(
+    scorer: Scorer,
+    directory: GraphDirectory,
+    *,
+    batch_size: int = SCORING_BATCH,
+    hold: Callable[[Graph], None] | None = None,
+    failures: dict[str, str] | None = None,
+    progress: Callable[[int, int, str], None] | None = None,
+) -> Iterator[tuple[str, float]]:
     """Score every graph below a directory, a batch in memory at a time.
+
+    Args:
+        scorer: the model.
+        directory: of the graphs.
+        batch_size: graphs in a batch; the scores do not depend on it.
+        hold: takes each graph before it is scored, and raises where it does not fit.
+        failures: takes one line for each graph that can't be read or scored; without it, the first one is raised.
+        progress: takes (done, total, key).
 
     Yields:
         Key and predicted DockQ, in the order of the keys.
+
+    Raises:
+        SchemaError: a graph has other features than the model was trained on.
+        DataError: a graph can't be read or scored, and ``failures`` was not given.
     """
     keys = directory.keys
-    for start in range(0, len(keys), SCORING_BATCH):
-        part = keys[start : start + SCORING_BATCH]
-        yield from zip(part, scorer.score([read_graph(directory.path(key), key) for key in part]), strict=True)
+    for start in range(0, len(keys), batch_size):
+        part = keys[start : start + batch_size]
+        graphs: list[Graph] = []
+        for key in part:
+            with _noted(key, failures):
+                graph = read_graph(directory.path(key), key)
+                if hold is not None:
+                    hold(graph)
+                graphs.append(graph)
+        for graph, result in zip(graphs, scorer.score_each(graphs), strict=True):
+            if isinstance(result, float):
+                yield graph.key, result
+            else:
+                with _noted(graph.key, failures):
+                    raise result
+        if progress is not None:
+            progress(start + len(part), len(keys), part[-1])
 
 
-def rank_by_target(scores: dict[str, float]) -> list[Scored]:
-    """Rank scores within each target, the best first; equal scores are ordered by name."""
-    ordered = sorted(scores.items(), key=lambda item: (target_of_key(item[0]), -item[1], item[0]))
-    rows: list[Scored] = []
-    for key, score in ordered:
-        target = target_of_key(key)
-        rank = rows[-1].rank + 1 if rows and rows[-1].target == target else 1
-        rows.append(Scored(key, target, score, rank))
-    return rows
-
-
-def scores_csv(rows: Iterable[Scored]) -> str:
-    """Scores as a CSV, six decimals."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    writer.writerows((row.model, row.target, f"{row.pred_dockq:.6f}", row.rank) for row in rows)
-    return text.getvalue()
+@contextmanager
+def _noted(key: str, failures: dict[str, str] | None) -> Iterator[None]:
+    try:
+        yield
+    except DataError as error:
+        if failures is None:
+            raise
+        failures[key] = str(error)

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import mlflow
+from mlflow.entities.model_registry import ModelVersion
 from mlflow.models import Model, ModelSignature
 from mlflow.tracking import MlflowClient
 from mlflow.types.schema import ColSpec, Schema
 
 from topotrain.errors import TrackingError
 from topotrain.fields import PRED_DOCKQ
-from topotrain.tracking.store import one_line
+from topotrain.tracking.store import one_line, open_store, resolve_tracking_uri
+
+log = logging.getLogger("topotrain")
 
 CANDIDATE = "candidate"
 
@@ -49,12 +54,21 @@ def log_model(
 ) -> str:
     """Make a logged model of a run; nothing of it is pickled. MLflow links the run's metrics of that step to it.
 
+    Args:
+        client: of the store.
+        files: what it is made of.
+        name: for the page; characters that a logged model's name may not have are replaced.
+        run_id: the run.
+        step: epoch.
+        tags: of the logged model.
+
     Returns:
         The model's id.
     """
     run = client.get_run(run_id)
+    allowed = re.sub(r"""[/:.%"']""", "-", name)
     model = client.create_logged_model(
-        run.info.experiment_id, name, source_run_id=run_id, tags=dict(tags), params=run.data.params
+        run.info.experiment_id, allowed, source_run_id=run_id, tags=dict(tags), params=run.data.params
     )
     logger = logging.getLogger("mlflow")
     level = logger.level
@@ -83,16 +97,36 @@ def register(client: MlflowClient, model_id: str, model_name: str, run_id: str, 
 
     Returns:
         The version number, as text.
+
+    Raises:
+        TrackingError: the registry refuses the name.
     """
     try:
         client.create_registered_model(model_name)
     except mlflow.MlflowException as error:
+        if error.error_code == "INVALID_PARAMETER_VALUE":
+            raise TrackingError(f"model name {model_name!r} is refused ({one_line(error)})", "another name") from None
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
     version = client.create_model_version(
         model_name, f"models:/{model_id}", run_id=run_id, tags=dict(tags), model_id=model_id
     )
     return str(version.version)
+
+
+def model_client(uri: str, tracking_uri: str | None) -> MlflowClient | None:
+    """Open the store that a model is on; a local folder needs none.
+
+    Args:
+        uri: of the model.
+        tracking_uri: of the store; by default MLFLOW_TRACKING_URI, else ``mlflow.db`` here.
+
+    Raises:
+        TrackingError: the store is not there, or can't be used.
+    """
+    if Path(uri).is_dir():
+        return None
+    return open_store(resolve_tracking_uri(tracking_uri, None, log.info), create=False)
 
 
 def download_model(uri: str, folder: Path) -> Path:
@@ -113,20 +147,68 @@ def download_model(uri: str, folder: Path) -> Path:
         raise TrackingError(
             f"model {uri!r} can't be fetched ({one_line(error)})",
             "models:/NAME@alias or models:/NAME/VERSION",
-            "train one, or give --tracking-uri",
+            "train one, set the alias, or give --tracking-uri",
         ) from None
+
+
+def find_version(client: MlflowClient, uri: str) -> ModelVersion | None:
+    """The version that ``models:/NAME@alias`` or ``models:/NAME/VERSION`` means, where there is one."""
+    name, at, alias = uri.removeprefix("models:/").partition("@")
+    try:
+        if at:
+            return client.get_model_version_by_alias(name, alias)
+        name, _, version = name.rpartition("/")
+        return client.get_model_version(name, version) if name else None
+    except mlflow.MlflowException:
+        return None
 
 
 def run_of_model(client: MlflowClient, uri: str) -> str | None:
     """Id of the run that made ``models:/NAME@alias`` or ``models:/NAME/VERSION``, where it is known."""
-    name, at, alias = uri.removeprefix("models:/").partition("@")
+    version = find_version(client, uri)
+    return str(version.run_id) if version else None
+
+
+def version_facts(client: MlflowClient, uri: str) -> dict[str, Any]:
+    """What the registry says of a model version, as plain values; nothing where it knows none of that URI.
+
+    Returns:
+        ``name``, ``version``, ``aliases``, ``tags``, ``created``, ``run_id``, ``model_id``, and ``metrics``, the
+        latest of each metric and data set that was logged to the model.
+    """
+    version = find_version(client, uri)
+    if version is None:
+        return {}
+    # The registry does not always keep the id that a version was registered with; its source names it.
+    model_id = version.model_id or re.sub(r"^models:/(?=m-[^/@]+$)", "", version.source or "")
+    return {
+        "name": version.name,
+        "version": str(version.version),
+        "aliases": sorted(version.aliases),
+        "tags": dict(sorted(version.tags.items())),
+        "created": datetime.fromtimestamp(version.creation_timestamp / 1000, UTC).isoformat(timespec="seconds"),
+        "run_id": version.run_id,
+        "model_id": model_id,
+        "metrics": _logged_metrics(client, model_id),
+    }
+
+
+def _logged_metrics(client: MlflowClient, model_id: str) -> list[dict[str, Any]]:
     try:
-        if at:
-            return str(client.get_model_version_by_alias(name, alias).run_id)
-        name, _, version = name.rpartition("/")
-        return str(client.get_model_version(name, version).run_id) if name else None
-    except mlflow.MlflowException:
-        return None
+        logged = client.get_logged_model(model_id).metrics or []
+    except mlflow.MlflowException:  # registered from elsewhere, or the logged model was deleted
+        return []
+    latest = {(one.key, one.dataset_digest): one for one in sorted(logged, key=lambda one: (one.step, one.timestamp))}
+    return [
+        {
+            "name": one.key,
+            "value": one.value,
+            "step": one.step,
+            "dataset": one.dataset_name,
+            "dataset_digest": one.dataset_digest,
+        }
+        for _, one in sorted(latest.items(), key=lambda item: (item[0][0], item[0][1] or ""))
+    ]
 
 
 def tag_version(client: MlflowClient, model_name: str, version: str, tags: Mapping[str, str | None]) -> None:

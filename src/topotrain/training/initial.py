@@ -72,7 +72,7 @@ def load_initial(source: str, client: Client) -> Initial:
     """
     if source.startswith("models:/"):
         scorer = load_scorer(source)
-        return Initial(source, scorer.network, scorer.schema, run_of_model(client, source))
+        return Initial(source, scorer.network.float(), scorer.schema, run_of_model(client, source))
     with tempfile.TemporaryDirectory() as folder:
         path = Path(source)
         if source.startswith("runs:/"):

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-import re
 from pathlib import Path
+from typing import Any
 
 from topotrain.config import TrainConfig
 from topotrain.data.prepare import PreparedData
@@ -14,6 +14,7 @@ from topotrain.progress import track
 from topotrain.scoring.export import export_model
 from topotrain.tracking.recorder import Recorder
 from topotrain.tracking.registry import CANDIDATE, log_model, register, set_alias, tag_version
+from topotrain.training.recipe import training_recipe, version_recipe
 from topotrain.training.selection import Kept, Selection
 
 log = logging.getLogger("topotrain")
@@ -35,7 +36,7 @@ def register_kept(
         recorder: of the run.
         config: ``mlflow.register`` and ``mlflow.model_name``.
         selection: which checkpoints were kept.
-        data: schema and an example graph.
+        data: an example graph, and what the recipe says of the data.
         workdir: where the checkpoints are.
         versions: version of each epoch that is registered already; new ones are put in, ranks are brought up to date.
         candidate: whether the best becomes the candidate.
@@ -48,6 +49,7 @@ def register_kept(
     example = min(data.val.samples, key=lambda sample: (sample.graph.facts.num_nodes, sample.graph.key)).graph
     for epoch in versions.keys() - {one.epoch for one in kept}:  # kept when an earlier part of the run ended
         tag_version(recorder.client, name, versions[epoch], {"rank": None})
+    shared: dict[str, Any] = {}
     # Worst first, so that the newest version in the registry is the best one.
     ranked = list(enumerate(kept, start=1))[::-1]
     for rank, one in track(ranked, len(ranked), "registering models"):
@@ -55,11 +57,11 @@ def register_kept(
             tag_version(recorder.client, name, versions[one.epoch], {"rank": str(rank)})
             continue
         network, schema = load_network(workdir / CHECKPOINT_DIR / one.file_name)
-        files = export_model(network, schema, example, workdir / "models" / one.file_name)
+        shared = shared or training_recipe(recorder, config, data)
+        recipe = version_recipe(shared, one, network.spec)
+        files = export_model(network, schema, example, workdir / "models" / one.file_name, recipe)
         tags = _tags(one, rank, recorder.run_id, schema.digest)
-        # A registered model may be called what a logged model may not.
-        logged = re.sub(r"""[/:.%"']""", "-", f"{name}-epoch-{one.epoch}")
-        model_id = log_model(recorder.client, files, logged, recorder.run_id, one.epoch, tags)
+        model_id = log_model(recorder.client, files, f"{name}-epoch-{one.epoch}", recorder.run_id, one.epoch, tags)
         versions[one.epoch] = register(recorder.client, model_id, name, recorder.run_id, tags)
     best_first = [versions[one.epoch] for one in kept]
     if candidate and best_first:

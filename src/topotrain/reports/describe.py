@@ -1,0 +1,104 @@
+"""A model version's story, told by its own files and tags alone."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from topotrain.errors import DataError
+from topotrain.fields import CARD_ARTIFACT, MODEL_FILES, RECIPE_ARTIFACT, SCHEMA_ARTIFACT
+from topotrain.schema import FeatureSchema
+
+
+def describe(model: str, tracking_uri: str | None = None) -> dict[str, Any]:
+    """Everything that a model version says of itself; the run that made it need not be there any more.
+
+    Args:
+        model: ``models:/NAME@alias``, ``models:/NAME/VERSION`` or a local folder.
+        tracking_uri: of the store; by default MLFLOW_TRACKING_URI, else ``mlflow.db`` here.
+
+    Returns:
+        ``model``, what the registry says (``version_facts``), ``schema``, ``recipe`` and ``card``; the last two are
+        ``None`` for a version that carries none.
+
+    Raises:
+        TrackingError: no such model.
+        DataError: it is no model of topotrain.
+        SchemaError: its schema is malformed.
+    """
+    from topotrain.tracking.registry import download_model, model_client, version_facts
+
+    client = model_client(model, tracking_uri)
+    facts = version_facts(client, model) if client else {}
+    with tempfile.TemporaryDirectory() as folder:
+        files = download_model(model, Path(folder)) / MODEL_FILES
+        schema, recipe = (_json(files / name) for name in (SCHEMA_ARTIFACT, RECIPE_ARTIFACT))
+        if schema is None:
+            raise DataError(f"model {model!r} has no {SCHEMA_ARTIFACT}", "a model version made by topotrain")
+        FeatureSchema.from_dict(schema)  # refuses one that is malformed
+        card = files / CARD_ARTIFACT
+        text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else None
+    return {"model": model, **facts, "schema": schema, "recipe": recipe, "card": text}
+
+
+def _json(path: Path) -> dict[str, Any] | None:
+    if not path.is_file():
+        return None
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError(f"{path.name}: not readable as JSON ({error})", "a model version made by topotrain") from None
+    if not isinstance(content, dict):
+        raise DataError(f"{path.name}: holds a {type(content).__name__}", "a model version made by topotrain")
+    return content
+
+
+def story(document: Mapping[str, Any]) -> str:
+    """What ``describe`` found, as Markdown: the registry's word, then the card, then the configuration."""
+    return "\n".join([*_registered(document), *_card(document), *_configuration(document)]) + "\n"
+
+
+def _registered(document: Mapping[str, Any]) -> Iterator[str]:
+    if "version" not in document:
+        yield f"{document['model']}: not of a registry"
+        yield ""
+        return
+    aliases = ", ".join(document["aliases"]) or "none"
+    yield f"{document['model']} is version {document['version']} of {document['name']} (aliases: {aliases})"
+    yield f"created {document['created']}, run {document['run_id']}"
+    yield ""
+    for title, rows in (("Tags", document["tags"].items()), ("Metrics", _metric_rows(document))):
+        rows = list(rows)
+        if rows:
+            width = max(len(name) for name, _ in rows)
+            yield f"{title}:"
+            yield from (f"  {name:<{width}}  {value}" for name, value in rows)
+            yield ""
+
+
+def _metric_rows(document: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    for metric in document["metrics"]:
+        on = f" on {metric['dataset']} ({metric['dataset_digest']})" if metric["dataset"] else ""
+        yield f"{metric['name']}{on}", f"{metric['value']:.6g}"
+
+
+def _card(document: Mapping[str, Any]) -> Iterator[str]:
+    if document["card"] is not None:
+        yield document["card"].rstrip()
+        return
+    schema = document["schema"]
+    yield "This version carries no model card."
+    yield f"It takes {schema['node_schema']['dim']} node and {schema['edge_schema']['dim']} edge columns."
+
+
+def _configuration(document: Mapping[str, Any]) -> Iterator[str]:
+    config = (document["recipe"] or {}).get("config")
+    if config:
+        import yaml
+
+        yield from ("", "## Configuration", "", "```yaml")
+        yield yaml.safe_dump(config, sort_keys=False, allow_unicode=True).rstrip()
+        yield "```"

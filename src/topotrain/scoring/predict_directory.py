@@ -1,0 +1,182 @@
+"""``predict``: every graph of a directory held to a model's schema, scored, written as a table."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from topotrain.data.graph_dir import GraphDirectory
+from topotrain.data.graph_file import Graph
+from topotrain.data.labels import Label, read_labels, target_of, target_of_key
+from topotrain.data.resolve import DirectoryMetadata
+from topotrain.data.split import match_labels
+from topotrain.errors import DataError, SchemaError
+from topotrain.schema import SHOWN_GRAPHS, FeatureSchema
+from topotrain.scoring.predict import SCORING_BATCH
+from topotrain.scoring.score import load_scorer, score_directory
+from topotrain.scoring.table import Scored, check_table_path, columns, rank_by_target, write_table
+
+log = logging.getLogger("topotrain")
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What predicting did.
+
+    Attributes:
+        out: the table.
+        num_scored: its rows.
+        failures: {MODEL: one line} of graphs that can't be read or scored.
+    """
+
+    out: Path
+    num_scored: int
+    failures: dict[str, str]
+
+
+def predict_directory(
+    model: str,
+    graph_dir: Path,
+    out: Path,
+    *,
+    labels: Path | None = None,
+    rank: bool = False,
+    allow_unverified: bool = False,
+    batch_size: int = SCORING_BATCH,
+    strict: bool = False,
+    progress: Callable[[int, int, str], None] | None = None,
+) -> Prediction:
+    """Score every graph below a directory with a model, and write a table.
+
+    Args:
+        model: ``models:/NAME@alias``, ``models:/NAME/VERSION`` or a local folder.
+        graph_dir: the graphs, with ``graph_metadata.json`` where there is one.
+        out: a ``.csv`` or ``.parquet`` file.
+        labels: label file, for a column of true DockQ and for targets.
+        rank: whether to rank the graphs of each target; rows are then ordered by target and rank.
+        allow_unverified: whether graphs whose columns nobody names may be scored by width alone.
+        batch_size: graphs in a batch; the table does not depend on it.
+        strict: whether one graph that can't be scored is an error.
+        progress: takes (done, total, key).
+
+    Raises:
+        SchemaError: a graph has other features than the model was trained on, or features that nobody names.
+        DataError: no graphs, none that can be scored (``strict``: not all), bad labels, or a table that can't be
+            written.
+        TrackingError: no such model.
+    """
+    check_table_path(out)
+    directory = GraphDirectory(graph_dir)
+    if not directory.keys:
+        raise DataError(f"{directory.root}: no graphs", "at least one .pt file")
+    known = _labels_by_key(directory, labels) if labels else {}
+    scorer = load_scorer(model)
+    held = SchemaCheck(scorer.schema, DirectoryMetadata.read(directory.root), allow_unverified)
+    failures: dict[str, str] = {}
+
+    def rows() -> Iterator[Scored]:
+        scores = score_directory(
+            scorer, directory, batch_size=batch_size, hold=held, failures=failures, progress=progress
+        )
+        for key, score in scores:
+            label = known.get(key)
+            if label is None:
+                yield Scored.of(key, target_of_key(key), score)
+            else:
+                yield Scored.of(key, target_of(label, key), score, label.dockq)
+        _judge(failures, len(directory.keys), strict)  # before the table takes its place
+
+    # Ranks need all scores of a target at once, and a label file may spread a target over the whole directory.
+    table = rank_by_target(rows()) if rank else rows()
+    num_scored = write_table(out, table, columns(labelled=labels is not None, ranked=rank))
+    held.report()
+    return Prediction(out, num_scored, failures)
+
+
+def _judge(failures: Mapping[str, str], total: int, strict: bool) -> None:
+    if failures and (strict or len(failures) == total):
+        raise DataError(
+            f"{len(failures)} of {total} graphs can't be scored; the first: {next(iter(failures.values()))}",
+            "graphs that can be read",
+            "remove them, or leave out --strict" if strict else "",
+        )
+
+
+def _labels_by_key(directory: GraphDirectory, path: Path) -> Mapping[str, Label]:
+    found, missing = match_labels(directory, read_labels(path), path)
+    if missing:
+        shown = ", ".join(missing[:SHOWN_GRAPHS])
+        log.warning("%s: %d of %d models have no graph: %s", path, len(missing), len(found) + len(missing), shown)
+    return dict(found)
+
+
+@dataclass
+class SchemaCheck:
+    """Holds graphs, with what their directory says of them, against the schema of a model.
+
+    Attributes:
+        expected: the model's schema.
+        metadata: of the graphs' directory.
+        allow_unverified: whether names may be missing where the model has some.
+        unverified: how many graphs were let through so.
+    """
+
+    expected: FeatureSchema
+    metadata: DirectoryMetadata
+    allow_unverified: bool = False
+    unverified: int = 0
+
+    def __post_init__(self) -> None:
+        if not _named(self.expected):
+            log.warning(
+                "the model's schema names no columns: graphs are checked by width alone (%d node, %d edge columns)",
+                self.expected.node_dim,
+                self.expected.edge_dim,
+            )
+
+    def __call__(self, graph: Graph) -> None:
+        """Check one graph.
+
+        Raises:
+            SchemaError: it has other features, or features that nobody names.
+        """
+        found = self.metadata.schema_of(graph.facts, self.expected.edge_dim)
+        differences = self.expected.differences(found)
+        if differences:
+            raise SchemaError(
+                f"graph {graph.key} has other features than the model was trained on "
+                f"(model against graph: {'; '.join(differences)})",
+                "graphs with the model's features",
+                "build those; topotrain describe shows them",
+            )
+        missing = unverified(self.expected, found)
+        if missing and not self.allow_unverified:
+            raise SchemaError(
+                f"{self.metadata.graph_dir}: nothing names the {' and '.join(missing)} columns of graph {graph.key}, "
+                "so they can't be held against the model's",
+                "graph_metadata.json beside the graphs",
+                "add it, or give --allow-unverified to check widths alone",
+            )
+        self.unverified += bool(missing)
+
+    def report(self) -> None:
+        """Say how many graphs were scored unverified."""
+        if self.unverified:
+            log.warning("%d graphs, whose columns nobody names, were checked by width alone", self.unverified)
+
+
+def unverified(expected: FeatureSchema, found: FeatureSchema) -> list[str]:
+    """The sides of a graph, edge and node, that the model has names for and the graph has none of."""
+    pairs = [
+        ("edge", expected.edge_columns, found.edge_columns),
+        ("edge", expected.edge_module, found.edge_module),
+        ("node", expected.node_columns, found.node_columns),
+    ]
+    named = {side for side, mine, _ in pairs if mine is not None}
+    return sorted(named - {side for side, mine, theirs in pairs if mine is not None and theirs is not None})
+
+
+def _named(schema: FeatureSchema) -> bool:
+    return any(names is not None for names in (schema.edge_columns, schema.edge_module, schema.node_columns))

@@ -1,0 +1,152 @@
+"""Tables of scores: ranked within targets, written as CSV or Parquet, a part in memory at a time."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any, TextIO
+
+from topotrain.errors import DataError
+from topotrain.files import replacing
+
+DECIMALS = 6
+ROW_GROUP = 10_000  # rows; of Parquet, whatever the batch size, so that the bytes do not depend on it
+
+MODEL, TARGET, PREDICTED, TRUE, RANK = "MODEL", "TARGET", "PRED_DOCKQ", "DockQ", "RANK"
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """One scored decoy.
+
+    Attributes:
+        model: its path below the directory, without suffix.
+        target: the complex it is a model of.
+        pred_dockq: predicted DockQ, to the decimals that are written, so that a rank can be checked against them.
+        dockq: true DockQ, where it is known.
+        rank: its place within its target, from 1; 0 where nobody asked.
+    """
+
+    model: str
+    target: str
+    pred_dockq: float
+    dockq: float | None = None
+    rank: int = 0
+
+    @classmethod
+    def of(cls, model: str, target: str, score: float, dockq: float | None = None) -> Scored:
+        """A row, its score rounded and its names made fit for a text file."""
+        return cls(_text(model), _text(target), round(score, DECIMALS), dockq)
+
+
+def columns(*, labelled: bool = False, ranked: bool = False) -> tuple[str, ...]:
+    """The columns of a table of scores, in order."""
+    return (MODEL, TARGET, PREDICTED, *([TRUE] if labelled else []), *([RANK] if ranked else []))
+
+
+def rank_by_target(rows: Iterable[Scored]) -> list[Scored]:
+    """Rank rows within each target, the best first; equal scores are ordered by name."""
+    ranked: list[Scored] = []
+    for row in sorted(rows, key=lambda row: (row.target, -row.pred_dockq, row.model)):
+        follows = ranked and ranked[-1].target == row.target
+        ranked.append(replace(row, rank=ranked[-1].rank + 1 if follows else 1))
+    return ranked
+
+
+def scores_csv(rows: Iterable[Scored]) -> str:
+    """Ranked scores as the text of a CSV."""
+    text = io.StringIO()
+    _write_csv(text, rows, columns(ranked=True))
+    return text.getvalue()
+
+
+def check_table_path(out: Path) -> None:
+    """Refuse a table's path whose suffix says neither CSV nor Parquet.
+
+    Raises:
+        DataError: it does not.
+    """
+    if out.suffix.lower() not in WRITERS:
+        raise DataError(f"{out}: a table of unknown kind", f"a name that ends in {' or '.join(WRITERS)}")
+
+
+def write_table(out: Path, rows: Iterable[Scored], names: Sequence[str]) -> int:
+    """Write rows as they come, whole or not at all.
+
+    Args:
+        out: the file; its suffix says which kind.
+        rows: the rows.
+        names: of ``columns``.
+
+    Returns:
+        How many rows there were.
+
+    Raises:
+        DataError: it can't be written.
+    """
+    check_table_path(out)
+    counted = _Counted(rows)
+    try:
+        with replacing(out) as aside:
+            WRITERS[out.suffix.lower()](aside, counted, names)
+    except OSError as error:
+        raise DataError(f"{out}: can't be written ({error.strerror or error})", "a file that can be written") from None
+    return counted.number
+
+
+class _Counted:
+    def __init__(self, rows: Iterable[Scored]) -> None:
+        self.rows, self.number = rows, 0
+
+    def __iter__(self) -> Iterator[Scored]:
+        for row in self.rows:
+            self.number += 1
+            yield row
+
+
+def _values(row: Scored, names: Sequence[str]) -> list[Any]:
+    every = {MODEL: row.model, TARGET: row.target, PREDICTED: row.pred_dockq, TRUE: row.dockq, RANK: row.rank}
+    return [every[name] for name in names]
+
+
+def _write_csv(file: TextIO, rows: Iterable[Scored], names: Sequence[str]) -> None:
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(names)
+    at = names.index(PREDICTED)
+    for row in rows:
+        values = _values(row, names)
+        values[at] = f"{row.pred_dockq:.{DECIMALS}f}"
+        writer.writerow(values)  # csv writes None as nothing
+
+
+def _csv_file(path: Path, rows: Iterable[Scored], names: Sequence[str]) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        _write_csv(file, rows, names)
+
+
+def _parquet_file(path: Path, rows: Iterable[Scored], names: Sequence[str]) -> None:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    kinds = {MODEL: pa.string(), TARGET: pa.string(), PREDICTED: pa.float64(), TRUE: pa.float64(), RANK: pa.int64()}
+    schema = pa.schema([(name, kinds[name]) for name in names])
+    rest = iter(rows)
+    with parquet.ParquetWriter(path, schema) as writer:
+        while part := list(islice(rest, ROW_GROUP)):
+            table = zip(*(_values(row, names) for row in part), strict=True)
+            arrays = [pa.array(values, field.type) for values, field in zip(table, schema, strict=True)]
+            writer.write_table(pa.Table.from_arrays(arrays, schema=schema))
+
+
+WRITERS: dict[str, Callable[[Path, Iterable[Scored], Sequence[str]], None]] = {
+    ".csv": _csv_file,
+    ".parquet": _parquet_file,
+}
+
+
+def _text(name: str) -> str:
+    return name.encode("utf-8", "replace").decode()  # a file name need not be UTF-8
