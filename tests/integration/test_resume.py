@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -440,6 +441,15 @@ def test_versions_of_both_parts_are_ranked_together(graph_set, store_uri):
     assert len({tags["epoch"] for tags in versions.values()}) == len(versions)  # none is registered twice
     best = client.get_model_version_by_alias("topoqa", "candidate").version
     assert str(best) == str(ranked["1"][0]) == result.model_versions[0]
+
+
+def test_a_batch_keeps_the_alias_to_itself(graph_set, store_uri, monkeypatch):
+    first = topotrain.fit(overrides=[*graph_set.overrides, "trainer.num_epochs=1"], tracking_uri=store_uri)
+    monkeypatch.setenv("TOPOTRAIN_SERVES", str(os.getpid()))
+    monkeypatch.setattr("topotrain.training.resume.interruptible", contextlib.nullcontext)
+    resume(first.run_id, overrides=["trainer.num_epochs=3"], tracking_uri=store_uri)
+    client = open_store(store_uri)
+    assert str(client.get_model_version_by_alias("topoqa", "candidate").version) == first.model_versions[0]
 
 
 # --- weights of another -----------------------------------------------------------------------------------------

@@ -34,7 +34,7 @@ from topotrain.tracking.search import LATEST, artifact_json, artifact_names, fet
 from topotrain.tracking.store import Client, Run, experiment_name, open_store, resolve_tracking_uri
 from topotrain.training.continuation import Continuation, check_same, drift_of
 from topotrain.training.selection import Kept, Selection
-from topotrain.training.signals import interruptible
+from topotrain.training.signals import SERVES_VARIABLE, interruptible
 from topotrain.training.training_run import Limits, TrainingRun, TrainResult
 
 log = logging.getLogger("topotrain")
@@ -109,14 +109,14 @@ def resume(
         _fetch_kept(client, original, state.kept, Path(folder))
         same_run = adopted in (None, original.info.run_id) and reached >= recorded
         continuation = Continuation(content, Path(folder), drift_of(loaded.config, content), same_run)
-        if same_run:
-            # Reading the data took a while: somebody else may have gone on with the run since.
+        if same_run:  # reading the data took a while: somebody else may have gone on with the run since
             _check_can_go_on(find_run(client, original.info.run_id), force=force)
             recorder = Recorder.reopen(client, uri, original.info.run_id)
         else:
             recorder = _open_new(client, uri, original, loaded, run_name, _artifact_name(client, original, checkpoint))
         limits = Limits(**content.get("limits", {}))
-        return TrainingRun(loaded, recorder, limits, continuation=continuation).execute(data)
+        alone = SERVES_VARIABLE not in os.environ  # a batch gives the alias to its best child
+        return TrainingRun(loaded, recorder, limits, continuation=continuation, take_alias=alone).execute(data)
 
 
 def _begun(client: Client, adopted: str | None) -> str | None:
