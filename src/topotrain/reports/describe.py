@@ -12,6 +12,8 @@ from topotrain.errors import DataError
 from topotrain.fields import CARD_ARTIFACT, MODEL_FILES, RECIPE_ARTIFACT, SCHEMA_ARTIFACT
 from topotrain.schema import FeatureSchema
 
+SHOWN_DIGEST = 8  # characters
+
 
 def describe(model: str, tracking_uri: str | None = None) -> dict[str, Any]:
     """Everything that a model version says of itself; the run that made it need not be there any more.
@@ -81,7 +83,7 @@ def _registered(document: Mapping[str, Any]) -> Iterator[str]:
 
 def _metric_rows(document: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for metric in document["metrics"]:
-        on = f" on {metric['dataset']} ({metric['dataset_digest']})" if metric["dataset"] else ""
+        on = f" on {metric['dataset']} ({metric['dataset_digest'][:SHOWN_DIGEST]})" if metric["dataset"] else ""
         yield f"{metric['name']}{on}", f"{metric['value']:.6g}"
 
 

@@ -13,6 +13,7 @@ from topotrain.data.labels import Label, read_labels, target_of, target_of_key
 from topotrain.data.resolve import DirectoryMetadata
 from topotrain.data.split import match_labels
 from topotrain.errors import DataError, SchemaError
+from topotrain.fields import SIDECAR_NAME
 from topotrain.schema import SHOWN_GRAPHS, FeatureSchema
 from topotrain.scoring.predict import SCORING_BATCH
 from topotrain.scoring.score import load_scorer, score_directory
@@ -156,8 +157,8 @@ class SchemaCheck:
             raise SchemaError(
                 f"{self.metadata.graph_dir}: nothing names the {' and '.join(missing)} columns of graph {graph.key}, "
                 "so they can't be held against the model's",
-                "graph_metadata.json beside the graphs",
-                "add it, or give --allow-unverified to check widths alone",
+                f"{SIDECAR_NAME} in the directory",
+                "give the directory that holds it, or --allow-unverified to check widths alone",
             )
         self.unverified += bool(missing)
 
