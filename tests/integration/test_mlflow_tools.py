@@ -223,12 +223,18 @@ def test_the_page_on_mlflow_is_run_block_by_block(recorded: Recorded, tmp_path: 
 # --- the web page -----------------------------------------------------------------------------------------------
 
 
-@contextmanager
-def chromium(profile: Path) -> Iterator[Any]:
-    """A headless browser of Debian's; nothing is downloaded, for both paths are given."""
-    browser, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    if not browser or not driver:
+@pytest.fixture
+def browser() -> tuple[str, str]:
+    """Chromium and its driver; asked for before a server is started."""
+    found = shutil.which("chromium"), shutil.which("chromedriver")
+    if not found[0] or not found[1]:
         pytest.skip("no chromium and chromedriver on PATH (Debian: apt-get install chromium chromium-driver)")
+    return found
+
+
+@contextmanager
+def chromium(browser: str, driver: str, profile: Path) -> Iterator[Any]:
+    """A headless window; nothing is downloaded, for both paths are given."""
     from selenium import webdriver
 
     options = webdriver.ChromeOptions()
@@ -268,9 +274,9 @@ def row_of(window: Any, name: str) -> list[str]:
 
 @pytest.mark.server
 @pytest.mark.browser
-def test_the_web_page_compares_two_feature_sets(server, study, tmp_path, root, pytestconfig):
+def test_the_web_page_compares_two_feature_sets(browser, server, study, tmp_path, root, pytestconfig):
     """Trained through a server, opened in a browser: both widths and modules stand side by side."""
-    with chromium(tmp_path / "profile") as window:
+    with chromium(*browser, tmp_path / "profile") as window:
         names = {BANDS: "bands", SCALES: "scales"}
         ids = [study.train(module, server, run_name=name).run_id for module, name in names.items()]
         experiment = open_store(server).get_run(ids[0]).info.experiment_id
