@@ -86,6 +86,10 @@ def translate(raw: Mapping[str, Any], where: str, notices: list[str]) -> dict[st
     for old, new in ALIASES.items():
         _move(result, old, new, where)
     unused = [dotted for dotted in UNUSED if _pop(result, dotted)]
+    coverage, leaf = _parent(result, "coverage.minimum_percent")
+    percent = coverage.get(leaf) if coverage else None
+    if isinstance(percent, float) and 0 < percent < 1:  # a fraction in the older stack
+        notices.append(f"{where}: coverage.minimum_percent {percent:g} means {percent:g} %, not {100 * percent:g} %")
     if unused:
         notices.append(f"{where}: {', '.join(unused)}: accepted, without effect")
     return result

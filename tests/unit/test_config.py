@@ -404,6 +404,14 @@ def test_a_flat_file_of_old_is_read_into_sections(tmp_path: Path) -> None:
     assert len(loaded.notices) == 2
 
 
+@pytest.mark.parametrize(("percent", "told"), [("0.95", True), ("95", False), ("1.0", False), ("0", False)])
+def test_a_share_written_as_a_fraction_is_pointed_out(tmp_path: Path, percent: str, told: bool) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text(f"coverage: {{minimum_percent: {percent}}}\n")
+    notices = load_config(path).notices
+    assert any("0.95 means 0.95 %, not 95 %" in notice for notice in notices) is told
+
+
 def test_flat_keys_beside_sections_are_unknown(tmp_path: Path) -> None:
     path = write(tmp_path / "c.yaml", "paths: {}\nbatch_size: 4\n")
     message = refused(path)
