@@ -22,7 +22,7 @@ from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 
 import topotrain
-from topotrain.errors import TrackingError
+from topotrain.errors import InterruptedRunError, TrackingError
 from topotrain.fields import TAG_BATCH_JOB, TAG_COMMAND
 from topotrain.model.checkpoint import read_checkpoint
 from topotrain.reports.batch_table import BatchDisplay, JobReport, failure_line, summary_lines
@@ -32,7 +32,7 @@ from topotrain.tracking.store import open_store
 from topotrain.training import job_process
 from topotrain.training.batch import BatchResult, batch, best_state
 from topotrain.training.manifest import load_manifest
-from topotrain.training.scheduler import JobState
+from topotrain.training.scheduler import JobState, Scheduler
 
 RECIPE = {
     "paths": {"graph": "set/graphs", "train_labels": "set/train.csv", "val_labels": "set/val.csv"},
@@ -417,6 +417,29 @@ def test_build_then_train(tmp_path: Path, store_uri: str, monkeypatch: pytest.Mo
     assert len(list(graphs.rglob("*.pt"))) == 6
     log = mlflow.artifacts.load_text(f"{parents(store_uri)[0].info.artifact_uri}/logs/distance.log")
     assert "6 graphs built, 0 kept" in log
+
+
+def test_a_build_that_ends_while_the_batch_is_stopped_starts_no_training(
+    tmp_path: Path, store_uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest = load_manifest(write_manifest(tmp_path, [{"name": "a"}]))
+    recorder = Recorder.open(store_uri, "tests", command="batch")
+    state = JobState(manifest.jobs[0], report("a", "building"))
+    scheduler = Scheduler(manifest, {"a": state}, recorder, 1, BatchDisplay(), tmp_path)
+    state.process = job_process.JobProcess(["--version"], os.environ, tmp_path, "a")
+    state.process.process.wait()
+    started: list[Any] = []
+    monkeypatch.setattr(Scheduler, "_begin", lambda self, *given: started.append(given))
+
+    def stop(self: Scheduler) -> None:
+        raise InterruptedRunError(signal.SIGTERM)
+
+    monkeypatch.setattr(Scheduler, "_start_ready", stop)
+    with pytest.raises(InterruptedRunError):
+        scheduler.run()
+    recorder.close("KILLED")
+    assert not started
+    assert (state.report.status, state.process) == ("killed", None)
 
 
 # --- what is shown ----------------------------------------------------------------------------------------------

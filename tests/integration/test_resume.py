@@ -27,6 +27,7 @@ from topotrain.fields import (
 from topotrain.model.checkpoint import read_checkpoint
 from topotrain.tracking.search import artifact_json, artifact_names, fetch_artifact, metric_history
 from topotrain.tracking.store import open_store
+from topotrain.training.continuation import drift_tag
 from topotrain.training.resume import NothingLeft, resume
 
 EPOCHS = 7
@@ -360,6 +361,40 @@ def test_an_override_that_changes_the_shape_is_refused(straight, override, said)
     assert open_store(uri).get_run(reference.run_id).info.status == "FINISHED"
 
 
+@pytest.mark.parametrize("override", ["model.hidden_dim=16", "edge_schema.use_layer_norm=false"])
+def test_another_shape_is_refused_of_a_complete_run_too(straight, override):
+    _, uri, reference = straight
+    with pytest.raises(ConfigError, match=r"another shape: \w+ is \w+ in the checkpoint and \w+ here"):
+        resume(reference.run_id, overrides=[override], tracking_uri=uri)
+
+
+def test_a_change_is_told_once_however_often_the_run_is_cut_off_after_it(straight, monkeypatch):
+    graph_set, uri, _ = straight
+    run_id = cut_off(graph_set, uri, monkeypatch, "metrics", 2)
+    with monkeypatch.context() as patch:  # cut off again, before an epoch has ended
+
+        def fail(*_: Any) -> None:
+            raise RuntimeError("out of memory")
+
+        patch.setattr("topotrain.training.training_run.TrainingRun._train", fail)
+        with pytest.raises(RuntimeError):
+            resume(run_id, overrides=["optimizer.learning_rate=0.003"], tracking_uri=uri)
+    resume(run_id, tracking_uri=uri)
+    drift = json.loads(open_store(uri).get_run(run_id).data.tags[TAG_PARAM_DRIFT])
+    assert drift == [{"epoch": 3, "key": "optimizer.learning_rate", "from": "0.01", "to": "0.003"}]
+    assert metric_history(open_store(uri), run_id, "learning_rate")[3] == 0.003
+
+
+def test_many_changes_stay_readable():
+    tag = "[]"
+    for epoch in range(40):  # between two machines, to and fro
+        moved = {"epoch": epoch, "key": "paths.graph", "from": f"/{'a' * 150}", "to": f"/{'b' * 150}"}
+        tag = drift_tag(tag, [moved])
+    assert len(tag) <= 8000
+    assert json.loads(tag)[-1] == moved
+    assert json.loads(drift_tag(f"{tag[:7990]} ... (cut)", [moved])) == [moved]
+
+
 def test_other_graphs_are_refused_with_both_sides(straight, make_graph_set):
     _, uri, reference = straight
     more = ["trainer.num_epochs=9"]
@@ -429,6 +464,20 @@ def test_mlflow_run_with_a_run_id_goes_on_with_that_run(straight, monkeypatch, t
     assert_same(uri, reference.run_id, run_id, tmp_path)
 
 
+def test_mlflow_run_with_a_run_id_and_an_earlier_checkpoint_opens_a_new_run(straight, monkeypatch):
+    _, uri, reference = straight
+    before = points(uri, reference.run_id)
+    monkeypatch.setenv("MLFLOW_RUN_ID", reference.run_id)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    first = artifact_json(open_store(uri), reference.run_id, "checkpoints/kept.json")[-1]
+    assert first["epoch"] < EPOCHS - 1
+    result = resume(checkpoint=first["file"])
+    assert result.run_id != reference.run_id
+    assert open_store(uri).get_run(result.run_id).data.tags[TAG_RESUMED_FROM] == reference.run_id
+    assert points(uri, reference.run_id) == before
+    assert "MLFLOW_RUN_ID" not in os.environ
+
+
 def test_versions_of_both_parts_are_ranked_together(graph_set, store_uri):
     recipe = [*graph_set.overrides, "checkpoints.keep=2", "optimizer.learning_rate=0.002"]
     first = topotrain.fit(overrides=[*recipe, "trainer.num_epochs=2"], tracking_uri=store_uri)
@@ -477,6 +526,18 @@ def test_fine_tuning_begins_with_the_weights_and_keeps_its_own_recipe(straight, 
     path = fetch_artifact(open_store(uri), reference.run_id, "checkpoints/last.ckpt", tmp_path / "file")
     again = topotrain.fit(overrides=[*other.overrides, *still], resume_from=str(path), tracking_uri=uri)
     assert again.metrics["val_loss"] == result.metrics["val_loss"]
+
+
+def test_fine_tuning_drops_out_as_its_own_configuration_says(straight, tmp_path):
+    graph_set, uri, reference = straight
+    source = f"runs:/{reference.run_id}/checkpoints/last.ckpt"
+    rates = (0.25, 0.6)
+    runs = [
+        train(graph_set, uri, "trainer.num_epochs=1", f"model.dropout={rate}", resume_from=source) for rate in rates
+    ]
+    files = [checkpoint(uri, run.run_id, "last.ckpt", tmp_path) for run in runs]
+    assert tuple(content["model_hyperparameters"]["dropout"] for content in files) == rates
+    assert runs[0].metrics["train_mse"] != runs[1].metrics["train_mse"]
 
 
 def test_fine_tuning_from_a_model_version(graph_set, store_uri):

@@ -538,6 +538,24 @@ def test_a_file_replaces_one_of_the_same_name(recorder, tmp_path):
     assert recorder.client.list_artifacts(recorder.run_id, "checkpoints") == []
 
 
+@pytest.mark.parametrize("away", [False, True])
+def test_a_removal_that_the_store_refuses_holds_nothing_up(recorder, monkeypatch, away):
+    def refuse(*_: Any) -> None:
+        raise OSError("500 Server Error: AccessDenied")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(recorder._artifacts, "delete_artifacts", refuse)
+        if away:
+            patch.setattr(recorder._artifacts, "list_artifacts", refuse)
+        recorder.remove("checkpoints/epoch_0000.ckpt")
+        assert recorder.complete is not away  # from a server that is away it is asked again
+        recorder.metrics({"loss": 1.0}, step=1)
+        assert recorder.complete is not away
+    recorder.metrics({"loss": 2.0}, step=2)
+    assert recorder.complete
+    assert [p.step for p in recorder.client.get_metric_history(recorder.run_id, "loss")] == [1, 2]
+
+
 def test_json_artifacts_keep_names_and_letters(recorder):
     recorder.json({"Å": [1, None]}, "deep/er/file.json")
     from topotrain.tracking.search import artifact_json

@@ -37,6 +37,7 @@ log = logging.getLogger("topotrain")
 PERMANENT = (PermissionError, FileNotFoundError, IsADirectoryError, NotADirectoryError)
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 MAX_PARAMS_PER_CALL = 100
+MAX_TAG_LENGTH: int = MAX_TAG_VAL_LENGTH
 
 
 @dataclass(frozen=True)
@@ -220,7 +221,9 @@ class Recorder:
         def delete() -> None:
             try:
                 self._artifacts.delete_artifacts(artifact)
-            except (NotImplementedError, FileNotFoundError):
+            except Exception:  # noqa: BLE001 (each backend raises its own kinds)
+                # A store that answers will not do it later either (it may forbid removal), and must hold nothing up.
+                self._artifacts.list_artifacts(str(Path(artifact).parent))
                 log.debug("the artifact store keeps %s", artifact)
 
         self._deliver(f"removal of {artifact}", delete)

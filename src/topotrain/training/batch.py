@@ -172,7 +172,7 @@ class _Batch:
 
     def _finish(self) -> BatchResult:
         best = best_state([state for state in self.states.values() if state.report.status == "finished"])
-        candidates = self._point_atbest_state()
+        candidates = self._point_at_best()
         result = self._result(best.job.name if best else None, candidates)
         if best is not None and best.report.run_id:
             self.recorder.tags({TAG_BEST_CHILD: best.report.run_id})
@@ -186,7 +186,7 @@ class _Batch:
                 mask_credentials(path.read_text(encoding="utf-8", errors="replace")), f"logs/{path.name}"
             )
 
-    def _point_atbest_state(self) -> dict[str, str]:
+    def _point_at_best(self) -> dict[str, str]:
         """The alias ``candidate`` of each registered model at the best version of its best job."""
         client = self.recorder.client
         by_model: dict[str, list[tuple[JobState, str]]] = {}

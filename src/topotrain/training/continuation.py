@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from topotrain.fields import (
 )
 from topotrain.model.network import NetworkSpec
 from topotrain.schema import FeatureSchema
-from topotrain.tracking.recorder import Recorder
+from topotrain.tracking.recorder import MAX_TAG_LENGTH, Recorder
 from topotrain.tracking.search import artifact_names, model_versions, recorded_steps
 from topotrain.training.kept_index import write_kept_index
 from topotrain.training.selection import Selection
@@ -91,10 +91,25 @@ class Continuation:
             return
         for key, (old, new) in self.drift.items():
             log.info("%s: %s -> %s, from epoch %d on", key, old, new, epoch)
-        earlier = recorder.client.get_run(recorder.run_id).data.tags.get(TAG_PARAM_DRIFT, "[]")
         entries = [{"epoch": epoch, "key": key, "from": old, "to": new} for key, (old, new) in self.drift.items()]
-        recorder.tags({TAG_PARAM_DRIFT: json.dumps([*json.loads(earlier), *entries])})
+        earlier = recorder.client.get_run(recorder.run_id).data.tags.get(TAG_PARAM_DRIFT, "[]")
+        recorder.tags({TAG_PARAM_DRIFT: drift_tag(earlier, entries)})
         recorder.text(loaded.config.to_yaml(), CONFIG_ARTIFACT)
+
+
+def drift_tag(earlier: str, entries: Sequence[Mapping[str, Any]]) -> str:
+    """The tag with more entries; one that is there already (cut off before its first epoch ended) is not doubled.
+
+    The oldest go where the server would cut the tag, which nobody could read then.
+    """
+    try:
+        told = list(json.loads(earlier))
+    except ValueError:
+        told = []
+    told += [entry for entry in entries if entry not in told]
+    while len(told) > 1 and len(json.dumps(told)) > MAX_TAG_LENGTH:
+        del told[0]
+    return json.dumps(told)
 
 
 def restore_selection(selection: Selection, content: Mapping[str, Any], checkpoints: Path) -> None:
@@ -159,6 +174,17 @@ def check_same(content: Mapping[str, Any], data: PreparedData, config: TrainConf
             "from the weights with: topotrain run --resume-from",
         )
     check_shape(NetworkSpec(**content["model_hyperparameters"]), NetworkSpec.of(data.schema, config))
+
+
+def check_network(content: Mapping[str, Any], config: TrainConfig) -> None:
+    """Refuse a configuration that asks for another network than a checkpoint's, before any graph is read.
+
+    Raises:
+        ConfigError: both sides are shown.
+    """
+    schema = FeatureSchema.from_dict(content["feature_metadata"])
+    asked = replace(NetworkSpec.of(schema, config), use_layer_norm=config.edge_schema.use_layer_norm)
+    check_shape(NetworkSpec(**content["model_hyperparameters"]), asked)
 
 
 def check_shape(stored: NetworkSpec, asked: NetworkSpec) -> None:

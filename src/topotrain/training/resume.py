@@ -32,7 +32,7 @@ from topotrain.tracking.provenance import provenance_tags
 from topotrain.tracking.recorder import Recorder
 from topotrain.tracking.search import LATEST, artifact_json, artifact_names, fetch_artifact, find_run, recorded_steps
 from topotrain.tracking.store import Client, Run, experiment_name, open_store, resolve_tracking_uri
-from topotrain.training.continuation import Continuation, check_same, drift_of
+from topotrain.training.continuation import Continuation, check_network, check_same, drift_of
 from topotrain.training.selection import Kept, Selection
 from topotrain.training.signals import SERVES_VARIABLE, interruptible
 from topotrain.training.training_run import Limits, TrainingRun, TrainResult
@@ -100,6 +100,7 @@ def resume(
         loaded = _recipe(client, original, overrides)
         state = Selection(loaded.config)
         state.load_state_dict(content["selection"])
+        check_network(content, loaded.config)
         reached = max(state.history, default=-1)
         recorded = max(recorded_steps(client, original.info.run_id, [VAL_LOSS])[VAL_LOSS], default=-1)
         if original.info.status == "FINISHED" and reached >= recorded and not state.has_epochs_left:
@@ -226,6 +227,8 @@ def _open_new(
     client: Client, uri: str, original: Run, loaded: LoadedConfig, run_name: str | None, checkpoint: str
 ) -> Recorder:
     """The run that goes on for another: that of ``mlflow run``, else one beside the original."""
+    if os.environ.get("MLFLOW_RUN_ID") == original.info.run_id:
+        del os.environ["MLFLOW_RUN_ID"]  # mlflow run --run-id: the original is no run to adopt
     lineage = {TAG_RESUMED_FROM: original.info.run_id, TAG_RESUMED_CHECKPOINT: checkpoint}
     recorder = Recorder.open(
         uri,

@@ -194,14 +194,17 @@ class Scheduler:
         path.write_text(head + yaml.safe_dump(values, sort_keys=False, allow_unicode=True), encoding="utf-8")
         return path
 
-    def _collect(self) -> None:
-        """Take up processes that have ended."""
+    def _collect(self, *, go_on: bool = True) -> None:
+        """Take up processes that have ended; after a build the training begins, if the batch is to go on."""
         for state in self.states.values():
             status = state.process.poll() if state.process else None
             if state.process is None or status is None:
                 continue
             state.seconds += state.process.seconds
             if state.report.status == "building" and status == 0:
+                if not go_on:
+                    state.report.status, state.process = "killed", None
+                    continue
                 try:
                     self._train(state)
                 except UserInputError as error:
@@ -281,7 +284,7 @@ class Scheduler:
         if running:
             log.info("stopping %s", ", ".join(state.job.name for state in running))
         stop_all(state.process for state in running if state.process is not None)
-        self._collect()
+        self._collect(go_on=False)
         try:
             self._ask()
         except TrackingError as error:

@@ -188,7 +188,9 @@ class TrainingRun:
             initial.check(spec, data.schema)
             self.recorder.tags(initial.lineage)
             log.info("beginning with the weights of %s", self.initial)
-            return initial.network.train()
+            network = TopoQANetwork(spec)  # a new one, since dropout is the configuration's and not the weights'
+            network.load_state_dict(initial.network.state_dict())
+            return network
         network = TopoQANetwork(spec)
         if self.config.model.input_scaling == "standard":
             network.fit_scaling(data.module.train.x, data.module.train.edge_attr)
