@@ -40,13 +40,16 @@ EXPERIMENT = click.option("--experiment", metavar="NAME", help="Look in this exp
 FORMAT = click.option(
     "--format", "form", default="table", show_default=True, type=click.Choice(["table", "json", "csv"])
 )
-PER_TARGET = click.option("--per-target", is_flag=True, help="Table and CSV: a row for each target (JSON has them).")
 _SUFFIX = {"table": "txt", "json": "json", "csv": "csv"}
 
 
 def _flag(name: str, text: str) -> Any:
     """A flag that an entry point of MLproject can write out as true or false."""
     return click.option(name, type=click.BOOL, is_flag=False, flag_value=True, default=False, help=text)
+
+
+PER_TARGET = _flag("--per-target", "Table and CSV: a row for each target (JSON has them).")
+UNVERIFIED = _flag("--allow-unverified", "Graphs whose columns nobody names are checked by width alone.")
 
 
 class Number(click.ParamType[int | float | None]):
@@ -528,6 +531,7 @@ def score(structures: str, model: str, out: str | None, jobs: int, tracking_uri:
 @click.option("--labels", default="demo", show_default=True, metavar="CSV", help="Labels; demo: its hold-out targets.")
 @FORMAT
 @PER_TARGET
+@UNVERIFIED
 @EXPERIMENT
 @TRACKING_URI
 def evaluate(
@@ -537,6 +541,7 @@ def evaluate(
     labels: str,
     form: str,
     per_target: bool,
+    allow_unverified: bool,
     experiment: str | None,
     tracking_uri: str | None,
 ) -> None:
@@ -556,6 +561,7 @@ def evaluate(
         run=run_id or None,
         graphs=graphs or "demo",
         labels=labels or "demo",
+        allow_unverified=allow_unverified,
         experiment=experiment or None,
         tracking_uri=tracking_uri or None,
         progress=track,
@@ -659,7 +665,7 @@ def metrics(predictions: str, form: str, per_target: bool) -> None:
 @click.option("--out", required=True, metavar="CSV|PARQUET", help="The table; its suffix says which kind.")
 @click.option("--labels", metavar="CSV", default=None, help="Adds true DockQ, and targets where it names them.")
 @_flag("--rank", "Rank the graphs of each target.")
-@_flag("--allow-unverified", "Graphs whose columns nobody names are checked by width alone.")
+@UNVERIFIED
 @click.option("--batch-size", default=32, show_default=True, type=click.IntRange(1), help="Changes no score.")
 @_flag("--strict", "One graph that can't be scored is an error (exit 2).")
 @TRACKING_URI

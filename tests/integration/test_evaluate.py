@@ -217,8 +217,21 @@ def test_a_model_without_names_is_checked_by_widths(judged, tmp_path, make_graph
     assert "by width alone" in caplog.text
     assert nameless.judgements["model"].metrics() == named.judgements["model"].metrics()
     wide = make_graph_set("wide", edge_dim=4)
-    with pytest.raises(SchemaError, match="4 edge columns; expected 3"):
+    with pytest.raises(SchemaError, match="edge dim: 3 against 4"):
         judge_it(judged, model=str(files), graphs=str(wide.graphs), labels=str(wide.val_labels))
+
+
+def test_graphs_that_nobody_names_need_a_word(judged, graph_kit, tmp_path, caplog):
+    """As for predict: one graph that the sidecar leaves out is enough."""
+    shutil.copytree(judged[1].root, tmp_path / "set")
+    graph_set = graph_kit.GraphSet(tmp_path / "set")
+    graph_set.edit_sidecar(lambda content: content.pop("V1/m2"))
+    data = {"graphs": str(graph_set.graphs), "labels": str(graph_set.val_labels)}
+    with pytest.raises(SchemaError, match="V1/m2.*--allow-unverified"):
+        judge_it(judged, **data)
+    done = judge_it(judged, **data, allow_unverified=True)
+    assert "1 graphs, whose columns nobody names, were checked by width alone" in caplog.text
+    assert done.judgements["model"].metrics() == judge_it(judged).judgements["model"].metrics()
 
 
 def test_graphs_of_another_kind_are_refused_and_nothing_is_logged(judged, make_graph_set):

@@ -16,13 +16,13 @@ import numpy as np
 from topotrain.data.demo import demo_paths
 from topotrain.data.graph_dir import GraphDirectory
 from topotrain.data.labels import read_labels
-from topotrain.data.resolve import resolve_schema
 from topotrain.data.split import Progress, Split, read_split
-from topotrain.errors import DataError, SchemaError
+from topotrain.errors import DataError
 from topotrain.fields import (
     DATASET_DIGEST_LENGTH,
     DEMO,
     EVAL_PREFIX,
+    TAG_BEST_EPOCH,
     TAG_EVAL_AT,
     TAG_EVAL_DIGEST,
     TAG_EVAL_TARGETS,
@@ -34,17 +34,16 @@ from topotrain.reports.evaluation_table import render, target_csv
 from topotrain.scoring.baselines import CONSTANT, FEATURE, constant_baseline, feature_baseline, truth
 from topotrain.scoring.judgement import Judgement, judge
 from topotrain.scoring.predict import Scorer
+from topotrain.scoring.schema_check import SchemaCheck
 from topotrain.scoring.score import load_scorer
 from topotrain.tracking.evaluations import (
     Subject,
     Verdict,
     find_subject,
-    learning_history,
     record_verdict,
-    run_best_epoch,
     subject_of_run,
 )
-from topotrain.tracking.search import fetch_artifact, find_run, parse_run_uri
+from topotrain.tracking.search import epoch_history, fetch_artifact, find_run, parse_run_uri
 from topotrain.tracking.store import Client, open_store, resolve_tracking_uri
 
 log = logging.getLogger("topotrain")
@@ -110,6 +109,7 @@ def evaluate(
     run: str | None = None,
     graphs: str = DEMO,
     labels: str = DEMO,
+    allow_unverified: bool = False,
     experiment: str | None = None,
     tracking_uri: str | None = None,
     progress: Progress | None = None,
@@ -121,6 +121,7 @@ def evaluate(
         run: instead of a model: a run, whose best version or checkpoint is meant.
         graphs: graph directory; ``demo`` for that of the demo data set.
         labels: label file; ``demo`` for the hold-out targets of the demo data set.
+        allow_unverified: whether graphs whose columns nobody names may be judged by width alone.
         experiment: look for the run in this experiment only.
         tracking_uri: of the store; by default MLFLOW_TRACKING_URI, else ``mlflow.db`` here.
         progress: wraps the reading of graphs.
@@ -128,7 +129,8 @@ def evaluate(
     Raises:
         TrackingError: no such model or run, or the store can't be used.
         DataError: graphs or labels can't be used.
-        SchemaError: the graphs have other features than the model was trained on; both sides are shown.
+        SchemaError: the graphs have other features than the model was trained on (both sides are shown), or features
+            that nobody names.
     """
     if model and run:
         raise DataError(f"model {model!r} and run {run!r} are both given", "one of them")
@@ -142,8 +144,11 @@ def evaluate(
     scorer = _load(client, subject)
     graph_dir, label_path = _data_paths(graphs, labels)
     directory = GraphDirectory(graph_dir)
+    held = SchemaCheck.of_directory(scorer.schema, directory.root, allow_unverified=allow_unverified)
     split = read_split("evaluation", directory, label_path, progress=progress)
-    check_split(scorer, split, directory.root)
+    for sample in split.samples:
+        held(sample.graph)
+    held.report()
     data = {
         "graphs": str(directory.root),
         "labels": str(label_path),
@@ -157,26 +162,6 @@ def evaluate(
     if run_id is None:
         log.info("%s is on no tracking server: the verdict is printed, not logged", subject.title)
     return replace(evaluation, run_id=run_id)
-
-
-def check_split(scorer: Scorer, split: Split, root: Path) -> None:
-    """Hold graphs, and what the metadata beside them say of their columns, against a model's schema.
-
-    Raises:
-        SchemaError: they differ; both sides are shown.
-    """
-    for sample in split.samples:
-        scorer.check(sample.graph)
-    schema = resolve_schema([sample.graph.facts for sample in split.samples], root)
-    differences = scorer.schema.differences(schema)
-    if differences:
-        raise SchemaError(
-            f"graphs of {root} are not those of the model: {'; '.join(differences)}",
-            "the features that the model was trained on",
-        )
-    known = [(scorer.schema.edge_columns, schema.edge_columns), (scorer.schema.node_columns, schema.node_columns)]
-    if any(mine is None or theirs is None for mine, theirs in known):
-        log.warning("not all columns are named by model and graphs: those without names are checked by width alone")
 
 
 def targets_by(label_path: Path, split: Split) -> str:
@@ -247,7 +232,11 @@ def _record(client: Client, uri: str, evaluation: Evaluation, split: Split) -> s
 def _history(client: Client, subject: Subject) -> tuple[dict[int, dict[str, float]], int | None]:
     if subject.run_id is None:
         return {}, None
-    return learning_history(client, subject.run_id, CURVES), run_best_epoch(client, subject.run_id)
+    run = client.get_run(subject.run_id)
+    history = epoch_history(client, run, CURVES)
+    best = run.data.tags.get(TAG_BEST_EPOCH)
+    complete = {epoch: figures for epoch, figures in history.items() if len(figures) == len(CURVES)}
+    return complete, None if best is None else int(best)
 
 
 def _write_files(

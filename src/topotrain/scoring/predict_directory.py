@@ -8,14 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from topotrain.data.graph_dir import GraphDirectory
-from topotrain.data.graph_file import Graph
 from topotrain.data.labels import Label, read_labels, target_of, target_of_key
-from topotrain.data.resolve import DirectoryMetadata
 from topotrain.data.split import match_labels
-from topotrain.errors import DataError, SchemaError
-from topotrain.fields import SIDECAR_NAME
-from topotrain.schema import SHOWN_GRAPHS, FeatureSchema
+from topotrain.errors import DataError
+from topotrain.schema import SHOWN_GRAPHS
 from topotrain.scoring.predict import SCORING_BATCH
+from topotrain.scoring.schema_check import SchemaCheck
 from topotrain.scoring.score import load_scorer, score_directory
 from topotrain.scoring.table import Scored, check_table_path, columns, rank_by_target, write_table
 
@@ -74,7 +72,7 @@ def predict_directory(
         raise DataError(f"{directory.root}: no graphs", "at least one .pt file")
     known = _labels_by_key(directory, labels) if labels else {}
     scorer = load_scorer(model)
-    held = SchemaCheck(scorer.schema, DirectoryMetadata.read(directory.root), allow_unverified)
+    held = SchemaCheck.of_directory(scorer.schema, directory.root, allow_unverified=allow_unverified)
     failures: dict[str, str] = {}
 
     def rows() -> Iterator[Scored]:
@@ -111,73 +109,3 @@ def _labels_by_key(directory: GraphDirectory, path: Path) -> Mapping[str, Label]
         shown = ", ".join(missing[:SHOWN_GRAPHS])
         log.warning("%s: %d of %d models have no graph: %s", path, len(missing), len(found) + len(missing), shown)
     return dict(found)
-
-
-@dataclass
-class SchemaCheck:
-    """Holds graphs, with what their directory says of them, against the schema of a model.
-
-    Attributes:
-        expected: the model's schema.
-        metadata: of the graphs' directory.
-        allow_unverified: whether names may be missing where the model has some.
-        unverified: how many graphs were let through so.
-    """
-
-    expected: FeatureSchema
-    metadata: DirectoryMetadata
-    allow_unverified: bool = False
-    unverified: int = 0
-
-    def __post_init__(self) -> None:
-        if not _named(self.expected):
-            log.warning(
-                "the model's schema names no columns: graphs are checked by width alone (%d node, %d edge columns)",
-                self.expected.node_dim,
-                self.expected.edge_dim,
-            )
-
-    def __call__(self, graph: Graph) -> None:
-        """Check one graph.
-
-        Raises:
-            SchemaError: it has other features, or features that nobody names.
-        """
-        found = self.metadata.schema_of(graph.facts, self.expected.edge_dim)
-        differences = self.expected.differences(found)
-        if differences:
-            raise SchemaError(
-                f"graph {graph.key} has other features than the model was trained on "
-                f"(model against graph: {'; '.join(differences)})",
-                "graphs with the model's features",
-                "build those; topotrain describe shows them",
-            )
-        missing = unverified(self.expected, found)
-        if missing and not self.allow_unverified:
-            raise SchemaError(
-                f"{self.metadata.graph_dir}: nothing names the {' and '.join(missing)} columns of graph {graph.key}, "
-                "so they can't be held against the model's",
-                f"{SIDECAR_NAME} in the directory",
-                "give the directory that holds it, or --allow-unverified to check widths alone",
-            )
-        self.unverified += bool(missing)
-
-    def report(self) -> None:
-        """Say how many graphs were scored unverified."""
-        if self.unverified:
-            log.warning("%d graphs, whose columns nobody names, were checked by width alone", self.unverified)
-
-
-def unverified(expected: FeatureSchema, found: FeatureSchema) -> list[str]:
-    """The sides of a graph, edge and node, that the model has names for and the graph has none of."""
-    pairs = [
-        ("edge", expected.edge_columns, found.edge_columns),
-        ("edge", expected.edge_module, found.edge_module),
-        ("node", expected.node_columns, found.node_columns),
-    ]
-    named = {side for side, mine, _ in pairs if mine is not None}
-    return sorted(named - {side for side, mine, theirs in pairs if mine is not None and theirs is not None})
-
-
-def _named(schema: FeatureSchema) -> bool:
-    return any(names is not None for names in (schema.edge_columns, schema.edge_module, schema.node_columns))

@@ -25,9 +25,9 @@ from topotrain.fields import (
 )
 from topotrain.reports.evaluation_table import aligned
 from topotrain.scoring.promotion import Decision, Standing, decide, decision_cells, parse_gate
-from topotrain.tracking.evaluations import best_version, known_metrics
+from topotrain.tracking.evaluations import known_metrics
 from topotrain.tracking.registry import CANDIDATE, alias_version, model_version, move_alias
-from topotrain.tracking.search import find_run
+from topotrain.tracking.search import best_version, find_run
 from topotrain.tracking.store import open_store, resolve_tracking_uri
 
 log = logging.getLogger("topotrain")
@@ -177,7 +177,7 @@ def _candidate(client: Any, model_name: str, version: str | None, run: str | Non
         return model_version(client, model_name, version)
     if run:
         found = find_run(client, run, experiment)
-        best = best_version(client, found, model_name)
+        best = best_version(client, found.info.run_id, model_name)
         if best is None:
             raise TrackingError(
                 f"run {found.info.run_id} registered no version of {model_name}", "a run that did", "give --version N"

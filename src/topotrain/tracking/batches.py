@@ -31,7 +31,6 @@ from topotrain.tracking.search import (
     child_runs,
     experiment_ids,
     metric_history,
-    registered_versions,
     search_runs,
 )
 from topotrain.tracking.store import Client, Run, asking
@@ -158,13 +157,6 @@ def close_dead(client: Client, run_id: str, note: str) -> None:
     if client.get_run(run_id).info.status == "RUNNING":
         client.set_tag(run_id, TAG_STATUS_NOTE, mask_credentials(note))
         client.set_terminated(run_id, status="KILLED")
-
-
-@_asked
-def best_version(client: Client, run_id: str, model_name: str) -> str | None:
-    """The registered version of a run's best checkpoint."""
-    ranked = [v for v in registered_versions(client, [run_id]) if v.name == model_name and v.tags.get("rank") == "1"]
-    return str(ranked[-1].version) if ranked else None
 
 
 @_asked

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -25,12 +24,9 @@ from topotrain.fields import (
     TAG_COMMAND,
     TAG_EVAL_DIGEST,
 )
-from topotrain.tracking.search import metric_history, registered_versions
+from topotrain.tracking.registry import MODEL_URI, logged_model_id
+from topotrain.tracking.search import best_version, metric_history, registered_versions
 from topotrain.tracking.store import experiment_id, one_line
-
-MODEL_URI = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>.+)|/(?P<version>\d+))?")
-
-LOGGED_MODEL = re.compile(r"models:/(?P<id>m-[0-9a-f]+)")
 
 
 @dataclass(frozen=True)
@@ -100,26 +96,13 @@ def subject_of(client: MlflowClient, version: Any) -> Subject:
     )
 
 
-def best_version(client: MlflowClient, run: Run, name: str | None = None) -> Any | None:
-    """The version of a run's best epoch (of this registered model), or ``None`` when it registered none.
-
-    Args:
-        client: of the store.
-        run: the run.
-        name: of a registered model; by default any.
-    """
-    versions = [one for one in registered_versions(client, [run.info.run_id]) if name in (None, one.name)]
-    best = [one for one in versions if one.tags.get("epoch") == run.data.tags.get(TAG_BEST_EPOCH, "")]
-    return (best or versions or [None])[-1]  # a run registers its best last
-
-
 def subject_of_run(client: MlflowClient, run: Run) -> Subject:
     """A run's best version, or its best checkpoint where it registered none.
 
     Raises:
         TrackingError: the run has neither.
     """
-    version = best_version(client, run)
+    version = best_version(client, run.info.run_id)
     if version is not None:
         return subject_of(client, version)
     checkpoint = run.data.tags.get(TAG_BEST_CHECKPOINT)
@@ -129,19 +112,6 @@ def subject_of_run(client: MlflowClient, run: Run) -> Subject:
         )
     epoch = run.data.tags.get(TAG_BEST_EPOCH)
     return Subject(f"runs:/{run.info.run_id}/{checkpoint}", run_id=run.info.run_id, epoch=int(epoch) if epoch else None)
-
-
-def learning_history(client: MlflowClient, run_id: str, names: tuple[str, ...]) -> dict[int, dict[str, float]]:
-    """Figures of each epoch that has all of them."""
-    columns = {name: metric_history(client, run_id, name) for name in names}
-    epochs = set.intersection(*(set(column) for column in columns.values()))
-    return {epoch: {name: column[epoch] for name, column in columns.items()} for epoch in sorted(epochs)}
-
-
-def run_best_epoch(client: MlflowClient, run_id: str) -> int | None:
-    """The epoch that a run found best."""
-    epoch = client.get_run(run_id).data.tags.get(TAG_BEST_EPOCH)
-    return int(epoch) if epoch is not None else None
 
 
 @dataclass(frozen=True)
@@ -215,12 +185,6 @@ def record_verdict(client: MlflowClient, uri: str, subject: Subject, verdict: Ve
     except MlflowException as error:
         raise TrackingError(f"the verdict on {subject.title} can't be recorded ({one_line(error)})") from None
     return run_id
-
-
-def logged_model_id(version: Any) -> str | None:
-    """The logged model that a version was made from; a local registry keeps it in the source alone."""
-    found = LOGGED_MODEL.fullmatch(version.source or "")
-    return version.model_id or (found["id"] if found else None)
 
 
 def known_metrics(client: MlflowClient, version: Any) -> dict[str, float]:

@@ -23,6 +23,8 @@ from topotrain.tracking.store import one_line, open_store, resolve_tracking_uri
 log = logging.getLogger("topotrain")
 
 CANDIDATE = "candidate"
+MODEL_URI = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>.+)|/(?P<version>\d+))?")
+LOGGED_MODEL = re.compile(r"models:/(?P<id>m-[0-9a-f]+)")
 
 SIGNATURE = ModelSignature(
     inputs=Schema([ColSpec("string", "graph", required=False), ColSpec("string", "path", required=False)]),
@@ -153,14 +155,19 @@ def download_model(uri: str, folder: Path) -> Path:
 
 def find_version(client: MlflowClient, uri: str) -> ModelVersion | None:
     """The version that ``models:/NAME@alias`` or ``models:/NAME/VERSION`` means, where there is one."""
-    name, at, alias = uri.removeprefix("models:/").partition("@")
+    parts = MODEL_URI.fullmatch(uri)
     try:
-        if at:
-            return client.get_model_version_by_alias(name, alias)
-        name, _, version = name.rpartition("/")
-        return client.get_model_version(name, version) if name else None
+        if parts and parts["alias"]:
+            return client.get_model_version_by_alias(parts["name"], parts["alias"])
+        return client.get_model_version(parts["name"], parts["version"]) if parts and parts["version"] else None
     except mlflow.MlflowException:
         return None
+
+
+def logged_model_id(version: Any) -> str | None:
+    """The logged model that a version was made from; a local registry keeps it in the source alone."""
+    found = LOGGED_MODEL.fullmatch(version.source or "")
+    return version.model_id or (found["id"] if found else None)
 
 
 def run_of_model(client: MlflowClient, uri: str) -> str | None:
@@ -179,8 +186,7 @@ def version_facts(client: MlflowClient, uri: str) -> dict[str, Any]:
     version = find_version(client, uri)
     if version is None:
         return {}
-    # The registry does not always keep the id that a version was registered with; its source names it.
-    model_id = version.model_id or re.sub(r"^models:/(?=m-[^/@]+$)", "", version.source or "")
+    model_id = logged_model_id(version)
     return {
         "name": version.name,
         "version": str(version.version),
@@ -193,9 +199,9 @@ def version_facts(client: MlflowClient, uri: str) -> dict[str, Any]:
     }
 
 
-def _logged_metrics(client: MlflowClient, model_id: str) -> list[dict[str, Any]]:
+def _logged_metrics(client: MlflowClient, model_id: str | None) -> list[dict[str, Any]]:
     try:
-        logged = client.get_logged_model(model_id).metrics or []
+        logged = client.get_logged_model(model_id).metrics or [] if model_id else []
     except mlflow.MlflowException:  # registered from elsewhere, or the logged model was deleted
         return []
     latest = {(one.key, one.dataset_digest): one for one in sorted(logged, key=lambda one: (one.step, one.timestamp))}

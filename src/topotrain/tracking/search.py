@@ -286,6 +286,23 @@ def registered_versions(client: MlflowClient, run_ids: Sequence[str]) -> list[An
     return sorted(found, key=lambda version: int(version.version))
 
 
+def best_version(client: MlflowClient, run_id: str, name: str | None = None) -> Any | None:
+    """The version of a run's best checkpoint (the newest one where none has a rank), or ``None`` where it has none.
+
+    Args:
+        client: of the store.
+        run_id: the run.
+        name: of a registered model; by default any.
+
+    Raises:
+        TrackingError: the store does not answer, or refuses.
+    """
+    with asking(client.tracking_uri):
+        versions = [one for one in registered_versions(client, [run_id]) if name in (None, one.name)]
+    ranked = [one for one in versions if one.tags.get("rank") == "1"]
+    return (ranked or versions or [None])[-1]
+
+
 def model_versions(client: MlflowClient, run_ids: Sequence[str]) -> list[Version]:
     """Versions that runs registered, with their aliases, the oldest of a model first."""
     found = registered_versions(client, run_ids)

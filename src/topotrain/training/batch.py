@@ -29,7 +29,6 @@ from topotrain.fields import (
 from topotrain.reports.batch_table import BatchDisplay, JobReport
 from topotrain.tracking.batches import (
     COMMAND,
-    best_version,
     can_be_resumed,
     earlier_children,
     find_batch,
@@ -39,6 +38,7 @@ from topotrain.tracking.heartbeat import is_alive
 from topotrain.tracking.provenance import provenance_tags
 from topotrain.tracking.recorder import Recorder
 from topotrain.tracking.registry import CANDIDATE, set_alias
+from topotrain.tracking.search import best_version
 from topotrain.tracking.store import Run, open_store, resolve_tracking_uri
 from topotrain.training.manifest import Job, Manifest, load_manifest
 from topotrain.training.scheduler import JobState, Scheduler
@@ -195,7 +195,7 @@ class _Batch:
             if state.report.status == "finished" and state.report.run_id:
                 version = best_version(client, state.report.run_id, name)
                 if version is not None:
-                    by_model.setdefault(name, []).append((state, version))
+                    by_model.setdefault(name, []).append((state, str(version.version)))
         candidates: dict[str, str] = {}
         for name, made in by_model.items():
             best = best_state([state for state, _ in made])
