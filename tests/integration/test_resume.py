@@ -336,6 +336,23 @@ def test_overrides_win_and_counters_are_kept(straight, monkeypatch, tmp_path, ca
     assert len(json.loads(client.get_run(run_id).data.tags[TAG_PARAM_DRIFT])) == len(changes) + 1
 
 
+def test_a_rate_that_is_asked_for_wins_over_the_schedulers_even_where_it_is_the_configured_one(
+    straight, monkeypatch, caplog
+):
+    graph_set, uri, reference = straight
+    run_id = cut_off(graph_set, uri, monkeypatch, "metrics", 4)
+    client = open_store(uri)
+    lowered = metric_history(client, reference.run_id, "learning_rate")[5]
+    assert lowered < 0.01  # the configured rate
+    caplog.clear()
+    resume(run_id, overrides=["optimizer.learning_rate=0.01"], tracking_uri=uri)
+    assert metric_history(client, run_id, "learning_rate")[5] == 0.01
+    (drift,) = json.loads(client.get_run(run_id).data.tags[TAG_PARAM_DRIFT])
+    assert (drift["key"], drift["from"], drift["to"]) == ("optimizer.learning_rate", json.dumps(lowered), "0.01")
+    told = [r.getMessage().split()[1] for r in caplog.records if r.getMessage().startswith("epoch ")]
+    assert told == ["5/6", "6/6"]  # what was told before is not told again
+
+
 def test_a_finished_run_can_be_given_more_epochs(straight, tmp_path):
     graph_set, uri, reference = straight
     short = train(graph_set, uri, "trainer.num_epochs=3")

@@ -149,7 +149,7 @@ def test_one_bad_structure_costs_one_line(few, tmp_path, capsys):
     assert command(*arguments, "--out", tmp_path / "graphs") == 0
     told = capsys.readouterr().err
     assert "bad.pdb" in told
-    assert f"{DECOYS} graphs built, 0 kept; see" in told
+    assert f"{DECOYS} graphs built, 0 kept, 1 failed" in told
     assert told.strip().endswith("1 failed")
     assert command(*arguments, "--out", tmp_path / "graphs", "--strict") == 2
     assert f"{DECOYS} graphs built" not in capsys.readouterr().out

@@ -189,6 +189,17 @@ def test_what_predict_writes_can_be_read(tmp_path):
     ]
 
 
+def test_rows_of_predict_without_a_label_are_passed_over(tmp_path, caplog):
+    path = tmp_path / "p.csv"
+    path.write_text("MODEL,TARGET,PRED_DOCKQ,RANK,DockQ\nA/a,A,0.5,1,0.4\nA/b,A,0.4,2,\n")
+    (one,) = read_predictions(path)
+    assert (one.model, one.true) == ("A/a", 0.4)
+    assert "1 rows without DockQ" in caplog.text
+    path.write_text("MODEL,TARGET,PRED_DOCKQ,RANK,DockQ\nA/b,A,0.4,1,\n")
+    with pytest.raises(DataError, match="no row has a DockQ"):
+        read_predictions(path)
+
+
 HEADER = "target,model,pred_dockq,true_dockq\n"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ from topotrain.scoring.judgement import Judgement, judge
 
 DATASET, TARGET, MODEL, TRUE_DOCKQ = "dataset", "target", "model", "true_dockq"
 DEFAULT_DATASET = "all"
+
+log = logging.getLogger("topotrain")
 
 
 @dataclass(frozen=True)
@@ -34,20 +37,27 @@ def read_predictions(path: Path) -> list[Prediction]:
     """Read a CSV with ``target,model,pred_dockq,true_dockq`` and optionally ``dataset``; other columns are passed over.
 
     The names of columns may be in any case, and ``DockQ`` stands for ``true_dockq`` where that is missing, so that
-    the output of ``topotrain predict --labels`` can be read. A row given twice with the same values counts once.
+    the output of ``topotrain predict --labels`` can be read; its rows without DockQ are passed over. A row given
+    twice with the same values counts once.
 
     Raises:
         DataError: missing or malformed file, or a decoy with two values; line numbers are given.
     """
     table = read_table(path, TARGET, MODEL, PRED_DOCKQ)
     columns = table.columns()
-    if TRUE_DOCKQ not in columns and "dockq" in columns:
+    of_predict = TRUE_DOCKQ not in columns and "dockq" in columns
+    if of_predict:
         columns[TRUE_DOCKQ] = columns["dockq"]
     else:
         table.columns(TARGET, MODEL, PRED_DOCKQ, TRUE_DOCKQ)
     first: dict[tuple[str, str, str], Prediction] = {}
+    unlabelled = 0
     for line, row in table.rows:
-        one = _prediction(path, line, {name: row[index].strip() for name, index in columns.items()})
+        values = {name: row[index].strip() for name, index in columns.items()}
+        if of_predict and not values[TRUE_DOCKQ]:  # predict scores every graph, labelled or not
+            unlabelled += 1
+            continue
+        one = _prediction(path, line, values)
         earlier = first.setdefault((one.dataset, one.target, one.model), one)
         if (earlier.predicted, earlier.true) != (one.predicted, one.true):
             raise DataError(
@@ -56,6 +66,10 @@ def read_predictions(path: Path) -> list[Prediction]:
                 "one row for each model",
                 "remove one of the lines",
             )
+    if unlabelled:
+        log.warning("%s: %d rows without DockQ are passed over", path, unlabelled)
+    if unlabelled and not first:
+        raise DataError(f"{path}: no row has a DockQ", "true DockQ of each model", "give predict --labels")
     return list(first.values())
 
 

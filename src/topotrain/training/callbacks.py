@@ -145,6 +145,7 @@ class EpochLines(Callback):
 
     def __init__(self, selection: Selection) -> None:
         self.selection = selection
+        self._told = max(selection.history, default=-1)  # by an earlier part of a run that goes on
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Tell the epoch before: its last callbacks have run."""
@@ -156,7 +157,7 @@ class EpochLines(Callback):
 
     def _tell(self, trainer: pl.Trainer, epoch: int) -> None:
         figures = self.selection.history.get(epoch)
-        if figures is None:
+        if figures is None or epoch <= self._told:
             return
         best = " *" if self.selection.best and self.selection.best.epoch == epoch else ""
         log.info(

@@ -32,6 +32,7 @@ log = logging.getLogger("topotrain")
 
 # Where a run is tracked and what it shows are no settings of its training.
 NOT_DRIFT = ("mlflow.", "logging.", "paths.cache")
+RATE = "optimizer.learning_rate"
 FREE = frozenset({"dropout"})  # of a network's spec: changes no shape and no score
 
 
@@ -138,9 +139,14 @@ def restore_selection(selection: Selection, content: Mapping[str, Any], checkpoi
         shutil.copyfile(checkpoints / LAST_CHECKPOINT, checkpoints / selection.kept[0].file_name)
 
 
-def drift_of(config: TrainConfig, content: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
-    """Settings in which a configuration differs from the one that a checkpoint carries."""
+def drift_of(config: TrainConfig, content: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, tuple[str, str]]:
+    """Settings in which a configuration differs from the one that a checkpoint carries.
+
+    A learning rate that is asked for is held against the one that the scheduler had come to.
+    """
     before, now = TrainConfig.model_validate(content["config"]).flat(), config.flat()
+    if any(one.partition("=")[0].strip() in (RATE, "learning_rate") for one in overrides):
+        before[RATE] = json.dumps(content["optimizer_states"][0]["param_groups"][0]["lr"])
     return {
         key: (before.get(key, "null"), now.get(key, "null"))
         for key in sorted({*before, *now})

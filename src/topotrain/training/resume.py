@@ -109,15 +109,19 @@ def resume(
         check_same(content, data, loaded.config)
         _fetch_kept(client, original, state.kept, Path(folder))
         same_run = adopted in (None, original.info.run_id) and reached >= recorded
-        continuation = Continuation(content, Path(folder), drift_of(loaded.config, content), same_run)
+        continuation = Continuation(content, Path(folder), drift_of(loaded.config, content, overrides), same_run)
         if same_run:  # reading the data took a while: somebody else may have gone on with the run since
             _check_can_go_on(find_run(client, original.info.run_id), force=force)
             recorder = Recorder.reopen(client, uri, original.info.run_id)
         else:
             recorder = _open_new(client, uri, original, loaded, run_name, _artifact_name(client, original, checkpoint))
-        limits = Limits(**content.get("limits", {}))
-        alone = SERVES_VARIABLE not in os.environ  # a batch gives the alias to its best child
-        return TrainingRun(loaded, recorder, limits, continuation=continuation, take_alias=alone).execute(data)
+        return _training(loaded, recorder, continuation).execute(data)
+
+
+def _training(loaded: LoadedConfig, recorder: Recorder, continuation: Continuation) -> TrainingRun:
+    limits = Limits(**continuation.content.get("limits", {}))
+    alone = SERVES_VARIABLE not in os.environ  # a batch gives the alias to its best child
+    return TrainingRun(loaded, recorder, limits, continuation=continuation, take_alias=alone)
 
 
 def _begun(client: Client, adopted: str | None) -> str | None:

@@ -29,7 +29,7 @@ from topotrain.reports.closing import resume_command
 from topotrain.scoring.metrics import epoch_figures
 from topotrain.tracking.recorder import Recorder
 from topotrain.training.callbacks import ConfiguredSettings, EpochEnd, EpochSeeds, progress_callback
-from topotrain.training.continuation import Continuation
+from topotrain.training.continuation import RATE, Continuation
 from topotrain.training.initial import load_initial
 from topotrain.training.record import record_figures, record_recipe
 from topotrain.training.register import register_kept
@@ -228,7 +228,7 @@ class TrainingRun:
         }
         drift = self.continuation.drift if self.continuation else {}
         callbacks = [
-            ConfiguredSettings(config, new_learning_rate="optimizer.learning_rate" in drift),
+            ConfiguredSettings(config, new_learning_rate=RATE in drift),
             EpochSeeds(config.dataloader.seed),
             progress_callback(self.selection, config.logging.progress_bar_refresh_rate),
             EpochEnd(self.selection, self.recorder, self.checkpoints, carried),
