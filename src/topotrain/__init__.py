@@ -1,28 +1,54 @@
 """topotrain: train graph networks that score models (decoys) of protein complexes.
 
-The three names below are the whole Python front door; everything else is found by room (see README.md).
+The names below are the Python front door, the commands as functions; everything else is found by room (see README.md).
 """
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["TrainResult", "__version__", "fit", "load_config"]
 
 if TYPE_CHECKING:
-    from topotrain.config import load_config
-    from topotrain.training.fit import TrainResult, fit
+    from topotrain.config import load_config as load_config
+    from topotrain.reports.describe import describe as describe
+    from topotrain.reports.leaderboard import leaderboard as leaderboard
+    from topotrain.reports.monitor import monitor as monitor
+    from topotrain.reports.summarise import summarise as summarise
+    from topotrain.scoring.evaluate import evaluate as evaluate
+    from topotrain.scoring.predict_directory import predict_directory as predict  # noqa: F401 (by another name)
+    from topotrain.scoring.promote import promote as promote
+    from topotrain.scoring.promote import rollback as rollback
+    from topotrain.training.batch import batch as batch
+    from topotrain.training.fit import TrainResult as TrainResult
+    from topotrain.training.fit import fit as fit
+    from topotrain.training.import_checkpoint import import_checkpoint as import_checkpoint
+    from topotrain.training.resume import resume as resume
+
+# Module and name of each.
+_DOORS = {
+    "TrainResult": ("training.fit", "TrainResult"),
+    "batch": ("training.batch", "batch"),
+    "describe": ("reports.describe", "describe"),
+    "evaluate": ("scoring.evaluate", "evaluate"),
+    "fit": ("training.fit", "fit"),
+    "import_checkpoint": ("training.import_checkpoint", "import_checkpoint"),
+    "leaderboard": ("reports.leaderboard", "leaderboard"),
+    "load_config": ("config", "load_config"),
+    "monitor": ("reports.monitor", "monitor"),
+    "predict": ("scoring.predict_directory", "predict_directory"),
+    "promote": ("scoring.promote", "promote"),
+    "resume": ("training.resume", "resume"),
+    "rollback": ("scoring.promote", "rollback"),
+    "summarise": ("reports.summarise", "summarise"),
+}
+__all__ = ["__version__", *_DOORS]
 
 
 def __getattr__(name: str) -> Any:
     """Import on first use: torch and Lightning take seconds, and most commands need neither."""
-    if name == "load_config":
-        from topotrain.config import load_config
-
-        return load_config
-    if name in ("fit", "TrainResult"):
-        from topotrain.training import fit as module
-
-        return getattr(module, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in _DOORS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module, attribute = _DOORS[name]
+    return getattr(import_module(f"{__name__}.{module}"), attribute)

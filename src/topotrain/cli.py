@@ -23,7 +23,6 @@ from topotrain.errors import (
     TopotrainError,
     UnfinishedBatchError,
 )
-from topotrain.fields import DEMO
 from topotrain.files import write_text
 from topotrain.training.signals import follow_parent
 
@@ -513,11 +512,11 @@ def score(structures: str, model: str, out: str | None, jobs: int, tracking_uri:
     from topotrain.reports.printed import keep_report
     from topotrain.scoring.score import score_structures
     from topotrain.scoring.table import scores_csv
-    from topotrain.tracking.registry import model_client
 
-    model_client(model, tracking_uri or None)
     with counter("building graphs") as progress:
-        report = score_structures(Path(structures), model, jobs=jobs, progress=progress)
+        report = score_structures(
+            Path(structures), model, jobs=jobs, progress=progress, tracking_uri=tracking_uri or None
+        )
     text = scores_csv(report.rows)
     _deliver(text, out)
     _tell(report.failures, f"{len(report.rows)} structures scored")
@@ -686,18 +685,15 @@ def predict(
     topotrain predict --model models:/topoqa@champion --graphs graphs/ --out predictions.csv --rank
     topotrain predict --model models:/topoqa/3 --graphs graphs/ --labels test.csv --out predictions.parquet
     """
-    from topotrain.data.demo import demo_paths
     from topotrain.progress import counter
     from topotrain.reports.printed import keep_report
     from topotrain.scoring.predict_directory import predict_directory
-    from topotrain.tracking.registry import model_client
     from topotrain.training.signals import interruptible
 
-    model_client(model, tracking_uri or None)
     with interruptible(), counter("scoring") as progress:
         done = predict_directory(
             model,
-            demo_paths().graphs if graphs == DEMO else Path(graphs),
+            Path(graphs),
             Path(out),
             labels=Path(labels) if labels else None,
             rank=rank,
@@ -705,6 +701,7 @@ def predict(
             batch_size=batch_size,
             strict=strict,
             progress=progress,
+            tracking_uri=tracking_uri or None,
         )
     _tell(done.failures, f"{done.num_scored} graphs scored")
     report = {"model": model, "graphs": graphs, "out": out, "scored": done.num_scored, "failed": done.failures}

@@ -53,6 +53,7 @@ EVALUATION_DIR = "evaluation"  # artifacts of the last evaluation
 TAG_EVAL_DIGEST = "topotrain.eval_data_digest"  # as many characters as MLflow takes for a data set
 TAG_EVAL_AT = "topotrain.eval_at"
 TAG_EVAL_TARGETS = "topotrain.eval_targets"  # what a target and a label are
+TAG_EVAL_RUN = "topotrain.eval_run"  # where the figures are
 TAG_PROMOTED_ALIAS = "topotrain.promoted_alias"
 TAG_PROMOTED_BY = "topotrain.promoted_by"
 TAG_PROMOTED_AT = "topotrain.promoted_at"

@@ -195,9 +195,13 @@ def test_a_version_whose_run_is_gone_gets_a_run_for_its_verdict(judged, tmp_path
     assert run.data.tags[TAG_COMMAND] == "evaluate"
     assert run.info.status == "FINISHED"
     assert run.data.metrics[EVAL_RANKING_LOSS] == evaluation.judgements["model"].metrics()["mean_ranking_loss"]
-    assert client.get_model_version("byhand", "1").tags[TAG_EVAL_DIGEST] == evaluation.data["digest"]
-    folder = judge_it(judged, model=files, tracking_uri=store_uri)
+    version = client.get_model_version("byhand", "1")
+    assert version.tags[TAG_EVAL_DIGEST] == evaluation.data["digest"]
+    expected = evaluation.judgements["model"].metrics()["mean_ranking_loss"]
+    assert known_metrics(client, version)[EVAL_RANKING_LOSS] == expected, "a gate looks here"
+    folder = judge_it(judged, model=files, tracking_uri=f"sqlite:///{tmp_path}/absent.db")  # needs no store
     assert folder.run_id is None
+    assert not (tmp_path / "absent.db").exists()
 
 
 def test_a_model_without_names_is_checked_by_widths(judged, tmp_path, make_graph_set, caplog):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import subprocess
 import sys
 from collections import defaultdict
@@ -103,8 +104,25 @@ def test_who_may_import_what(path):
 def test_the_front_door_is_lazy():
     tree = ast.parse((PACKAGE / "__init__.py").read_text())
     at_once = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
-    assert {node.module for node in at_once if isinstance(node, ast.ImportFrom)} <= {"__future__", "typing"}
+    assert {node.module for node in at_once if isinstance(node, ast.ImportFrom)} <= {
+        "__future__",
+        "importlib",
+        "typing",
+    }
     assert not [node for node in at_once if isinstance(node, ast.Import)]
+
+
+def test_the_front_door_opens():
+    import topotrain
+
+    commands = {"fit", "resume", "batch", "summarise", "monitor", "leaderboard", "evaluate", "promote", "predict"}
+    assert commands < set(topotrain.__all__)
+    for name in topotrain.__all__:
+        assert getattr(topotrain, name)
+    for name in commands:
+        assert "tracking_uri" in inspect.signature(getattr(topotrain, name)).parameters, name
+    with pytest.raises(AttributeError, match="nonsense"):
+        _ = topotrain.nonsense
 
 
 def test_cli_config_errors_reports_import_no_torch():

@@ -43,6 +43,7 @@ from topotrain.tracking.evaluations import (
     record_verdict,
     subject_of_run,
 )
+from topotrain.tracking.registry import model_client
 from topotrain.tracking.search import epoch_history, fetch_artifact, find_run, parse_run_uri
 from topotrain.tracking.store import Client, open_store, resolve_tracking_uri
 
@@ -135,12 +136,13 @@ def evaluate(
     if model and run:
         raise DataError(f"model {model!r} and run {run!r} are both given", "one of them")
     uri = resolve_tracking_uri(tracking_uri, None, log.info)
-    client = open_store(uri, create=False)
-    subject = (
-        subject_of_run(client, find_run(client, run, experiment))
-        if run
-        else find_subject(client, model or DEFAULT_MODEL)
-    )
+    client = open_store(uri, create=False) if run else model_client(model or DEFAULT_MODEL, uri)
+    if client is None:
+        subject = Subject(str(model))
+    elif run:
+        subject = subject_of_run(client, find_run(client, run, experiment))
+    else:
+        subject = find_subject(client, model or DEFAULT_MODEL)
     scorer = _load(client, subject)
     graph_dir, label_path = _data_paths(graphs, labels)
     directory = GraphDirectory(graph_dir)
@@ -158,7 +160,7 @@ def evaluate(
     at = datetime.now(UTC).isoformat(timespec="seconds")
     judgements, data["raw_feature"] = _judge_all(scorer, split)
     evaluation = Evaluation(subject, judgements, data, subject.run_id, at)
-    run_id = _record(client, uri, evaluation, split)
+    run_id = None if client is None else _record(client, uri, evaluation, split)
     if run_id is None:
         log.info("%s is on no tracking server: the verdict is printed, not logged", subject.title)
     return replace(evaluation, run_id=run_id)
@@ -189,8 +191,8 @@ def _data_paths(graphs: str, labels: str) -> tuple[Path, Path]:
     return Path(graphs), Path(labels).absolute()
 
 
-def _load(client: Client, subject: Subject) -> Scorer:
-    if not subject.uri.startswith("runs:/"):
+def _load(client: Client | None, subject: Subject) -> Scorer:
+    if client is None or not subject.uri.startswith("runs:/"):
         return load_scorer(subject.uri)
     with tempfile.TemporaryDirectory() as folder:
         return Scorer(*load_network(fetch_artifact(client, *parse_run_uri(subject.uri), Path(folder))))

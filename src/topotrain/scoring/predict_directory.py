@@ -7,15 +7,18 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from topotrain.data.demo import demo_paths
 from topotrain.data.graph_dir import GraphDirectory
 from topotrain.data.labels import Label, read_labels, target_of, target_of_key
 from topotrain.data.split import match_labels
 from topotrain.errors import DataError
+from topotrain.fields import DEMO
 from topotrain.schema import SHOWN_GRAPHS
 from topotrain.scoring.predict import SCORING_BATCH
 from topotrain.scoring.schema_check import SchemaCheck
 from topotrain.scoring.score import load_scorer, score_directory
 from topotrain.scoring.table import Scored, check_table_path, columns, rank_by_target, write_table
+from topotrain.tracking.registry import model_client
 
 log = logging.getLogger("topotrain")
 
@@ -46,12 +49,13 @@ def predict_directory(
     batch_size: int = SCORING_BATCH,
     strict: bool = False,
     progress: Callable[[int, int, str], None] | None = None,
+    tracking_uri: str | None = None,
 ) -> Prediction:
     """Score every graph below a directory with a model, and write a table.
 
     Args:
         model: ``models:/NAME@alias``, ``models:/NAME/VERSION`` or a local folder.
-        graph_dir: the graphs, with ``graph_metadata.json`` where there is one.
+        graph_dir: the graphs, with ``graph_metadata.json`` where there is one; ``demo`` for the demo data set.
         out: a ``.csv`` or ``.parquet`` file.
         labels: label file, for a column of true DockQ and for targets.
         rank: whether to rank the graphs of each target; rows are then ordered by target and rank.
@@ -59,6 +63,7 @@ def predict_directory(
         batch_size: graphs in a batch; the table does not depend on it.
         strict: whether one graph that can't be scored is an error.
         progress: takes (done, total, key).
+        tracking_uri: of the model's store; by default MLFLOW_TRACKING_URI, else ``mlflow.db`` here.
 
     Raises:
         SchemaError: a graph has other features than the model was trained on, or features that nobody names.
@@ -67,10 +72,11 @@ def predict_directory(
         TrackingError: no such model.
     """
     check_table_path(out)
-    directory = GraphDirectory(graph_dir)
+    directory = GraphDirectory(demo_paths().graphs if str(graph_dir) == DEMO else graph_dir)
     if not directory.keys:
         raise DataError(f"{directory.root}: no graphs", "at least one .pt file")
     known = _labels_by_key(directory, labels) if labels else {}
+    model_client(model, tracking_uri)
     scorer = load_scorer(model)
     held = SchemaCheck.of_directory(scorer.schema, directory.root, allow_unverified=allow_unverified)
     failures: dict[str, str] = {}

@@ -16,7 +16,7 @@ from topotrain.features import build_recorded_graphs
 from topotrain.fields import MODEL_FILES, SCHEMA_ARTIFACT, WEIGHTS_ARTIFACT
 from topotrain.scoring.predict import SCORING_BATCH, Scorer
 from topotrain.scoring.table import Scored, rank_by_target
-from topotrain.tracking.registry import download_model
+from topotrain.tracking.registry import download_model, model_client
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,7 @@ def score_structures(
     *,
     jobs: int = 1,
     progress: Callable[[int, int, str], None] | None = None,
+    tracking_uri: str | None = None,
 ) -> ScoreReport:
     """Build graphs with exactly the modules that the model's schema records, score and rank them.
 
@@ -65,12 +66,14 @@ def score_structures(
         model: of the registry, or a local folder.
         jobs: processes that build graphs.
         progress: takes (done, total, structure).
+        tracking_uri: of the model's store; by default MLFLOW_TRACKING_URI, else ``mlflow.db`` here.
 
     Raises:
         SchemaError: a recorded module is not installed, or in another version.
         DataError: no structures, or none that gives a graph.
         TrackingError: no such model.
     """
+    model_client(model, tracking_uri)
     scorer = load_scorer(model)
     with tempfile.TemporaryDirectory(prefix="topotrain-score-") as folder:
         report = build_recorded_graphs(

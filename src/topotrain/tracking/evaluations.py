@@ -23,6 +23,7 @@ from topotrain.fields import (
     TAG_BEST_EPOCH,
     TAG_COMMAND,
     TAG_EVAL_DIGEST,
+    TAG_EVAL_RUN,
 )
 from topotrain.tracking.registry import MODEL_URI, logged_model_id
 from topotrain.tracking.search import best_version, metric_history, registered_versions
@@ -180,7 +181,7 @@ def record_verdict(client: MlflowClient, uri: str, subject: Subject, verdict: Ve
             ],
         )
         if subject.version is not None:
-            for key, text in verdict.version_tags.items():
+            for key, text in {**verdict.version_tags, TAG_EVAL_RUN: run_id}.items():
                 client.set_model_version_tag(subject.name, subject.version, key, text)
     except MlflowException as error:
         raise TrackingError(f"the verdict on {subject.title} can't be recorded ({one_line(error)})") from None
@@ -197,7 +198,10 @@ def known_metrics(client: MlflowClient, version: Any) -> dict[str, float]:
     numbers: dict[str, float] = {}
     if run_id := _readable(client, version.run_id):
         values = client.get_run(run_id).data.metrics
-        numbers |= {k: v for k, v in values.items() if not (model_id and k.startswith(EVAL_PREFIX))}
+        numbers |= {k: v for k, v in values.items() if not k.startswith(EVAL_PREFIX)}
+    if not model_id and (judged_by := _readable(client, version.tags.get(TAG_EVAL_RUN))):
+        values = client.get_run(judged_by).data.metrics
+        numbers |= {k: v for k, v in values.items() if k.startswith(EVAL_PREFIX)}
     numbers |= {k: value for k, text in version.tags.items() if (value := _number(text)) is not None}
     try:
         logged = client.get_logged_model(model_id).metrics or [] if model_id else []
