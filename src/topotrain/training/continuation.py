@@ -142,10 +142,11 @@ def restore_selection(selection: Selection, content: Mapping[str, Any], checkpoi
 def drift_of(config: TrainConfig, content: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, tuple[str, str]]:
     """Settings in which a configuration differs from the one that a checkpoint carries.
 
-    A learning rate that is asked for is held against the one that the scheduler had come to.
+    The configured learning rate, asked for again, is held against the one that the scheduler had come to.
     """
     before, now = TrainConfig.model_validate(content["config"]).flat(), config.flat()
-    if any(one.partition("=")[0].strip() in (RATE, "learning_rate") for one in overrides):
+    asked = any(one.partition("=")[0].strip() in (RATE, "learning_rate") for one in overrides)
+    if asked and before[RATE] == now[RATE]:
         before[RATE] = json.dumps(content["optimizer_states"][0]["param_groups"][0]["lr"])
     return {
         key: (before.get(key, "null"), now.get(key, "null"))
