@@ -34,6 +34,12 @@ TRACKING_URI = click.option(
 )
 # For commands that need no store, so that every command takes the same option.
 UNUSED_URI = click.option("--tracking-uri", metavar="URI", expose_value=False, hidden=True)
+RUN = click.option(
+    "--run-id", "--run", "run_id", metavar="RUN", default=None, help="Id, prefix of one, name, or latest."
+)
+OVERRIDES = click.option(
+    "--overrides", default="", hidden=True, help="Several overrides in one text, split as a shell splits."
+)
 EXPERIMENT = click.option("--experiment", metavar="NAME", help="Look in this experiment only.")
 
 FORMAT = click.option(
@@ -42,13 +48,13 @@ FORMAT = click.option(
 _SUFFIX = {"table": "txt", "json": "json", "csv": "csv"}
 
 
-def _flag(name: str, text: str) -> Any:
+def _flag(*names: str, text: str) -> Any:
     """A flag that an entry point of MLproject can write out as true or false."""
-    return click.option(name, type=click.BOOL, is_flag=False, flag_value=True, default=False, help=text)
+    return click.option(*names, type=click.BOOL, is_flag=False, flag_value=True, default=False, help=text)
 
 
-PER_TARGET = _flag("--per-target", "Table and CSV: a row for each target (JSON has them).")
-UNVERIFIED = _flag("--allow-unverified", "Graphs whose columns nobody names are checked by width alone.")
+PER_TARGET = _flag("--per-target", text="Table and CSV: a row for each target (JSON has them).")
+UNVERIFIED = _flag("--allow-unverified", text="Graphs whose columns nobody names are checked by width alone.")
 
 
 class Number(click.ParamType[int | float | None]):
@@ -107,7 +113,7 @@ def cli() -> None:
 @click.option(
     "--override", "-o", "override", multiple=True, metavar="K=V", help="Dotted key and YAML value; repeatable."
 )
-@click.option("--overrides", default="", hidden=True, help="Several overrides in one text, split as a shell splits.")
+@OVERRIDES
 @click.option("--run-name", default=None, help="By default training_run_ and the time.")
 @click.option("--notes", default=None, help="Text shown on the run's page.")
 @click.option("--trial-label", default=None, help="Kept as the tag topotrain.trial_label.")
@@ -118,14 +124,7 @@ def cli() -> None:
     help="Begin with the weights of a checkpoint file, runs:/ID/checkpoints/NAME, or models:/NAME@alias.",
 )
 @click.option("--parent-run-id", default=None, hidden=True, help="The batch that this run is part of.")
-@click.option(
-    "--fast-dev-run",
-    type=click.BOOL,
-    is_flag=False,
-    flag_value=True,
-    default=False,
-    help="One training and one validation batch; registers nothing.",
-)
+@_flag("--fast-dev-run", text="One training and one validation batch; registers nothing.")
 @click.option("--limit-train-batches", type=Number(), default=None, help="Use only so many; registers nothing.")
 @click.option("--limit-val-batches", type=Number(), default=None, help="Use only so many; registers nothing.")
 @TRACKING_URI
@@ -171,16 +170,9 @@ def run(
 @cli.command()
 @click.option("--manifest", "-m", required=True, metavar="PATH", help="YAML: jobs, shared, continue_on_error.")
 @click.option("--override", "-o", "override", multiple=True, metavar="K=V", help="For every job; repeatable.")
-@click.option("--overrides", default="", hidden=True, help="Several overrides in one text, split as a shell splits.")
+@OVERRIDES
 @click.option("--jobs", "-j", default=1, show_default=True, type=click.IntRange(1), help="Jobs at once.")
-@click.option(
-    "--resume",
-    type=click.BOOL,
-    is_flag=False,
-    flag_value=True,
-    default=False,
-    help="Only what an earlier batch of this manifest did not finish.",
-)
+@_flag("--resume", text="Only what an earlier batch of this manifest did not finish.")
 @click.option("--run-name", default=None, help="Of the batch's own run; by default the manifest's file name.")
 @TRACKING_URI
 def batch(
@@ -217,7 +209,7 @@ def batch(
 
 
 @cli.command()
-@click.option("--run-id", "--run", "run_id", metavar="RUN", default=None, help="Id, prefix of one, name, or latest.")
+@RUN
 @click.option(
     "--checkpoint",
     default="last",
@@ -226,11 +218,9 @@ def batch(
     help="last, best, second_best, third_best, a checkpoint's name, or a file.",
 )
 @click.option("--override", "-o", "override", multiple=True, metavar="K=V", help="Wins over the run's own; repeatable.")
-@click.option("--overrides", default="", hidden=True, help="Several overrides in one text, split as a shell splits.")
+@OVERRIDES
 @click.option("--run-name", default=None, help="Of a new run, where one is opened.")
-@click.option(
-    "--force", type=click.BOOL, is_flag=False, flag_value=True, default=False, help="Even if the run seems alive."
-)
+@_flag("--force", text="Even if the run seems alive.")
 @EXPERIMENT
 @TRACKING_URI
 def resume(
@@ -270,7 +260,7 @@ def resume(
 
 
 @cli.command()
-@click.option("--run-id", "--run", "run_id", metavar="RUN", default=None, help="Id, prefix of one, name, or latest.")
+@RUN
 @click.option("--run-dir", metavar="PATH", default=None, help="A run directory of old: its last part is the run.")
 @EXPERIMENT
 @TRACKING_URI
@@ -298,15 +288,7 @@ def summarise(run_id: str | None, run_dir: str | None, experiment: str | None, t
 @click.option(
     "--run-id", "--run", "run_id", metavar="RUN", default="latest", help="As for summarise; by default latest."
 )
-@click.option(
-    "--follow",
-    "-f",
-    type=click.BOOL,
-    is_flag=False,
-    flag_value=True,
-    default=False,
-    help="Go on until the run ends: in place on a terminal, elsewhere one line for each change.",
-)
+@_flag("--follow", "-f", text="Go on until the run ends: in place on a terminal, elsewhere one line for each change.")
 @click.option(
     "--interval",
     type=click.FloatRange(0, min_open=True),
@@ -580,10 +562,10 @@ def evaluate(
 @click.option("--alias", default="champion", show_default=True, metavar="NAME", help="The alias to move.")
 @click.option("--gate", "gates", multiple=True, metavar="EXPR", help="Such as val_loss<0.06; repeatable.")
 @click.option("--gates", "gates_text", default="", hidden=True, help="Several in one text, split as a shell splits.")
-@_flag("--dry-run", "Decide, and change nothing.")
-@_flag("--force", "Move the alias though the gate refuses; needs --reason.")
+@_flag("--dry-run", text="Decide, and change nothing.")
+@_flag("--force", text="Move the alias though the gate refuses; needs --reason.")
 @click.option("--reason", default="", metavar="TEXT", help="Kept with the version.")
-@_flag("--rollback", "Put back the version that the present one replaced.")
+@_flag("--rollback", text="Put back the version that the present one replaced.")
 @EXPERIMENT
 @TRACKING_URI
 def promote(
@@ -664,10 +646,10 @@ def metrics(predictions: str, form: str, per_target: bool) -> None:
 @click.option("--graphs", default="demo", show_default=True, metavar="DIR", help="Every graph below it is scored.")
 @click.option("--out", required=True, metavar="CSV|PARQUET", help="The table; its suffix says which kind.")
 @click.option("--labels", metavar="CSV", default=None, help="Adds true DockQ, and targets where it names them.")
-@_flag("--rank", "Rank the graphs of each target.")
+@_flag("--rank", text="Rank the graphs of each target.")
 @UNVERIFIED
 @click.option("--batch-size", default=32, show_default=True, type=click.IntRange(1), help="Changes no score.")
-@_flag("--strict", "One graph that can't be scored is an error (exit 2).")
+@_flag("--strict", text="One graph that can't be scored is an error (exit 2).")
 @TRACKING_URI
 def predict(
     model: str,

@@ -41,7 +41,8 @@ def feature_baseline(samples: Sequence[Sample]) -> tuple[str, Judgement]:
     judged: list[tuple[tuple[float, float], str, Judgement]] = []
     for name, feature in FEATURES.items():
         values = np.array([float(feature(sample.graph)) for sample in samples])
-        judgement = judge(values, true, targets, _fitted(values, true))
+        slope, intercept = fitted_line(values, true)
+        judgement = judge(values, true, targets, slope * values + intercept)
         means = judgement.means
         rank = means["mean_spearman"]
         judged.append(((-1.0 if rank is None else rank, -(means["mean_ranking_loss"] or 0.0)), name, judgement))
@@ -54,8 +55,9 @@ def truth(samples: Sequence[Sample]) -> tuple[Values, list[str]]:
     return np.array([sample.dockq for sample in samples]), [sample.target for sample in samples]
 
 
-def _fitted(values: Values, true: Values) -> Values:
+def fitted_line(values: Values, true: Values) -> tuple[float, float]:
+    """Slope and intercept of the straight line of least squares; the mean where all values are equal."""
     if np.ptp(values) == 0:
-        return np.full(len(true), true.mean())
+        return 0.0, float(true.mean())
     slope, intercept = np.polyfit(values, true, 1)
-    return np.asarray(slope * values + intercept)
+    return float(slope), float(intercept)

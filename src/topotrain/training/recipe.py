@@ -13,6 +13,7 @@ from topotrain.config import TrainConfig
 from topotrain.data.prepare import PreparedData
 from topotrain.data.split import Sample, Split
 from topotrain.model.network import NetworkSpec
+from topotrain.scoring.baselines import fitted_line, truth
 from topotrain.scoring.metrics import epoch_figures
 from topotrain.tracking.provenance import installed_packages, provenance_tags, system_facts
 from topotrain.tracking.recorder import Recorder
@@ -67,14 +68,13 @@ def baselines(train: Sequence[Sample], val: Sequence[Sample]) -> dict[str, dict[
     ``training mean`` predicts the mean true DockQ of the training graphs, ``number of edges`` a straight line in that
     number, fitted to the training graphs by least squares.
     """
-    truth = np.array([sample.dockq for sample in train])
-    edges = _edges(train)
-    slope, intercept = np.polyfit(edges, truth, 1) if np.ptp(edges) > 0 else (0.0, truth.mean())
+    learned, _ = truth(train)
+    slope, intercept = fitted_line(_edges(train), learned)
     predicted = {
-        TRAINING_MEAN: np.full(len(val), truth.mean()),
+        TRAINING_MEAN: np.full(len(val), learned.mean()),
         NUMBER_OF_EDGES: slope * _edges(val) + intercept,
     }
-    true, targets = np.array([sample.dockq for sample in val]), [sample.target for sample in val]
+    true, targets = truth(val)
     table: dict[str, dict[str, float | None]] = {}
     for name, values in predicted.items():
         figures, undefined = epoch_figures(values, true, targets)
