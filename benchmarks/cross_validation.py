@@ -25,7 +25,7 @@ import topotrain
 from topotrain.data.graph_dir import GraphDirectory
 from topotrain.data.split import Sample, Split, read_split
 from topotrain.model.checkpoint import load_network
-from topotrain.scoring.predict import Scorer
+from topotrain.scoring.scorer import Scorer
 
 VAL_TARGETS = 3
 

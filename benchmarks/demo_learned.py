@@ -26,7 +26,7 @@ from topotrain.data.demo import demo_paths
 from topotrain.data.graph_dir import GraphDirectory
 from topotrain.data.prepare import inspect_directory
 from topotrain.data.split import Split, read_split
-from topotrain.scoring.metrics import Values, by_target, spearman
+from topotrain.metrics.ranking import Values, by_target, spearman
 
 MIN_DOCKED = 3  # docked decoys of a target that are ranked among themselves
 

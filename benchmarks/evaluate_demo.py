@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import topotrain
+from topotrain.evaluation.evaluate import MODEL, Evaluation, evaluate
+from topotrain.evaluation.table import summary_table
 from topotrain.progress import track
-from topotrain.reports.evaluation_table import summary_table
-from topotrain.scoring.evaluate import MODEL, Evaluation, evaluate
 
 MEANS = ("mean_ranking_loss", "mean_spearman", "mean_pearson", "mse", "mae")
 

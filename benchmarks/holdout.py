@@ -17,8 +17,7 @@ import numpy as np
 import topotrain
 from topotrain.data.graph_dir import GraphDirectory
 from topotrain.data.split import Split, read_split
-from topotrain.model.checkpoint import load_network
-from topotrain.scoring.metrics import (
+from topotrain.metrics.ranking import (
     Values,
     by_target,
     mean_ranking_loss,
@@ -26,7 +25,8 @@ from topotrain.scoring.metrics import (
     pearson,
     spearman,
 )
-from topotrain.scoring.predict import Scorer
+from topotrain.model.checkpoint import load_network
+from topotrain.scoring.scorer import Scorer
 
 COLUMNS = ("mse", "pearson", "spearman", "ranking_loss")
 

@@ -14,7 +14,8 @@ import torch
 
 from topotrain.config import load_config
 from topotrain.data.prepare import prepare_data
-from topotrain.model.network import NetworkSpec, TopoQANetwork
+from topotrain.model.network import TopoQANetwork
+from topotrain.training.network_shape import network_spec
 
 
 def epoch_seconds(network: TopoQANetwork, batches: list, optimizer: torch.optim.Optimizer) -> float:  # type: ignore[type-arg]
@@ -42,7 +43,7 @@ def main() -> None:
         overrides += [f"paths.val_labels={arguments.val}"]
     config = load_config(None, overrides).config
     data = prepare_data(config)
-    network = TopoQANetwork(NetworkSpec.of(data.schema, config)).train()
+    network = TopoQANetwork(network_spec(data.schema, config)).train()
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-4)
     batches = list(data.module.train_dataloader())
     seconds: dict[int, list[float]] = {threads: [] for threads in arguments.threads}

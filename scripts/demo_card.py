@@ -15,7 +15,7 @@ from scipy.spatial import cKDTree
 
 from topotrain.data.demo import SPLITS
 from topotrain.data.demo_codec import DemoGraph, DemoTarget
-from topotrain.scoring.metrics import spearman
+from topotrain.metrics.ranking import spearman
 
 CLASSES = ("incorrect", "acceptable", "medium", "high")
 BAR = 60  # decoys of the longest bar

@@ -32,7 +32,7 @@ from topotrain.data.demo import CARD_FILE, DATA_DIR, GRAPHS_FILE, NATIVES, SPLIT
 from topotrain.data.demo_codec import DemoGraph, DemoTarget, pack_graphs, pack_structures, pdb_texts
 from topotrain.data.graph_file import read_graph
 from topotrain.features import build_graphs, label_models
-from topotrain.features.labels import load_dockq
+from topotrain.features.dockq import load_dockq
 
 DOCKING_PROGRAM = f"gdock=={version('gdock')}"
 # What the builder notes of one run, and no other run has.

@@ -8,39 +8,39 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from topotrain.version import __version__ as __version__
 
 if TYPE_CHECKING:
+    from topotrain.batches.batch import batch as batch
     from topotrain.config import load_config as load_config
+    from topotrain.evaluation.evaluate import evaluate as evaluate
+    from topotrain.evaluation.promote import promote as promote
+    from topotrain.evaluation.promote import rollback as rollback
     from topotrain.reports.describe import describe as describe
     from topotrain.reports.leaderboard import leaderboard as leaderboard
     from topotrain.reports.monitor import monitor as monitor
     from topotrain.reports.summarise import summarise as summarise
-    from topotrain.scoring.evaluate import evaluate as evaluate
+    from topotrain.scoring.import_checkpoint import import_checkpoint as import_checkpoint
     from topotrain.scoring.predict_directory import predict_directory as predict  # noqa: F401 (by another name)
-    from topotrain.scoring.promote import promote as promote
-    from topotrain.scoring.promote import rollback as rollback
-    from topotrain.training.batch import batch as batch
     from topotrain.training.fit import TrainResult as TrainResult
     from topotrain.training.fit import fit as fit
-    from topotrain.training.import_checkpoint import import_checkpoint as import_checkpoint
     from topotrain.training.resume import resume as resume
 
 # Module and name of each.
 _DOORS = {
     "TrainResult": ("training.fit", "TrainResult"),
-    "batch": ("training.batch", "batch"),
+    "batch": ("batches.batch", "batch"),
     "describe": ("reports.describe", "describe"),
-    "evaluate": ("scoring.evaluate", "evaluate"),
+    "evaluate": ("evaluation.evaluate", "evaluate"),
     "fit": ("training.fit", "fit"),
-    "import_checkpoint": ("training.import_checkpoint", "import_checkpoint"),
+    "import_checkpoint": ("scoring.import_checkpoint", "import_checkpoint"),
     "leaderboard": ("reports.leaderboard", "leaderboard"),
     "load_config": ("config", "load_config"),
     "monitor": ("reports.monitor", "monitor"),
     "predict": ("scoring.predict_directory", "predict_directory"),
-    "promote": ("scoring.promote", "promote"),
+    "promote": ("evaluation.promote", "promote"),
     "resume": ("training.resume", "resume"),
-    "rollback": ("scoring.promote", "rollback"),
+    "rollback": ("evaluation.promote", "rollback"),
     "summarise": ("reports.summarise", "summarise"),
 }
 __all__ = ["__version__", *_DOORS]

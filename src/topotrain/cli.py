@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import click
 
-from topotrain import __version__
 from topotrain.errors import (
     EXIT_FAULT,
     EXIT_USER,
@@ -24,7 +23,8 @@ from topotrain.errors import (
     UnfinishedBatchError,
 )
 from topotrain.files import write_text
-from topotrain.training.signals import follow_parent
+from topotrain.signals import follow_parent
+from topotrain.version import __version__
 
 if TYPE_CHECKING:
     from topotrain.training.fit import TrainResult
@@ -191,8 +191,8 @@ def batch(
     topotrain batch --manifest manifests/run_all.yaml --override trainer.num_epochs=20
     topotrain batch --manifest manifests/run_all.yaml --resume
     """
-    from topotrain.reports.batch_table import failure_line, summary_lines
-    from topotrain.training.batch import batch as run_batch
+    from topotrain.batches.batch import batch as run_batch
+    from topotrain.batches.display import failure_line, summary_lines
 
     result = run_batch(
         manifest,
@@ -240,7 +240,7 @@ def resume(
     topotrain resume --run-id 1f0c9a2e --override trainer.num_epochs=200
     topotrain resume --run-id first --checkpoint best --override optimizer.learning_rate=0.0001
     """
-    from topotrain.training.resume import NothingLeft
+    from topotrain.training.resume import AlreadyComplete
     from topotrain.training.resume import resume as resume_run
 
     result = resume_run(
@@ -252,7 +252,7 @@ def resume(
         experiment=experiment or None,
         tracking_uri=tracking_uri or None,
     )
-    if isinstance(result, NothingLeft):
+    if isinstance(result, AlreadyComplete):
         click.echo(f"run {result.run_name} is complete after {result.epochs} epochs; nothing is left to do", err=True)
         click.echo(result.run_id)
     else:
@@ -311,7 +311,7 @@ def monitor(
     from topotrain.reports.monitor import monitor as look
     from topotrain.reports.monitor_view import page, show_changes
     from topotrain.reports.printed import keep_report
-    from topotrain.training.signals import interruptible
+    from topotrain.signals import interruptible
 
     run_id, where = run_id or "latest", {"experiment": experiment or None, "tracking_uri": tracking_uri or None}
     if follow:
@@ -493,8 +493,8 @@ def score(structures: str, model: str, out: str | None, jobs: int, tracking_uri:
     """
     from topotrain.progress import counter
     from topotrain.reports.printed import keep_report
-    from topotrain.scoring.score import score_structures
-    from topotrain.scoring.table import scores_csv
+    from topotrain.scoring.score_table import scores_csv
+    from topotrain.scoring.structures import score_structures
 
     with counter("building graphs") as progress:
         report = score_structures(
@@ -534,9 +534,9 @@ def evaluate(
     topotrain evaluate --model models:/topoqa/3 --graphs graphs/ --labels test.csv
     topotrain evaluate --run-id latest --format json | jq .figures.model.mean_ranking_loss
     """
+    from topotrain.evaluation.evaluate import evaluate as evaluate_model
     from topotrain.progress import track
     from topotrain.reports.printed import keep_report
-    from topotrain.scoring.evaluate import evaluate as evaluate_model
 
     evaluation = evaluate_model(
         model=model or None,
@@ -592,9 +592,9 @@ def promote(
     topotrain promote --model topoqa --version 4 --gate "val_loss<0.06" --dry-run
     topotrain promote --model topoqa --rollback
     """
+    from topotrain.evaluation.promote import promote as promote_version
+    from topotrain.evaluation.promote import rollback as roll_back
     from topotrain.reports.printed import keep_report
-    from topotrain.scoring.promote import promote as promote_version
-    from topotrain.scoring.promote import rollback as roll_back
 
     all_gates = [*_split(gates_text), *gates]
     if rollback:
@@ -633,8 +633,8 @@ def metrics(predictions: str, form: str, per_target: bool) -> None:
     topotrain metrics --predictions predictions.csv
     topotrain metrics --predictions predictions.csv --format json | jq '.all.mean_ranking_loss'
     """
-    from topotrain.reports.evaluation_table import render
-    from topotrain.scoring.predictions import judge_predictions, read_predictions
+    from topotrain.evaluation.predictions_file import judge_predictions, read_predictions
+    from topotrain.evaluation.table import render
 
     judgements = judge_predictions(read_predictions(Path(predictions)))
     documents = {dataset: judgement.to_dict() for dataset, judgement in judgements.items()}
@@ -671,7 +671,7 @@ def predict(
     from topotrain.progress import counter
     from topotrain.reports.printed import keep_report
     from topotrain.scoring.predict_directory import predict_directory
-    from topotrain.training.signals import interruptible
+    from topotrain.signals import interruptible
 
     with interruptible(), counter("scoring") as progress:
         done = predict_directory(
@@ -726,7 +726,7 @@ def import_checkpoint(
     topotrain import-checkpoint topoqa.ckpt --model-name published --pooling mean
     topotrain import-checkpoint old.ckpt --model-name topoqa --metadata feature_metadata.json
     """
-    from topotrain.training.import_checkpoint import import_checkpoint as import_file
+    from topotrain.scoring.import_checkpoint import import_checkpoint as import_file
 
     done = import_file(
         Path(path),
@@ -816,11 +816,33 @@ def _tell(failures: Mapping[str, str], done: str) -> None:
 
 
 def _tell_result(result: TrainResult) -> None:
-    from topotrain.reports.closing import closing_lines
-
-    for line in closing_lines(result):
+    for line in _closing_lines(result):
         click.echo(line, err=True)
     click.echo(result.run_id)
+
+
+def _closing_lines(result: TrainResult) -> list[str]:
+    """What to print when a run has ended."""
+    from topotrain.config import mask_credentials
+    from topotrain.fields import VAL_LOSS, VAL_RANKING_LOSS, VAL_SPEARMAN
+    from topotrain.invocation import program
+
+    figures = result.metrics
+    uri = shlex.quote(mask_credentials(result.tracking_uri))
+    lines = [
+        f"done: {result.epochs} epochs, best epoch {result.best_epoch}: val_loss {figures[VAL_LOSS]:.4f}, "
+        f"Spearman {figures[VAL_SPEARMAN]:.3f}, ranking loss {figures[VAL_RANKING_LOSS]:.3f}",
+        f"run {result.run_name} ({result.run_id}), tracked at {mask_credentials(result.tracking_uri)}",
+        f"  summary:   {program()} summarise --run-id {result.run_id} --tracking-uri {uri}",
+    ]
+    if result.page:
+        lines.append(f"  web page:  {result.page}")
+    else:
+        lines.append(
+            f"  web page:  {program()} ui --tracking-uri {uri}   then open "
+            f"http://127.0.0.1:5000/#/experiments/{result.experiment_id}/runs/{result.run_id}"
+        )
+    return lines
 
 
 def _as_json(document: Any) -> str:

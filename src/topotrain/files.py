@@ -9,10 +9,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import platformdirs
+
 from topotrain.errors import DataError
 
 TEMPORARY_PREFIX = ".topotrain-"
 TEMPORARY_SUFFIX = ".tmp"
+
+
+def cache_dir() -> Path:
+    """Where the user keeps what can be made again."""
+    return Path(platformdirs.user_cache_dir("topotrain"))
 
 
 def write_whole(path: Path, content: bytes) -> None:

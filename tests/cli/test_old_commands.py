@@ -18,7 +18,7 @@ import pytest
 import yaml
 
 from topotrain.fields import TAG_COMMAND, TAG_TRIAL_LABEL, VAL_LOSS
-from topotrain.tracking.search import metric_history
+from topotrain.tracking.runs import metric_history
 from topotrain.tracking.store import open_store
 
 OLD_NAME = r"training_run_\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d"

@@ -47,7 +47,7 @@ KEEP = 2
 def finished(_empty_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Finished]:
     """Read only: tests that write make a run of their own."""
     import topotrain
-    from topotrain.tracking.search import local_artifact
+    from topotrain.tracking.runs import local_artifact
     from topotrain.tracking.store import open_store
 
     root = tmp_path_factory.mktemp("finished run")  # a path with a space, as users have them

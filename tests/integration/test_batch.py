@@ -22,17 +22,17 @@ from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 
 import topotrain
+from topotrain.batches.batch import BatchResult, batch, best_state
+from topotrain.batches.display import BatchDisplay, JobReport, failure_line, summary_lines
+from topotrain.batches.manifest import load_manifest
+from topotrain.batches.scheduler import JobState, Scheduler
 from topotrain.errors import InterruptedRunError, TrackingError
 from topotrain.fields import TAG_BATCH_JOB, TAG_COMMAND
 from topotrain.model.checkpoint import read_checkpoint
-from topotrain.reports.batch_table import BatchDisplay, JobReport, failure_line, summary_lines
 from topotrain.tracking.recorder import Recorder
-from topotrain.tracking.search import fetch_artifact, metric_history
+from topotrain.tracking.runs import fetch_artifact, metric_history
 from topotrain.tracking.store import open_store
 from topotrain.training import job_process
-from topotrain.training.batch import BatchResult, batch, best_state
-from topotrain.training.manifest import load_manifest
-from topotrain.training.scheduler import JobState, Scheduler
 
 RECIPE = {
     "paths": {"graph": "set/graphs", "train_labels": "set/train.csv", "val_labels": "set/val.csv"},
@@ -539,7 +539,7 @@ def test_lines_tell_changes_once(caplog: pytest.LogCaptureFixture, monkeypatch: 
 def test_a_terminal_shows_all_jobs() -> None:
     """In a pseudo-terminal, since nothing else is one."""
     script = (
-        "from topotrain.reports.batch_table import *\n"
+        "from topotrain.batches.display import *\n"
         "with BatchDisplay() as d: d.show([JobReport('first [x]', 10, 'val_loss', 'n', 'running', epochs=3, "
         "best_val_loss=0.5), JobReport('second', 10, 'val_loss', 'n')])"
     )

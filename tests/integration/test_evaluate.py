@@ -17,6 +17,7 @@ from topotrain.cli import main
 from topotrain.data.graph_dir import GraphDirectory
 from topotrain.data.split import read_split
 from topotrain.errors import DataError, SchemaError, TrackingError
+from topotrain.evaluation.evaluate import evaluate
 from topotrain.fields import (
     EVAL_MSE,
     EVAL_PEARSON,
@@ -28,11 +29,10 @@ from topotrain.fields import (
     TAG_EVAL_TARGETS,
     VAL_LOSS,
 )
-from topotrain.scoring.evaluate import evaluate
-from topotrain.scoring.metrics import mean_ranking_loss
-from topotrain.scoring.score import load_scorer
-from topotrain.tracking.evaluations import known_metrics
+from topotrain.metrics.ranking import mean_ranking_loss
+from topotrain.scoring.load import load_scorer
 from topotrain.tracking.store import open_store
+from topotrain.tracking.verdicts import known_metrics
 
 
 @pytest.fixture(scope="module")

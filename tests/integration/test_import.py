@@ -22,9 +22,9 @@ from topotrain.cli import main
 from topotrain.data.graph_file import Graph
 from topotrain.model.network import NetworkSpec, TopoQANetwork
 from topotrain.model.original import RENAMED
-from topotrain.scoring.predict import encode_graph
-from topotrain.scoring.score import load_scorer
-from topotrain.tracking.search import artifact_json, find_run
+from topotrain.scoring.load import load_scorer
+from topotrain.scoring.wire_format import encode_graph
+from topotrain.tracking.runs import artifact_json, find_run
 from topotrain.tracking.store import open_store
 
 VECTORS = ("encoder_n172_e11_h8_add_noln", "encoder_n172_e24_h8_mean_ln", "flat_n172_e11_h8_mean")

@@ -20,7 +20,7 @@ from topotrain.errors import TrackingError
 from topotrain.fields import BEST_OF
 from topotrain.reports.leaderboard import COLUMNS, leaderboard
 from topotrain.reports.leaderboard_view import as_columns, as_csv, show_tables
-from topotrain.tracking.search import search_runs
+from topotrain.tracking.runs import search_runs
 from topotrain.tracking.store import experiment_id, open_store
 
 

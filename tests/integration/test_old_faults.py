@@ -14,15 +14,16 @@ import yaml
 
 import topotrain
 from topotrain.config import load_config
+from topotrain.data.packed_graphs import PackedGraphs
 from topotrain.data.prepare import prepare_data
-from topotrain.data.store import PackedStore
 from topotrain.fields import LEARNING_RATE, SELECTION_METRIC, TRAIN_MSE, VAL_LOSS, VAL_SPEARMAN
 from topotrain.model.checkpoint import load_network, read_checkpoint
 from topotrain.model.lightning import ScoringModule
-from topotrain.model.network import NetworkSpec, TopoQANetwork
+from topotrain.model.network import TopoQANetwork
 from topotrain.reports.summarise import summarise
-from topotrain.tracking.search import artifact_json, fetch_artifact, metric_history
+from topotrain.tracking.runs import artifact_json, fetch_artifact, metric_history
 from topotrain.tracking.store import open_store
+from topotrain.training.network_shape import network_spec
 from topotrain.training.resume import resume
 
 QUIET = "mlflow.register=none"
@@ -36,7 +37,7 @@ def checkpoint(result: topotrain.TrainResult, name: str, folder: Path) -> Path:
     return fetch_artifact(open_store(result.tracking_uri), result.run_id, f"checkpoints/{name}", folder)
 
 
-def squared_errors(network: TopoQANetwork, store: PackedStore) -> list[float]:
+def squared_errors(network: TopoQANetwork, store: PackedGraphs) -> list[float]:
     """Of each graph, scored alone."""
     errors = []
     for index in range(len(store)):
@@ -65,7 +66,7 @@ def test_every_graph_of_a_batch_is_trained_on(graph_set: Any) -> None:
     """Once only the first graph of each batch was: the loss must move with every label of the batch."""
     config = load_config(None, graph_set.overrides).config
     data = prepare_data(config)
-    module = ScoringModule(TopoQANetwork(NetworkSpec.of(data.schema, config)), config, lambda *_: {}, [])
+    module = ScoringModule(TopoQANetwork(network_spec(data.schema, config)), config, lambda *_: {}, [])
     batch = data.module.train.batch(range(len(data.module.train)))
     assert batch.num_graphs == 12
     batch.y.requires_grad_(True)

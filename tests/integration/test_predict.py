@@ -19,8 +19,8 @@ from topotrain.cli import main
 from topotrain.data.graph_dir import GraphDirectory
 from topotrain.data.graph_file import read_graph
 from topotrain.scoring import score as score_module
-from topotrain.scoring.predict import Scorer
-from topotrain.scoring.score import load_scorer
+from topotrain.scoring.load import load_scorer
+from topotrain.scoring.scorer import Scorer
 from topotrain.tracking.store import open_store
 
 MODEL = "models:/topoqa@candidate"

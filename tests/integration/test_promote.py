@@ -28,9 +28,9 @@ from topotrain.fields import (
     TAG_PROMOTED_REPLACED,
     TAG_ROLLED_BACK,
 )
-from topotrain.tracking.evaluations import Subject, Verdict, record_verdict
-from topotrain.tracking.registry import move_alias, register
+from topotrain.tracking.logged_models import move_alias, register
 from topotrain.tracking.store import experiment_id, open_store
+from topotrain.tracking.verdicts import EvaluatedModel, Verdict, record_verdict
 
 NAME = "topoqa"
 
@@ -49,10 +49,10 @@ class Registry:
         self.client.log_batch(run_id, metrics=[Metric("val_loss", 0.07, 1, 0)])
         version = register(self.client, model.model_id, NAME, run_id, {"epoch": "0", "val_loss": "0.05", **tags})
         if loss is not None:
-            self.evaluate(Subject("", NAME, version, run_id, model.model_id), loss, rank, digest)
+            self.evaluate(EvaluatedModel("", NAME, version, run_id, model.model_id), loss, rank, digest)
         return version
 
-    def evaluate(self, subject: Subject, loss: float, rank: float | None, digest: str = "A" * 36) -> None:
+    def evaluate(self, subject: EvaluatedModel, loss: float, rank: float | None, digest: str = "A" * 36) -> None:
         metrics = {EVAL_MSE: 0.04, EVAL_RANKING_LOSS: loss, EVAL_SPEARMAN: rank}
         tags = {TAG_EVAL_DIGEST: digest, TAG_EVAL_TARGETS: "folder; label DockQ"}
         known = {name: value for name, value in metrics.items() if value is not None}
@@ -193,7 +193,7 @@ def test_other_data(registry, promote):
     assert status == 3
     assert "evaluated on the same data (digest): candidate BBBB" in err
     run_id = registry.client.get_model_version(NAME, one).run_id
-    registry.evaluate(Subject("", NAME, one, run_id), 0.2, 0.4, digest="B" * 36)  # the champion, on the new data
+    registry.evaluate(EvaluatedModel("", NAME, one, run_id), 0.2, 0.4, digest="B" * 36)  # the champion, on the new data
 
 
 def test_gates_on_any_metric(registry, promote):

@@ -25,10 +25,10 @@ from topotrain.fields import (
     TAG_RESUMED_FROM,
 )
 from topotrain.model.checkpoint import read_checkpoint
-from topotrain.tracking.search import artifact_json, artifact_names, fetch_artifact, metric_history
+from topotrain.tracking.runs import artifact_json, artifact_names, fetch_artifact, metric_history
 from topotrain.tracking.store import open_store
 from topotrain.training.continuation import drift_tag
-from topotrain.training.resume import NothingLeft, resume
+from topotrain.training.resume import AlreadyComplete, resume
 
 EPOCHS = 7
 QUIET = "mlflow.register=none"
@@ -356,7 +356,7 @@ def test_a_rate_that_is_asked_for_wins_over_the_schedulers_even_where_it_is_the_
 def test_a_finished_run_can_be_given_more_epochs(straight, tmp_path):
     graph_set, uri, reference = straight
     short = train(graph_set, uri, "trainer.num_epochs=3")
-    assert isinstance(resume(short.run_id, tracking_uri=uri), NothingLeft)
+    assert isinstance(resume(short.run_id, tracking_uri=uri), AlreadyComplete)
     longer = resume(short.run_id, overrides=[f"trainer.num_epochs={EPOCHS}"], tracking_uri=uri)
     assert longer.run_id == short.run_id
     assert_same(uri, reference.run_id, short.run_id, tmp_path)

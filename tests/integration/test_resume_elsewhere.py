@@ -13,7 +13,7 @@ import pytest
 
 import topotrain
 from topotrain.model.checkpoint import read_checkpoint
-from topotrain.tracking.search import fetch_artifact
+from topotrain.tracking.runs import fetch_artifact
 from topotrain.tracking.store import open_store
 
 

@@ -22,7 +22,8 @@ import yaml
 from topotrain.data.graph_file import Graph, read_graph
 from topotrain.errors import DataError, SchemaError
 from topotrain.model.checkpoint import read_checkpoint
-from topotrain.scoring.predict import Scorer, decode_graph, encode_graph
+from topotrain.scoring.scorer import Scorer
+from topotrain.scoring.wire_format import decode_graph, encode_graph
 from topotrain.tracking.store import open_store
 
 

@@ -20,9 +20,9 @@ from topotrain.config import load_config
 from topotrain.errors import TrackingError
 from topotrain.fields import BEST_SELECTION_METRIC, BEST_VAL_LOSS, SELECTION_METRIC, TAG_HEARTBEAT, VAL_LOSS
 from topotrain.model.checkpoint import read_checkpoint
-from topotrain.schema import FeatureSchema
+from topotrain.schema.feature_schema import FeatureSchema
 from topotrain.tracking.recorder import Recorder
-from topotrain.tracking.search import find_run, metric_history
+from topotrain.tracking.runs import find_run, metric_history
 from topotrain.tracking.store import experiment_id, open_store, resolve_tracking_uri
 
 EVERY_EPOCH = (
@@ -528,7 +528,7 @@ def test_a_file_replaces_one_of_the_same_name(recorder, tmp_path):
         local.write_text(content)
         recorder.file(local, "checkpoints")
     local.write_text("three")
-    from topotrain.tracking.search import local_artifact
+    from topotrain.tracking.runs import local_artifact
 
     written = local_artifact(recorder.client.get_run(recorder.run_id), "checkpoints/last.ckpt")
     assert Path(str(written)).read_text() == "two"
@@ -558,7 +558,7 @@ def test_a_removal_that_the_store_refuses_holds_nothing_up(recorder, monkeypatch
 
 def test_json_artifacts_keep_names_and_letters(recorder):
     recorder.json({"Å": [1, None]}, "deep/er/file.json")
-    from topotrain.tracking.search import artifact_json
+    from topotrain.tracking.runs import artifact_json
 
     assert artifact_json(recorder.client, recorder.run_id, "deep/er/file.json") == {"Å": [1, None]}
     assert artifact_json(recorder.client, recorder.run_id, "deep/er/other.json") is None

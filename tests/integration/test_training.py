@@ -21,9 +21,9 @@ from topotrain.config import load_config, validate
 from topotrain.data.prepare import prepare_data
 from topotrain.errors import ConfigError, DataError, InterruptedRunError, SchemaError, TrainingError
 from topotrain.fields import SELECTION_METRIC, TAG_STATUS_NOTE, TRAIN_MSE, VAL_LOSS, VAL_PEARSON, VAL_SPEARMAN
+from topotrain.metrics.ranking import epoch_figures
 from topotrain.model.checkpoint import load_network, read_checkpoint
-from topotrain.scoring.metrics import epoch_figures
-from topotrain.tracking.search import find_run, local_artifact, metric_history, search_runs
+from topotrain.tracking.runs import find_run, local_artifact, metric_history, search_runs
 from topotrain.tracking.store import open_store
 from topotrain.training.fit import Limits, TrainResult
 

@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 
 from topotrain.cli import main
-from topotrain.tracking.search import artifact_json
+from topotrain.tracking.runs import artifact_json
 from topotrain.tracking.store import open_store
 
 DOCUMENTED_PORT = "5001"

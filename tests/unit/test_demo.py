@@ -19,7 +19,7 @@ from topotrain.data.graph_file import read_graph
 from topotrain.data.prepare import inspect_directory
 from topotrain.data.split import leaked_targets, read_split
 from topotrain.errors import DataError
-from topotrain.scoring.metrics import by_target, spearman
+from topotrain.metrics.ranking import by_target, spearman
 
 MEGABYTE = 1_000_000
 DECOYS = 44

@@ -17,8 +17,8 @@ from topotrain.errors import DataError
 from topotrain.features.dssp import backbone_angles, relative_accessibility, secondary_structure
 from topotrain.features.geometry import count_in_bins, cross_chain_contacts, dihedral_angles
 from topotrain.features.graph import GraphArrays, compute_graph
+from topotrain.features.module_set import select_modules
 from topotrain.features.residue_types import RESIDUE_TYPES
-from topotrain.features.selection import select_modules
 from topotrain.features.structure import Structure, read_structure
 from topotrain.features.topology_persistence_basic import barcodes
 

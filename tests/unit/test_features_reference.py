@@ -7,8 +7,8 @@ import pytest
 from features_kit import shared_data
 
 from topotrain.features.graph import GraphArrays, compute_graph
+from topotrain.features.module_set import select_modules
 from topotrain.features.residue_types import RESIDUE_TYPES
-from topotrain.features.selection import select_modules
 from topotrain.features.structure import read_structure
 
 COMPLEXES = ("1AY7_bound", "1EFN_unbound_superposed", "2OOB_bound", "7CEI_bound")

@@ -14,8 +14,8 @@ from features_kit import helix_pair, pdb_text, shared_data
 from topotrain.data.graph_file import read_graph
 from topotrain.errors import SchemaError, UserInputError
 from topotrain.features import build_graphs, build_recorded_graphs, list_modules
+from topotrain.features.module_set import describe_set, recorded_modules, select_modules
 from topotrain.features.registry import broken_packages, find_module
-from topotrain.features.selection import describe_set, recorded_modules, select_modules
 
 SHIPPED_WIDTHS = {
     "interface/polar_cutoff/v1": None,

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import yaml
 
+from topotrain.batches.manifest import Job, Manifest, load_manifest
+from topotrain.batches.manifest_file import BuildPart, JobPart, ManifestPart
 from topotrain.config import TrainConfig, load_config
 from topotrain.errors import ConfigError
-from topotrain.training.manifest import Job, Manifest, load_manifest
-from topotrain.training.manifest_file import BuildPart, JobPart, ManifestPart
 
 ROOT = Path(__file__).resolve().parents[2]
 SHIPPED = sorted((ROOT / "manifests").glob("*.yaml"))

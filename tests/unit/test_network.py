@@ -219,13 +219,13 @@ def test_every_graph_of_a_batch_is_in_the_loss(pooling):
 def test_the_module_s_loss_is_the_mean_over_every_graph():
     """The Lightning module, not a rewrite of it: loss and gradient against one graph at a time."""
     from topotrain.config import TrainConfig
-    from topotrain.data.store import GraphBatch
+    from topotrain.data.packed_graphs import GraphBatch
     from topotrain.model.lightning import ScoringModule
 
     network = make_network().train()
     for layer in network.layers:
         layer.conv.dropout = 0.0
-    module = ScoringModule(network, TrainConfig(), lambda *_: {}, [])
+    module = ScoringModule(network, TrainConfig(), [])
     graphs = [make_parts(6, 12), make_parts(5, 0, seed=2), make_parts(4, 8, seed=3)]
     y = torch.tensor([0.9, 0.1, 0.5], dtype=torch.float64)
 

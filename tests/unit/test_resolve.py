@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from topotrain.data.prepare import inspect_directory
-from topotrain.data.resolve import resolve_schema
 from topotrain.errors import DataError, SchemaError, TopotrainError
-from topotrain.schema import FeatureSchema, GraphFacts
+from topotrain.schema.feature_schema import FeatureSchema, GraphFacts
+from topotrain.schema.resolve import resolve_schema
 
 KEYS = [f"T{i}/m" for i in range(8)]
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from topotrain.errors import SchemaError
-from topotrain.schema import FeatureSchema, canonical, decisive, expect, name_graphs
+from topotrain.schema.feature_schema import FeatureSchema, canonical, decisive, expect, name_graphs
 
 BASE = FeatureSchema(
     node_dim=2,

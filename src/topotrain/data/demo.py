@@ -6,17 +6,16 @@ import csv
 import hashlib
 import io
 import json
+import shutil
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-import platformdirs
-
 from topotrain.data.demo_codec import DemoGraph, pdb_texts, unpack_graphs, unpack_structures
 from topotrain.errors import DataError
 from topotrain.fields import SIDECAR_NAME, SUMMARY_NAME
-from topotrain.files import make_new, make_whole
+from topotrain.files import cache_dir, make_new, make_whole
 
 DATA_DIR = Path(__file__).parent / "demo_data"
 GRAPHS_FILE = DATA_DIR / "graphs.safetensors.xz"
@@ -55,16 +54,16 @@ def demo_version() -> str:
         raise _not_installed(GRAPHS_FILE, error) from None
 
 
-def demo_paths(cache_dir: Path | None = None) -> DemoPaths:
+def demo_paths(cache: Path | None = None) -> DemoPaths:
     """The demo data set as files, made on first use.
 
     Args:
-        cache_dir: where to keep it; by default the user's cache directory.
+        cache: where to keep it; by default the user's cache directory.
 
     Raises:
         DataError: it can't be written.
     """
-    root = (cache_dir or Path(platformdirs.user_cache_dir("topotrain"))) / f"demo-{demo_version()}"
+    root = (cache or cache_dir()) / f"demo-{demo_version()}"
     if not root.exists():
         try:
             make_whole(root, make_demo)
@@ -75,6 +74,34 @@ def demo_paths(cache_dir: Path | None = None) -> DemoPaths:
                 "set XDG_CACHE_HOME",
             ) from None
     return DemoPaths(root / "graphs", *(root / f"{split}.csv" for split in SPLITS))
+
+
+def demo_structures() -> Path:
+    """The structures of the demo data set to train and validate on, named as its labels name them; made on first use.
+
+    Raises:
+        DataError: they can't be written.
+    """
+    root = cache_dir() / f"demo-structures-{demo_version()}"
+    if not root.exists():
+        try:
+            make_whole(root, _make_structures)
+        except OSError as error:
+            raise DataError(
+                f"{root}: the demo structures can't be written ({error})",
+                "a cache directory that can be written",
+                "set XDG_CACHE_HOME",
+            ) from None
+    return root
+
+
+def _make_structures(root: Path) -> None:
+    whole = root / "whole"
+    make_structures(whole)
+    for split in ("train", "val"):
+        for target in sorted((whole / split).iterdir()):
+            target.rename(root / target.name)
+    shutil.rmtree(whole)
 
 
 def write_demo(out: Path) -> None:

@@ -17,7 +17,7 @@ from torch_geometric.data.storage import GlobalStorage
 
 from topotrain.errors import DataError
 from topotrain.fields import EDGE_ATTR, EDGE_INDEX, METADATA, X
-from topotrain.schema import GraphFacts
+from topotrain.schema.feature_schema import GraphFacts
 
 # All that a graph file may name beside tensors and plain values.
 ALLOWED = [Data, DataEdgeAttr, DataTensorAttr, GlobalStorage]

@@ -9,7 +9,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from topotrain.config import DataloaderConfig
-from topotrain.data.store import GraphBatch, PackedStore
+from topotrain.data.packed_graphs import GraphBatch, PackedGraphs
 
 
 class EpochSampler(Sampler[int]):
@@ -61,7 +61,7 @@ class GraphDataModule(pl.LightningDataModule):
         first_epoch: at which training begins; more than 0 in a run that goes on.
     """
 
-    def __init__(self, train: PackedStore, val: PackedStore, config: DataloaderConfig) -> None:
+    def __init__(self, train: PackedGraphs, val: PackedGraphs, config: DataloaderConfig) -> None:
         super().__init__()
         self.train, self.val, self.config = train, val, config
         self.first_epoch = 0
@@ -74,7 +74,7 @@ class GraphDataModule(pl.LightningDataModule):
         """Batches in the order of the label file."""
         return self._loader(self.val, None)
 
-    def _loader(self, store: PackedStore, sampler: EpochSampler | None) -> DataLoader[GraphBatch]:
+    def _loader(self, store: PackedGraphs, sampler: EpochSampler | None) -> DataLoader[GraphBatch]:
         return DataLoader(
             _Positions(len(store)),  # type: ignore[arg-type]
             batch_size=self.config.batch_size,

@@ -12,11 +12,11 @@ from topotrain.data.demo import demo_paths
 from topotrain.data.graph_dir import GraphDirectory
 from topotrain.data.graph_file import read_graph
 from topotrain.data.module import GraphDataModule
-from topotrain.data.resolve import resolve_schema
+from topotrain.data.packed_graphs import PackedGraphs
 from topotrain.data.split import Progress, Split, leaked_targets, read_split
-from topotrain.data.store import PackedStore
 from topotrain.fields import DEMO
-from topotrain.schema import FeatureSchema, expect
+from topotrain.schema.feature_schema import FeatureSchema, expect
+from topotrain.schema.resolve import resolve_schema
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ def prepare_data(config: TrainConfig, progress: Progress | None = None) -> Prepa
     )
     expect(schema, config.edge_schema.expectations())
     module = GraphDataModule(
-        PackedStore.of_samples(train.samples, schema), PackedStore.of_samples(val.samples, schema), config.dataloader
+        PackedGraphs.of_samples(train.samples, schema), PackedGraphs.of_samples(val.samples, schema), config.dataloader
     )
     return PreparedData(schema, train, val, module, {"train": train_labels, "val": val_labels}, directory.root)
 

@@ -9,21 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from topotrain.data.graph_dir import GraphDirectory
-from topotrain.data.graph_file import Graph, read_graph
+from topotrain.data.graph_file import read_graph
 from topotrain.data.labels import Label, read_labels, target_of, two_values
+from topotrain.data.packed_graphs import Sample
 from topotrain.errors import DataError
-from topotrain.schema import SHOWN_GRAPHS
+from topotrain.schema.feature_schema import SHOWN_GRAPHS
 
 Progress = Callable[[Iterable[Any], int, str], Iterable[Any]]
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One labelled graph."""
-
-    graph: Graph
-    dockq: float
-    target: str
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Structures to graphs: feature modules, the graph builder, DockQ labels."""
 
 from topotrain.features.builder import BuildReport, build_graphs, build_recorded_graphs
-from topotrain.features.labels import LabelReport, LabelRow, label_models
+from topotrain.features.dockq import LabelReport, LabelRow, label_models
 from topotrain.features.registry import ModuleInfo, list_modules
 
 __all__ = [

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from topotrain.errors import DataError, UserInputError
+from topotrain.features.module_set import ModuleSet, recorded_modules
 from topotrain.features.modules import GraphContext, both_ways
-from topotrain.features.selection import ModuleSet, recorded_modules
 from topotrain.features.structure import FloatArray, IntArray, Structure, read_structure
 from topotrain.files import write_whole
 

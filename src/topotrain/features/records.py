@@ -11,7 +11,7 @@ from typing import Any
 
 from topotrain.errors import DataError
 from topotrain.features.graph import FORMAT_VERSION, STAGES, GraphOutcome
-from topotrain.features.selection import ModuleSet, describe_set
+from topotrain.features.module_set import ModuleSet, describe_set
 from topotrain.fields import SIDECAR_NAME, SUMMARY_NAME
 from topotrain.files import write_whole
 

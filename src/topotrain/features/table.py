@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from topotrain.errors import DataError
-from topotrain.features.labels import LabelRow
+from topotrain.features.dockq import LabelRow
 from topotrain.features.registry import ModuleInfo
 from topotrain.fields import DOCKQ_COLUMN, MODEL_COLUMN
 

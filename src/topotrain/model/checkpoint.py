@@ -12,7 +12,7 @@ import torch
 from topotrain.data.graph_file import refuse_bomb
 from topotrain.errors import DataError
 from topotrain.model.network import NetworkSpec, TopoQANetwork
-from topotrain.schema import FeatureSchema
+from topotrain.schema.feature_schema import FeatureSchema
 
 NETWORK_PREFIX = "network."
 

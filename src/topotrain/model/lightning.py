@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Sequence
 from typing import Any
 
 import pytorch_lightning as pl
@@ -12,15 +13,15 @@ from torch import Tensor
 from torch.nn import functional
 
 from topotrain.config import TrainConfig
-from topotrain.data.store import GraphBatch
+from topotrain.data.packed_graphs import GraphBatch
 from topotrain.errors import TrainingError
 from topotrain.fields import SELECTION_METRIC, TRAIN_MSE, VAL_LOSS, VAL_SPEARMAN
+from topotrain.metrics.ranking import epoch_figures
 from topotrain.model.network import TopoQANetwork
 
-SHOWN = (TRAIN_MSE, VAL_LOSS, VAL_SPEARMAN)  # on the progress bar
+log = logging.getLogger("topotrain")
 
-# (predictions, true DockQ, target of each) -> validation figures by name
-Figures = Callable[[Tensor, Tensor, Sequence[str]], dict[str, float]]
+SHOWN = (TRAIN_MSE, VAL_LOSS, VAL_SPEARMAN)  # on the progress bar
 
 
 class ScoringModule(pl.LightningModule):
@@ -29,16 +30,14 @@ class ScoringModule(pl.LightningModule):
     Args:
         network: the network, its input scaling fitted.
         config: the recipe.
-        figures: computes the validation figures of an epoch from all of its predictions at once.
         val_targets: target of each validation graph, by its position in the store.
     """
 
-    def __init__(
-        self, network: TopoQANetwork, config: TrainConfig, figures: Figures, val_targets: Sequence[str]
-    ) -> None:
+    def __init__(self, network: TopoQANetwork, config: TrainConfig, val_targets: Sequence[str]) -> None:
         super().__init__()
         self.network, self.config = network, config
-        self._figures, self._val_targets = figures, val_targets
+        self._val_targets = val_targets
+        self._reported: set[str] = set()  # undefined correlations that were warned of
         self._train_errors: list[Tensor] = []
         self._val_outputs: list[tuple[Tensor, Tensor, Tensor]] = []
         self.epoch_figures: dict[str, float] = {}
@@ -88,9 +87,16 @@ class ScoringModule(pl.LightningModule):
                 f"lower optimizer.learning_rate (now {self.config.optimizer.learning_rate:g}) or look at the features",
             )
         targets = [self._val_targets[i] for i in index.tolist()]
-        figures = self._figures(predictions, truth, targets)
+        figures, undefined = epoch_figures(predictions.double().numpy(), truth.double().numpy(), targets)
+        self._warn_once(undefined)
         figures[SELECTION_METRIC] = self.config.selection.metric(figures[VAL_LOSS], figures[VAL_SPEARMAN])
         self._publish(figures)
+
+    def _warn_once(self, undefined: Sequence[str]) -> None:
+        for name in undefined:
+            if name not in self._reported:
+                log.warning("%s is undefined (all predictions or all labels are equal) and is recorded as 0", name)
+        self._reported.update(undefined)
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """Adam, and a scheduler that lowers the rate when ``val_loss`` stalls."""

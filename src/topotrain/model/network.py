@@ -15,9 +15,7 @@ from torch.nn import functional
 from torch_geometric.nn import GATv2Conv
 from torch_geometric.utils import scatter
 
-from topotrain.config import TrainConfig
 from topotrain.model.scaling import InputScaling
-from topotrain.schema import FeatureSchema
 
 POOLING = {"mean": "mean", "add": "sum", "max": "max"}
 
@@ -39,21 +37,6 @@ class NetworkSpec:
     dropout: float = 0.25
     use_layer_norm: bool = True
     edge_encoder: Literal["mlp", "flat"] = "mlp"
-
-    @classmethod
-    def of(cls, schema: FeatureSchema, config: TrainConfig) -> NetworkSpec:
-        """Widths from the schema, everything else from the configuration."""
-        model = config.model
-        return cls(
-            node_dim=schema.node_dim,
-            edge_dim=schema.edge_dim,
-            pooling_type=model.pooling_type,
-            attention_head=model.attention_head,
-            hidden_dim=model.hidden_dim,
-            num_layers=model.num_layers,
-            dropout=model.dropout,
-            use_layer_norm=schema.use_layer_norm,
-        )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as carried by checkpoints and model versions."""

@@ -10,7 +10,7 @@ from typing import Any
 
 from topotrain.errors import DataError
 from topotrain.fields import CARD_ARTIFACT, MODEL_FILES, RECIPE_ARTIFACT, SCHEMA_ARTIFACT
-from topotrain.schema import FeatureSchema
+from topotrain.schema.feature_schema import FeatureSchema
 
 SHOWN_DIGEST = 8  # characters
 
@@ -31,7 +31,7 @@ def describe(model: str, tracking_uri: str | None = None) -> dict[str, Any]:
         DataError: it is no model of topotrain.
         SchemaError: its schema is malformed.
     """
-    from topotrain.tracking.registry import download_model, model_client, version_facts
+    from topotrain.tracking.logged_models import download_model, model_client, version_facts
 
     client = model_client(model, tracking_uri)
     facts = version_facts(client, model) if client else {}

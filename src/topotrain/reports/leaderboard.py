@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
     from mlflow.tracking import MlflowClient
 
-    from topotrain.tracking.search import Version
+    from topotrain.tracking.runs import Version
 
 log = logging.getLogger("topotrain")
 
@@ -53,7 +53,7 @@ def leaderboard(
     Raises:
         TrackingError: the store can't be used, or the experiment is not there.
     """
-    from topotrain.tracking.search import model_versions
+    from topotrain.tracking.runs import model_versions
     from topotrain.tracking.store import asking, open_store, resolve_tracking_uri
 
     uri = resolve_tracking_uri(tracking_uri, None, log.info)
@@ -71,7 +71,7 @@ def leaderboard(
 
 def _group(client: MlflowClient, experiment: str | None, primary: str | None, limit: int | None) -> list[Run]:
     """The best runs of one primary metric, ordered by the server; ``None`` stands for runs that recorded none."""
-    from topotrain.tracking.search import PAGE, training_runs
+    from topotrain.tracking.runs import PAGE, training_runs
 
     condition = f"params.`{PRIMARY_PARAM}` = '{primary}'" if primary else f"params.`{PRIMARY_PARAM}` IS NULL"
     order = [f"metrics.{BEST_OF[primary]} ASC"] if primary else []
@@ -92,7 +92,7 @@ def _row(
     versions: dict[tuple[str, int | None], Version],
 ) -> Row:
     from topotrain.tracking.heartbeat import is_alive
-    from topotrain.tracking.search import epoch_history
+    from topotrain.tracking.runs import epoch_history
 
     params, tags = run.data.params, run.data.tags
     history = epoch_history(client, run, SHOWN_METRICS)

@@ -111,7 +111,7 @@ class _Watch:
     @classmethod
     def of(cls, run: str, experiment: str | None, tracking_uri: str | None) -> _Watch:
         """Find the run that is meant, once: a later ``latest`` is another run."""
-        from topotrain.tracking.search import find_run
+        from topotrain.tracking.runs import find_run
         from topotrain.tracking.store import asking, open_store, resolve_tracking_uri
 
         uri = resolve_tracking_uri(tracking_uri, None, log.info)
@@ -126,7 +126,7 @@ class _Watch:
             OutageError: the server does not answer.
             TrackingError: the run is not there any more.
         """
-        from topotrain.tracking.search import epoch_history
+        from topotrain.tracking.runs import epoch_history
         from topotrain.tracking.store import asking
 
         try:

@@ -39,7 +39,7 @@ def run_state(run: Run, history: History, config: Mapping[str, Any], *, alive: b
         config: the resolved configuration, by ``config_of``.
         alive: whether somebody still works on it.
     """
-    from topotrain.tracking.search import local_artifact
+    from topotrain.tracking.runs import local_artifact
 
     metrics, checkpoint = run.data.metrics, run.data.tags.get(TAG_BEST_CHECKPOINT)
     best_epoch = whole(run.data.tags.get(TAG_BEST_EPOCH))
@@ -70,7 +70,7 @@ def run_state(run: Run, history: History, config: Mapping[str, Any], *, alive: b
 
 def config_of(client: MlflowClient, run: Run) -> dict[str, Any]:
     """The resolved configuration: the artifact, or what can be told from the parameters where it can't be read."""
-    from topotrain.tracking.search import artifact_text
+    from topotrain.tracking.runs import artifact_text
 
     text = artifact_text(client, run.info.run_id, CONFIG_ARTIFACT)
     try:

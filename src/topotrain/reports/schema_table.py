@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from topotrain.schema import FeatureSchema
+from topotrain.schema.feature_schema import FeatureSchema
 
 COLUMNS_A_LINE = 8
 

@@ -41,7 +41,7 @@ def summarise(run: str, *, experiment: str | None = None, tracking_uri: str | No
     Raises:
         TrackingError: the store can't be used, or the run is not there.
     """
-    from topotrain.tracking.search import find_run
+    from topotrain.tracking.runs import find_run
     from topotrain.tracking.store import asking, open_store, resolve_tracking_uri
 
     uri = resolve_tracking_uri(tracking_uri, None, log.info)
@@ -53,7 +53,7 @@ def summarise(run: str, *, experiment: str | None = None, tracking_uri: str | No
 def document(client: MlflowClient, run: Run) -> dict[str, Any]:
     """The summary of a run that was found."""
     from topotrain.tracking.heartbeat import is_alive
-    from topotrain.tracking.search import artifact_json, epoch_history
+    from topotrain.tracking.runs import artifact_json, epoch_history
 
     run_id, params = run.info.run_id, run.data.params
     history = epoch_history(client, run)
@@ -79,7 +79,7 @@ def document(client: MlflowClient, run: Run) -> dict[str, Any]:
 
 
 def _top_checkpoints(client: MlflowClient, run: Run) -> list[dict[str, Any]]:
-    from topotrain.tracking.search import artifact_json, model_versions
+    from topotrain.tracking.runs import artifact_json, model_versions
 
     kept = artifact_json(client, run.info.run_id, f"{CHECKPOINT_DIR}/{KEPT_INDEX}") or []
     versions = {version.epoch: version for version in model_versions(client, [run.info.run_id])}
@@ -101,7 +101,7 @@ def _top_checkpoints(client: MlflowClient, run: Run) -> list[dict[str, Any]]:
 
 def _lineage(client: MlflowClient, run: Run) -> dict[str, Any]:
     """Which run this one goes on from or is part of, and which go on from it or are part of it."""
-    from topotrain.tracking.search import child_runs
+    from topotrain.tracking.runs import child_runs
 
     tags = run.data.tags
     return {

@@ -17,7 +17,7 @@ from topotrain.fields import (
     VAL_RANKING_LOSS,
     VAL_SPEARMAN,
 )
-from topotrain.schema import FeatureSchema
+from topotrain.schema.feature_schema import FeatureSchema
 
 SHOWN_TARGETS = 12
 LINE = 110  # characters

@@ -15,10 +15,11 @@ import topotrain
 from topotrain.data.graph_file import Graph
 from topotrain.fields import CARD_ARTIFACT, RECIPE_ARTIFACT, SCHEMA_ARTIFACT, WEIGHTS_ARTIFACT
 from topotrain.model.network import TopoQANetwork
-from topotrain.schema import FeatureSchema
+from topotrain.schema.feature_schema import FeatureSchema
 from topotrain.scoring.card import model_card
-from topotrain.scoring.predict import encode_graph, save_weights
-from topotrain.tracking.registry import ModelFiles
+from topotrain.scoring.scorer import save_weights
+from topotrain.scoring.wire_format import encode_graph
+from topotrain.tracking.logged_models import ModelFiles
 
 # What loading and scoring import; a version pins what it was trained with.
 REQUIRED = (

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from topotrain.data.demo import demo_paths
 from topotrain.data.graph_dir import GraphDirectory
+from topotrain.data.graph_file import Graph, read_graph
 from topotrain.data.labels import Label, read_labels, target_of, target_of_key
 from topotrain.data.split import match_labels
 from topotrain.errors import DataError
 from topotrain.fields import DEMO
-from topotrain.schema import SHOWN_GRAPHS
-from topotrain.scoring.predict import SCORING_BATCH
-from topotrain.scoring.schema_check import SchemaCheck
-from topotrain.scoring.score import load_scorer, score_directory
-from topotrain.scoring.table import Scored, check_table_path, columns, rank_by_target, write_table
-from topotrain.tracking.registry import model_client
+from topotrain.schema.check import SchemaCheck
+from topotrain.schema.feature_schema import SHOWN_GRAPHS, GraphFacts
+from topotrain.scoring.load import load_scorer
+from topotrain.scoring.score_table import Scored, check_table_path, columns, rank_by_target, write_table
+from topotrain.scoring.scorer import SCORING_BATCH, Scorer
+from topotrain.tracking.logged_models import model_client
 
 log = logging.getLogger("topotrain")
 
@@ -115,3 +117,59 @@ def _labels_by_key(directory: GraphDirectory, path: Path) -> Mapping[str, Label]
         shown = ", ".join(missing[:SHOWN_GRAPHS])
         log.warning("%s: %d of %d models have no graph: %s", path, len(missing), len(found) + len(missing), shown)
     return dict(found)
+
+
+def score_directory(
+    scorer: Scorer,
+    directory: GraphDirectory,
+    *,
+    batch_size: int = SCORING_BATCH,
+    hold: Callable[[GraphFacts], None] | None = None,
+    failures: dict[str, str] | None = None,
+    progress: Callable[[int, int, str], None] | None = None,
+) -> Iterator[tuple[str, float]]:
+    """Score every graph below a directory, a batch in memory at a time.
+
+    Args:
+        scorer: the model.
+        directory: of the graphs.
+        batch_size: graphs in a batch; the scores do not depend on it.
+        hold: takes what each graph says of itself before it is scored, and raises where it does not fit.
+        failures: takes one line for each graph that can't be read or scored; without it, the first one is raised.
+        progress: takes (done, total, key).
+
+    Yields:
+        Key and predicted DockQ, in the order of the keys.
+
+    Raises:
+        SchemaError: a graph has other features than the model was trained on.
+        DataError: a graph can't be read or scored, and ``failures`` was not given.
+    """
+    keys = directory.keys
+    for start in range(0, len(keys), batch_size):
+        part = keys[start : start + batch_size]
+        graphs: list[Graph] = []
+        for key in part:
+            with _noted(key, failures):
+                graph = read_graph(directory.path(key), key)
+                if hold is not None:
+                    hold(graph.facts)
+                graphs.append(graph)
+        for graph, result in zip(graphs, scorer.score_each(graphs), strict=True):
+            if isinstance(result, float):
+                yield graph.key, result
+            else:
+                with _noted(graph.key, failures):
+                    raise result
+        if progress is not None:
+            progress(start + len(part), len(keys), part[-1])
+
+
+@contextmanager
+def _noted(key: str, failures: dict[str, str] | None) -> Iterator[None]:
+    try:
+        yield
+    except DataError as error:
+        if failures is None:
+            raise
+        failures[key] = str(error)

@@ -12,7 +12,8 @@ import pandas as pd
 from topotrain.data.graph_file import Graph
 from topotrain.errors import DataError, UserInputError
 from topotrain.fields import PRED_DOCKQ
-from topotrain.scoring.predict import SCORING_BATCH, Scorer, decode_graph, open_graph
+from topotrain.scoring.scorer import SCORING_BATCH, Scorer
+from topotrain.scoring.wire_format import decode_graph, open_graph
 
 # MLflow sets it in a server, whose answer is JSON: that has null but no NaN, which most readers would trip over.
 SERVING = "_MLFLOW_IS_IN_SERVING_ENVIRONMENT"

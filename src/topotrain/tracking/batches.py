@@ -26,7 +26,7 @@ from topotrain.fields import (
     VAL_LOSS,
 )
 from topotrain.tracking.heartbeat import is_alive
-from topotrain.tracking.search import (
+from topotrain.tracking.runs import (
     artifact_names,
     child_runs,
     experiment_ids,

@@ -10,8 +10,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from topotrain import __version__
 from topotrain.fields import TAG_GIT_COMMIT, TAG_GIT_DIRTY, TAG_VERSION
+from topotrain.version import __version__
 
 
 def provenance_tags() -> dict[str, str]:

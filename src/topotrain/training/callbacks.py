@@ -28,8 +28,7 @@ from topotrain.fields import (
 )
 from topotrain.model.lightning import ScoringModule
 from topotrain.tracking.recorder import Recorder
-from topotrain.training.kept_index import write_kept_index
-from topotrain.training.selection import Selection
+from topotrain.training.selection import Selection, write_kept_index
 
 log = logging.getLogger("topotrain")
 

@@ -6,13 +6,13 @@ import json
 import logging
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from topotrain.config import LoadedConfig, TrainConfig
 from topotrain.data.prepare import PreparedData
-from topotrain.errors import ConfigError, DataError, SchemaError
+from topotrain.errors import DataError, SchemaError
 from topotrain.fields import (
     CHECKPOINT_DIR,
     CONFIG_ARTIFACT,
@@ -22,18 +22,17 @@ from topotrain.fields import (
     TAG_PARAM_DRIFT,
 )
 from topotrain.model.network import NetworkSpec
-from topotrain.schema import FeatureSchema
+from topotrain.schema.feature_schema import FeatureSchema
 from topotrain.tracking.recorder import MAX_TAG_LENGTH, Recorder
-from topotrain.tracking.search import artifact_names, model_versions, recorded_steps
-from topotrain.training.kept_index import write_kept_index
-from topotrain.training.selection import Selection
+from topotrain.tracking.runs import artifact_names, model_versions, recorded_steps
+from topotrain.training.network_shape import check_shape, network_spec
+from topotrain.training.selection import Selection, write_kept_index
 
 log = logging.getLogger("topotrain")
 
 # Where a run is tracked and what it shows are no settings of its training.
 NOT_DRIFT = ("mlflow.", "logging.", "paths.cache")
 RATE = "optimizer.learning_rate"
-FREE = frozenset({"dropout"})  # of a network's spec: changes no shape and no score
 
 
 @dataclass(frozen=True)
@@ -180,28 +179,4 @@ def check_same(content: Mapping[str, Any], data: PreparedData, config: TrainConf
             "give those by --override paths.graph=DIR paths.train_labels=CSV paths.val_labels=CSV, or train a new run "
             "from the weights with: topotrain run --resume-from",
         )
-    check_shape(NetworkSpec(**content["model_hyperparameters"]), NetworkSpec.of(data.schema, config))
-
-
-def check_network(content: Mapping[str, Any], config: TrainConfig) -> None:
-    """Refuse a configuration that asks for another network than a checkpoint's, before any graph is read.
-
-    Raises:
-        ConfigError: both sides are shown.
-    """
-    schema = FeatureSchema.from_dict(content["feature_metadata"])
-    asked = replace(NetworkSpec.of(schema, config), use_layer_norm=config.edge_schema.use_layer_norm)
-    check_shape(NetworkSpec(**content["model_hyperparameters"]), asked)
-
-
-def check_shape(stored: NetworkSpec, asked: NetworkSpec) -> None:
-    """Refuse a network of another shape.
-
-    Raises:
-        ConfigError: both sides are shown.
-    """
-    old, new = asdict(stored), asdict(asked)
-    changed = [key for key in old if key not in FREE and old[key] != new[key]]
-    if changed:
-        shown = ", ".join(f"{key} is {old[key]} in the checkpoint and {new[key]} here" for key in changed)
-        raise ConfigError(f"the network has another shape: {shown}", "the same shape", "train a new run for another")
+    check_shape(NetworkSpec(**content["model_hyperparameters"]), network_spec(data.schema, config))

@@ -10,10 +10,10 @@ from typing import Any
 from topotrain.config import LoadedConfig, TrainConfig, config_of_mapping, load_config
 from topotrain.errors import ConfigError
 from topotrain.fields import TAG_TRIAL_LABEL
+from topotrain.signals import interruptible
 from topotrain.tracking.provenance import provenance_tags
 from topotrain.tracking.recorder import Recorder
 from topotrain.tracking.store import resolve_tracking_uri
-from topotrain.training.signals import interruptible
 from topotrain.training.training_run import Limits, TrainingRun, TrainResult
 
 __all__ = ["Limits", "TrainResult", "fit"]

@@ -3,41 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
 
-from topotrain import __version__
 from topotrain.config import TrainConfig
+from topotrain.data.packed_graphs import Sample
 from topotrain.data.prepare import PreparedData
-from topotrain.data.split import Sample, Split
+from topotrain.data.split import Split
+from topotrain.metrics.baselines import fitted_line, truth
+from topotrain.metrics.ranking import epoch_figures
 from topotrain.model.network import NetworkSpec
-from topotrain.scoring.baselines import fitted_line, truth
-from topotrain.scoring.metrics import epoch_figures
-from topotrain.tracking.provenance import installed_packages, provenance_tags, system_facts
+from topotrain.scoring.recipe import base_recipe
 from topotrain.tracking.recorder import Recorder
 from topotrain.training.selection import Kept
 
 TRAINING_MEAN, NUMBER_OF_EDGES = "training mean", "number of edges"
-
-
-def base_recipe(recorder: Recorder, model_name: str) -> dict[str, Any]:
-    """What every model version says of its making.
-
-    Args:
-        recorder: of the run that makes it.
-        model_name: of the registered model.
-    """
-    return {
-        "model_name": model_name,
-        "topotrain": __version__,
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "run": {"id": recorder.run_id, "name": recorder.run_name},
-        "code": provenance_tags(),
-        "system": system_facts(),
-        "packages": installed_packages().split(),
-    }
 
 
 def training_recipe(recorder: Recorder, config: TrainConfig, data: PreparedData) -> dict[str, Any]:

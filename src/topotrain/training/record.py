@@ -8,9 +8,9 @@ from typing import Literal
 import torch
 
 from topotrain.config import LoadedConfig
+from topotrain.data.packed_graphs import PackedGraphs
 from topotrain.data.prepare import PreparedData
 from topotrain.data.split import Split
-from topotrain.data.store import PackedStore
 from topotrain.fields import (
     CHECKPOINT_DIR,
     CONFIG_ARTIFACT,
@@ -21,10 +21,10 @@ from topotrain.fields import (
 )
 from topotrain.model.checkpoint import load_network
 from topotrain.model.network import TopoQANetwork
-from topotrain.reports.figures import learning_curves, predicted_against_true
-from topotrain.scoring.predict import SCORING_BATCH
+from topotrain.scoring.scorer import SCORING_BATCH
 from topotrain.tracking.provenance import installed_packages, system_facts
 from topotrain.tracking.recorder import DatasetFacts, Recorder
+from topotrain.training.figures import learning_curves, predicted_against_true
 from topotrain.training.selection import Selection
 
 
@@ -83,7 +83,7 @@ def record_figures(recorder: Recorder, selection: Selection, data: PreparedData,
 
 
 @torch.inference_mode()
-def _predictions(network: TopoQANetwork, store: PackedStore) -> list[float]:
+def _predictions(network: TopoQANetwork, store: PackedGraphs) -> list[float]:
     """Predicted DockQ of every graph of a store, in its order."""
     scores: list[float] = []
     for start in range(0, len(store), SCORING_BATCH):

@@ -12,8 +12,8 @@ from topotrain.fields import CHECKPOINT_DIR, SELECTION_METRIC, VAL_LOSS, VAL_SPE
 from topotrain.model.checkpoint import load_network
 from topotrain.progress import track
 from topotrain.scoring.export import export_model
+from topotrain.tracking.logged_models import CANDIDATE, log_model, register, set_alias, tag_version
 from topotrain.tracking.recorder import Recorder
-from topotrain.tracking.registry import CANDIDATE, log_model, register, set_alias, tag_version
 from topotrain.training.recipe import training_recipe, version_recipe
 from topotrain.training.selection import Kept, Selection
 

@@ -27,14 +27,15 @@ from topotrain.fields import (
 )
 from topotrain.model.checkpoint import read_checkpoint
 from topotrain.progress import track
+from topotrain.signals import SERVES_VARIABLE, interruptible
 from topotrain.tracking.heartbeat import is_alive
 from topotrain.tracking.provenance import provenance_tags
 from topotrain.tracking.recorder import Recorder
-from topotrain.tracking.search import LATEST, artifact_json, artifact_names, fetch_artifact, find_run, recorded_steps
+from topotrain.tracking.runs import LATEST, artifact_json, artifact_names, fetch_artifact, find_run, recorded_steps
 from topotrain.tracking.store import Client, Run, experiment_name, open_store, resolve_tracking_uri
-from topotrain.training.continuation import Continuation, check_network, check_same, drift_of
+from topotrain.training.continuation import Continuation, check_same, drift_of
+from topotrain.training.network_shape import check_network
 from topotrain.training.selection import Kept, Selection
-from topotrain.training.signals import SERVES_VARIABLE, interruptible
 from topotrain.training.training_run import Limits, TrainingRun, TrainResult
 
 log = logging.getLogger("topotrain")
@@ -43,7 +44,7 @@ LAST = "last"
 
 
 @dataclass(frozen=True)
-class NothingLeft:
+class AlreadyComplete:
     """A run that is complete.
 
     Attributes:
@@ -66,7 +67,7 @@ def resume(
     force: bool = False,
     experiment: str | None = None,
     tracking_uri: str | None = None,
-) -> TrainResult | NothingLeft:
+) -> TrainResult | AlreadyComplete:
     """Go on with a run, with the settings it was made with unless overridden.
 
     From its last checkpoint the run itself goes on; from an earlier one, and under ``mlflow run`` (which has made a
@@ -104,7 +105,7 @@ def resume(
         reached = max(state.history, default=-1)
         recorded = max(recorded_steps(client, original.info.run_id, [VAL_LOSS])[VAL_LOSS], default=-1)
         if original.info.status == "FINISHED" and reached >= recorded and not state.has_epochs_left:
-            return NothingLeft(original.info.run_id, original.info.run_name, len(state.history))
+            return AlreadyComplete(original.info.run_id, original.info.run_name, len(state.history))
         data = prepare_data(loaded.config, track)
         check_same(content, data, loaded.config)
         _fetch_kept(client, original, state.kept, Path(folder))

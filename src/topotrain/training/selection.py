@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 from topotrain.config import TrainConfig
-from topotrain.fields import BEST_SELECTION_METRIC, BEST_VAL_LOSS, SELECTION_METRIC, VAL_LOSS
+from topotrain.fields import BEST_SELECTION_METRIC, BEST_VAL_LOSS, KEPT_INDEX, SELECTION_METRIC, VAL_LOSS
 
 
 @dataclass(frozen=True)
@@ -119,3 +121,14 @@ def _improved(figures: Mapping[str, float], earlier: Iterable[Mapping[str, float
         for name, best in ((VAL_LOSS, BEST_VAL_LOSS), (SELECTION_METRIC, BEST_SELECTION_METRIC))
         if all(figures[name] < one[name] for one in before)
     }
+
+
+def write_kept_index(selection: Selection, folder: Path) -> Path:
+    """Write which checkpoints are kept, best first, as recorded beside them."""
+    index = folder / KEPT_INDEX
+    rows = [
+        {"rank": rank, "epoch": kept.epoch, "file": kept.file_name, **kept.figures}
+        for rank, kept in enumerate(selection.kept, start=1)
+    ]
+    index.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
+    return index

@@ -6,7 +6,6 @@ import logging
 import os
 import shutil
 import warnings
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -15,25 +14,24 @@ from tempfile import mkdtemp
 import pytorch_lightning as pl
 import torch
 from lightning_fabric.utilities.exceptions import MisconfigurationException
-from torch import Tensor
 
-from topotrain import __version__
 from topotrain.config import LoadedConfig
 from topotrain.data.prepare import PreparedData, prepare_data
 from topotrain.errors import ConfigError, InterruptedRunError
 from topotrain.fields import CHECKPOINT_DIR, LAST_CHECKPOINT
-from topotrain.model.lightning import Figures, ScoringModule
-from topotrain.model.network import NetworkSpec, TopoQANetwork
+from topotrain.invocation import resume_command
+from topotrain.model.lightning import ScoringModule
+from topotrain.model.network import TopoQANetwork
 from topotrain.progress import track
-from topotrain.reports.closing import resume_command
-from topotrain.scoring.metrics import epoch_figures
 from topotrain.tracking.recorder import Recorder
 from topotrain.training.callbacks import ConfiguredSettings, EpochEnd, EpochSeeds, progress_callback
 from topotrain.training.continuation import RATE, Continuation
-from topotrain.training.initial import load_initial
+from topotrain.training.initial_weights import load_initial_weights
+from topotrain.training.network_shape import network_spec
 from topotrain.training.record import record_figures, record_recipe
 from topotrain.training.register import register_kept
 from topotrain.training.selection import Selection
+from topotrain.version import __version__
 
 log = logging.getLogger("topotrain")
 
@@ -182,9 +180,9 @@ class TrainingRun:
 
     def _network(self, data: PreparedData) -> TopoQANetwork:
         """New, or with the weights of another; a run that goes on takes its own from the checkpoint."""
-        spec = NetworkSpec.of(data.schema, self.config)
+        spec = network_spec(data.schema, self.config)
         if self.initial is not None:
-            initial = load_initial(self.initial, self.recorder.client)
+            initial = load_initial_weights(self.initial, self.recorder.client)
             initial.check(spec, data.schema)
             self.recorder.tags(initial.lineage)
             log.info("beginning with the weights of %s", self.initial)
@@ -216,7 +214,7 @@ class TrainingRun:
 
     def _train(self, network: TopoQANetwork, data: PreparedData) -> None:
         config = self.config
-        module = ScoringModule(network, config, _figures_with_one_warning(), data.module.val.targets)
+        module = ScoringModule(network, config, data.module.val.targets)
         carried = {
             "feature_metadata": data.schema.to_dict(),
             "model_hyperparameters": network.spec.to_dict(),
@@ -302,17 +300,3 @@ class TrainingRun:
             model_versions=versions,
             page=recorder.page,
         )
-
-
-def _figures_with_one_warning() -> Figures:
-    """Validation figures for the Lightning module; an undefined correlation is told once."""
-    told: set[str] = set()
-
-    def figures(predicted: Tensor, true: Tensor, targets: Sequence[str]) -> dict[str, float]:
-        values, undefined = epoch_figures(predicted.to(torch.float64).numpy(), true.to(torch.float64).numpy(), targets)
-        for name in set(undefined) - told:
-            told.add(name)
-            log.warning("%s is undefined (all predictions or all labels are equal) and is recorded as 0", name)
-        return values
-
-    return figures

@@ -1,0 +1,287 @@
+"""Many jobs as the children of one run."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from topotrain.batches.display import BatchDisplay, JobReport
+from topotrain.batches.manifest import Job, Manifest, load_manifest
+from topotrain.batches.scheduler import JobState, Scheduler
+from topotrain.config import mask_credentials
+from topotrain.errors import InterruptedRunError, TrackingError
+from topotrain.fields import (
+    BATCH_SUMMARY_ARTIFACT,
+    TAG_BATCH_JOB,
+    TAG_BATCH_JOB_DIGEST,
+    TAG_BATCH_MANIFEST,
+    TAG_BATCH_NAME,
+    TAG_BEST_CHILD,
+    TAG_CONTINUED_BY,
+    TAG_RESUMED_FROM,
+)
+from topotrain.signals import interruptible
+from topotrain.tracking.batches import (
+    COMMAND,
+    can_be_resumed,
+    earlier_children,
+    find_batch,
+    set_tag,
+)
+from topotrain.tracking.heartbeat import is_alive
+from topotrain.tracking.logged_models import CANDIDATE, set_alias
+from topotrain.tracking.provenance import provenance_tags
+from topotrain.tracking.recorder import Recorder
+from topotrain.tracking.runs import best_version
+from topotrain.tracking.store import Run, open_store, resolve_tracking_uri
+
+log = logging.getLogger("topotrain")
+
+
+@dataclass(frozen=True)
+class BatchResult:
+    """What a batch left.
+
+    Attributes:
+        run_id: of the batch's own run.
+        run_name: its name.
+        tracking_uri: of the store it is on.
+        jobs: one report for each job, in the manifest's order.
+        best: name of the best job, if any finished.
+        candidates: {registered model: version that became the candidate}.
+        interrupted: whether a signal ended it.
+    """
+
+    run_id: str
+    run_name: str
+    tracking_uri: str
+    jobs: list[JobReport]
+    best: str | None = None
+    candidates: dict[str, str] = field(default_factory=dict)
+    interrupted: bool = False
+
+    @property
+    def unfinished(self) -> list[JobReport]:
+        """Jobs that failed or were skipped."""
+        return [report for report in self.jobs if report.status != "finished"]
+
+    @property
+    def exit_status(self) -> int:
+        """0 if all jobs finished, else a failed job's: a fault of ours (1) before the user's input (2)."""
+        failed = [report.exit_status for report in self.jobs if report.status in ("failed", "killed")]
+        if not self.unfinished:
+            return 0
+        return min((status if status is not None and status > 0 else 1 for status in failed), default=1)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for the record."""
+        return {
+            "run_id": self.run_id,
+            "run_name": self.run_name,
+            "status": "interrupted" if self.interrupted else "failed" if self.unfinished else "finished",
+            "best": self.best,
+            "candidates": self.candidates,
+            "jobs": [report.to_dict() for report in self.jobs],
+        }
+
+
+def batch(
+    manifest: str | os.PathLike[str],
+    *,
+    overrides: Sequence[str] = (),
+    jobs: int = 1,
+    resume: bool = False,
+    run_name: str | None = None,
+    tracking_uri: str | None = None,
+) -> BatchResult:
+    """Run the jobs of a manifest, each in a process of its own.
+
+    Args:
+        manifest: YAML file.
+        overrides: ``dotted.key=value`` for every job.
+        jobs: processes at once.
+        resume: run only what an earlier batch of the same manifest did not finish.
+        run_name: of the batch's own run; by default the manifest's file name without its ending.
+        tracking_uri: wins over the configurations'.
+
+    Raises:
+        ConfigError: the manifest, or a configuration that it names, is wrong; nothing has run then.
+        TrackingError: the store can't be used, or an earlier batch is still running.
+        InterruptedRunError: SIGINT or SIGTERM; jobs under way were told, and the batch is closed as KILLED.
+    """
+    plan = load_manifest(manifest, overrides)
+    for notice in plan.notices:
+        log.info(notice)
+    uri = resolve_tracking_uri(tracking_uri, plan.tracking_uri, log.info)
+    with interruptible():
+        earlier = _earlier(plan, uri) if resume else None
+        states = {job.name: JobState(job, _report(job)) for job in plan.jobs}
+        if earlier is not None:
+            _take_earlier(states, earlier, uri)
+        recorder = _open(plan, uri, run_name, earlier)
+        return _Batch(plan, recorder, states, jobs).run()
+
+
+class _Batch:
+    """One batch whose run is open."""
+
+    def __init__(self, plan: Manifest, recorder: Recorder, states: Mapping[str, JobState], jobs: int) -> None:
+        self.plan, self.recorder, self.states, self.jobs = plan, recorder, states, jobs
+        self.folder = Path(tempfile.mkdtemp(prefix="topotrain-batch-"))
+
+    def run(self) -> BatchResult:
+        recorder = self.recorder
+        try:
+            log.info("batch %s (%s): %d jobs", recorder.run_name, recorder.run_id, len(self.states))
+            recorder.text(self.plan.text, f"batch/{self.plan.path.name}")
+            recorder.text(yaml.safe_dump(self.plan.to_dict(), sort_keys=False), "batch/resolved.yaml")
+            with BatchDisplay() as display:
+                scheduler = Scheduler(self.plan, self.states, recorder, self.jobs, display, self.folder)
+                scheduler.run()
+            result = self._finish()
+            lost = [f"{report.name} ({report.status})" for report in result.unfinished]
+            note = f"{len(lost)} of {len(result.jobs)} jobs did not finish: {', '.join(lost)}" if lost else ""
+            recorder.close("FAILED" if lost else "FINISHED", note)
+            return result
+        except InterruptedRunError as stop:
+            self._record(replace(self._result(), interrupted=True))
+            recorder.close("KILLED", f"interrupted by signal {stop.signum}")
+            raise
+        except BaseException as error:
+            recorder.close("FAILED", f"{type(error).__name__}: {error}")
+            raise
+        finally:
+            if recorder.complete:
+                shutil.rmtree(self.folder, ignore_errors=True)
+            else:
+                log.error("logs that could not be delivered are kept in %s", self.folder)
+
+    def _result(self, best: str | None = None, candidates: Mapping[str, str] | None = None) -> BatchResult:
+        recorder = self.recorder
+        reports = [state.report for state in self.states.values()]
+        return BatchResult(recorder.run_id, recorder.run_name, recorder.uri, reports, best, dict(candidates or {}))
+
+    def _finish(self) -> BatchResult:
+        best = best_state([state for state in self.states.values() if state.report.status == "finished"])
+        candidates = self._point_at_best()
+        result = self._result(best.job.name if best else None, candidates)
+        if best is not None and best.report.run_id:
+            self.recorder.tags({TAG_BEST_CHILD: best.report.run_id})
+        self._record(result)
+        return result
+
+    def _record(self, result: BatchResult) -> None:
+        self.recorder.json(result.to_dict(), BATCH_SUMMARY_ARTIFACT)
+        for path in sorted(self.folder.glob("*.log")):
+            self.recorder.text(
+                mask_credentials(path.read_text(encoding="utf-8", errors="replace")), f"logs/{path.name}"
+            )
+
+    def _point_at_best(self) -> dict[str, str]:
+        """The alias ``candidate`` of each registered model at the best version of its best job."""
+        client = self.recorder.client
+        by_model: dict[str, list[tuple[JobState, str]]] = {}
+        for state in self.states.values():
+            name = state.job.config.mlflow.model_name
+            if state.report.status == "finished" and state.report.run_id:
+                version = best_version(client, state.report.run_id, name)
+                if version is not None:
+                    by_model.setdefault(name, []).append((state, str(version.version)))
+        candidates: dict[str, str] = {}
+        for name, made in by_model.items():
+            best = best_state([state for state, _ in made])
+            if best is not None:
+                candidates[name] = next(version for state, version in made if state is best)
+                set_alias(client, name, CANDIDATE, candidates[name])
+                log.info("%s of %s is version %s, of job %s", CANDIDATE, name, candidates[name], best.job.name)
+        return candidates
+
+
+def best_state(states: Sequence[JobState]) -> JobState | None:
+    """The best job by primary metric; where there are several metrics, among the jobs of the most frequent one."""
+    measured = [state for state in states if state.report.primary_value is not None]
+    if not measured:
+        return None
+    counts = Counter(state.job.primary_metric for state in measured)
+    metric = counts.most_common(1)[0][0]  # of equals, the one met first
+    if len(counts) > 1:
+        log.info("jobs have different primary metrics; the best is looked for among those of %s", metric)
+    alike = [state for state in measured if state.job.primary_metric == metric]
+    return min(alike, key=lambda state: float(state.report.primary_value or 0.0))
+
+
+def _report(job: Job) -> JobReport:
+    return JobReport(
+        name=job.name,
+        num_epochs=job.config.trainer.num_epochs,
+        primary_metric=job.primary_metric,
+        run_name=job.run_name,
+    )
+
+
+def _open(plan: Manifest, uri: str, run_name: str | None, earlier: Run | None) -> Recorder:
+    """The batch's own run: the earlier one again, else that of ``mlflow run``, else a new one."""
+    tags = {TAG_BATCH_MANIFEST: plan.digest, TAG_BATCH_NAME: plan.path.stem}
+    client = open_store(uri)
+    if earlier is not None:
+        if os.environ.get("MLFLOW_RUN_ID") in (None, earlier.info.run_id):
+            return Recorder.reopen(client, uri, earlier.info.run_id, tags)
+        tags[TAG_RESUMED_FROM] = earlier.info.run_id
+    recorder = Recorder.open(
+        uri,
+        plan.experiment,
+        command=COMMAND,
+        run_name=run_name,
+        default_name=plan.path.stem,
+        tags={**provenance_tags(), **tags},
+    )
+    if earlier is not None:
+        set_tag(client, earlier.info.run_id, TAG_CONTINUED_BY, recorder.run_id)
+    return recorder
+
+
+def _earlier(plan: Manifest, uri: str) -> Run | None:
+    digests = {job.name: job.digest for job in plan.jobs}
+    found = find_batch(open_store(uri), plan.path.stem, plan.digest, digests)
+    if found is None:
+        log.info("no earlier batch of %s on this store: everything is run", plan.path)
+    return found
+
+
+def _take_earlier(states: Mapping[str, JobState], earlier: Run, uri: str) -> None:
+    """Mark jobs that are finished, and those that were cut off and go on."""
+    client = open_store(uri)
+    looked_at: set[str] = set()
+    for run in earlier_children(client, earlier):  # the newest first
+        state = states.get(run.data.tags[TAG_BATCH_JOB])
+        if state is None:
+            continue
+        state.before.add(run.info.run_id)
+        if run.data.tags.get(TAG_BATCH_JOB_DIGEST) != state.job.digest or state.report.status == "finished":
+            continue
+        if is_alive(run):
+            raise TrackingError(
+                f"job {state.job.name!r} is still being trained (run {run.info.run_id})",
+                "one that ended or was cut off",
+                "wait for it or stop it",
+            )
+        if run.info.status == "FINISHED":
+            state.take(run, client)
+            state.report.status, state.report.earlier, state.go_on_with = "finished", True, None
+        elif state.job.name not in looked_at and can_be_resumed(client, run):
+            state.go_on_with = run.info.run_id
+        looked_at.add(state.job.name)
+    counts = Counter("done" if s.report.earlier else "on" if s.go_on_with else "new" for s in states.values())
+    log.info(
+        "batch %s: %d jobs are finished, %d go on, %d are run",
+        *(earlier.info.run_id, counts["done"], counts["on"], counts["new"]),
+    )

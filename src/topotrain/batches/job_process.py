@@ -1,0 +1,111 @@
+"""The processes of a batch's jobs: how they are started, told to stop, and what they leave."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from topotrain.signals import SERVES_VARIABLE
+
+PATIENCE_SECONDS = 60.0  # for a run that was told to stop to close itself
+# What belongs to the batch's own run and must not reach its children.
+PARENTS_OWN = ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME")
+CONTEXT_VARIABLE = "MLFLOW_RUN_CONTEXT"  # MLflow's own: tags for runs that a process creates
+
+
+class JobProcess:
+    """One process of one job.
+
+    Args:
+        arguments: of the ``topotrain`` command.
+        environment: of the process.
+        folder: where its output goes.
+        name: of the job; a second process of it goes on in the same log.
+    """
+
+    def __init__(self, arguments: Sequence[str], environment: Mapping[str, str], folder: Path, name: str) -> None:
+        self.log, self._out = folder / f"{name}.log", folder / f"{name}.out"
+        self._started = time.monotonic()
+        command = [sys.executable, "-m", "topotrain", *arguments]
+        with self.log.open("ab") as errors, self._out.open("wb") as output:
+            errors.write(f"$ topotrain {' '.join(arguments)}\n".encode())
+            errors.flush()
+            self.process = subprocess.Popen(  # noqa: S603 (our own program)
+                command, stdin=subprocess.DEVNULL, stdout=output, stderr=errors, env=dict(environment)
+            )
+
+    def poll(self) -> int | None:
+        """Exit status once it has ended; negative where a signal ended it."""
+        return self.process.poll()
+
+    @property
+    def seconds(self) -> float:
+        """How long ago it started."""
+        return time.monotonic() - self._started
+
+    @property
+    def run_id(self) -> str | None:
+        """The last line of its standard output, where that is the id of a run."""
+        lines = self._out.read_text(encoding="utf-8", errors="replace").split()
+        return lines[-1] if lines and re.fullmatch(r"[0-9a-f]{32}", lines[-1]) else None
+
+    @property
+    def last_words(self) -> str:
+        """The line that says why it failed."""
+        lines = [text for text in self.log.read_text(encoding="utf-8", errors="replace").splitlines() if text.strip()]
+        errors = [text for text in lines if text.startswith("error: ")]
+        return (errors or lines or [""])[-1].removeprefix("error: ")
+
+
+def stop_all(processes: Iterable[JobProcess]) -> None:
+    """Tell processes to stop, wait for them, and end those that do not."""
+    running = [one.process for one in processes if one.poll() is None]
+    for process in running:
+        process.terminate()
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    for process in running:
+        try:
+            process.wait(max(deadline - time.monotonic(), 0.0))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def child_environment(uri: str, jobs: int, tags: Mapping[str, str]) -> dict[str, str]:
+    """The environment of a job's process.
+
+    The tracking URI goes this way rather than as an option, since others can read a process's options.
+
+    Args:
+        uri: of the tracking store.
+        jobs: processes at once, which the cores are divided among.
+        tags: of the run that the process creates.
+    """
+    environment = {key: value for key, value in os.environ.items() if key not in PARENTS_OWN}
+    context = {}
+    with contextlib.suppress(ValueError):
+        context = json.loads(environment.get(CONTEXT_VARIABLE, "{}"))
+    # One thread, as a run outside a batch has, so that its result is the same to the last bit; no more than the
+    # process's share of the cores where the user asks for more.
+    threads = environment.get("OMP_NUM_THREADS", "1")
+    share = min(int(threads), share_of_cores(jobs)) if threads.isdigit() else 1
+    return {
+        **environment,
+        "MLFLOW_TRACKING_URI": uri,
+        "OMP_NUM_THREADS": str(share),
+        CONTEXT_VARIABLE: json.dumps({**context, **tags}),
+        SERVES_VARIABLE: str(os.getpid()),
+    }
+
+
+def share_of_cores(jobs: int) -> int:
+    """Cores for each of so many processes."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores // jobs)

@@ -1,0 +1,323 @@
+"""Batch manifests: many jobs in one YAML file, checked as a whole before anything runs."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+from typing import Any
+
+from topotrain.batches.builds import Build, plan_build
+from topotrain.batches.manifest_file import (
+    BuildPart,
+    JobPart,
+    ManifestPart,
+    SharedPart,
+    flat_settings,
+    read_part,
+    shown,
+    undotted,
+)
+from topotrain.config import (
+    Layer,
+    TrainConfig,
+    absolute_path,
+    draft_config,
+    layer_of,
+    mask_credentials,
+    merge,
+    read_yaml,
+    validate,
+)
+from topotrain.errors import ConfigError, UserInputError
+
+BEST_OF_JOBS = re.compile(r"best-of\s*\((.*)\)\s*", re.DOTALL)
+LIMITS = ("fast_dev_run", "limit_train_batches", "limit_val_batches")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One job, resolved.
+
+    Attributes:
+        name: unique in the manifest.
+        config: the whole recipe.
+        config_file: absolute path of the file it came from, if any.
+        run_name: of its run.
+        notes: shown on the run's page.
+        trial_label: kept as a tag.
+        limits: options of ``run`` that cut it short.
+        resume_from: checkpoint to start from: a path, ``runs:/...`` or ``models:/...``.
+        best_of: jobs whose best checkpoint to start from, instead.
+        build: graphs to make first.
+        digest: SHA-256 over what decides the result, the same wherever the project lies.
+    """
+
+    name: str
+    config: TrainConfig
+    config_file: str | None
+    run_name: str
+    notes: str | None = None
+    trial_label: str | None = None
+    limits: Mapping[str, Any] = field(default_factory=dict)
+    resume_from: str | None = None
+    best_of: tuple[str, ...] = ()
+    build: Build | None = None
+    digest: str = ""
+
+    @property
+    def primary_metric(self) -> str:
+        """What ranks its checkpoints."""
+        return self.config.selection.primary_metric
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for the record; credentials are masked."""
+        return {
+            "name": self.name,
+            "run_name": self.run_name,
+            "notes": self.notes,
+            "trial_label": self.trial_label,
+            **self.limits,
+            "resume_from": f"best-of({', '.join(self.best_of)})" if self.best_of else self.resume_from,
+            "build": self.build.to_dict() if self.build else None,
+            "digest": self.digest,
+            "config": self.config.to_dict(),
+        }
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A manifest, resolved and checked.
+
+    Attributes:
+        path: of the file.
+        text: as it was given, credentials masked.
+        jobs: in the order of the file.
+        continue_on_error: whether jobs start after another has failed.
+        tracking_uri: as the jobs' configurations give it, if they do.
+        experiment: likewise.
+        notices: one line for each thing that was read in another sense than written.
+    """
+
+    path: Path
+    text: str
+    jobs: tuple[Job, ...]
+    continue_on_error: bool
+    tracking_uri: str | None
+    experiment: str
+    notices: tuple[str, ...] = ()
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over the jobs."""
+        return _digest({job.name: job.digest for job in self.jobs})
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for the record."""
+        return {
+            "digest": self.digest,
+            "continue_on_error": self.continue_on_error,
+            "jobs": [job.to_dict() for job in self.jobs],
+        }
+
+
+def load_manifest(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Manifest:
+    """Read a manifest and everything it names, and check it as a whole.
+
+    Args:
+        path: YAML file.
+        overrides: of the command line; they win over ``shared``, and a job's own win over them.
+
+    Raises:
+        ConfigError: a key, a job, a configuration or a checkpoint that can't be; nothing has run then.
+    """
+    source = Path(path).absolute()
+    text, raw = read_yaml(source, "a YAML manifest", "keys jobs, shared, continue_on_error", "--manifest")
+    reader = _Reader(source, overrides)
+    whole = read_part(ManifestPart, raw, str(source), reader.notices)
+    shared = read_part(SharedPart, whole.shared, f"{source}: shared", reader.notices)
+    parts = []
+    for number, entry in enumerate(whole.jobs, start=1):
+        named = {"name": f"job_{number}", **entry}
+        where = f"{source}: job {number} ({shown(named['name'])})"
+        parts.append(read_part(JobPart, named, where, reader.notices))
+    _refuse_doubles(source, [part.name for part in parts])
+    jobs = [reader.job(part, shared) for part in parts]
+    return Manifest(
+        path=source,
+        text=mask_credentials(text),
+        jobs=_linked(source, jobs),
+        continue_on_error=whole.continue_on_error,
+        tracking_uri=_the_same(source, "mlflow.tracking_uri", {j.name: j.config.mlflow.tracking_uri for j in jobs}),
+        experiment=str(_the_same(source, "mlflow.experiment", {j.name: j.config.mlflow.experiment for j in jobs})),
+        notices=tuple(dict.fromkeys(reader.notices)),
+    )
+
+
+class _Reader:
+    """Turns the parts of one file into jobs."""
+
+    def __init__(self, source: Path, overrides: Sequence[str]) -> None:
+        self.source, self.base = source, source.parent
+        self.command_line = [layer_of(text) for text in overrides]
+        self.notices: list[str] = []
+
+    def job(self, own: JobPart, shared: SharedPart) -> Job:
+        """Resolve one job: file, overrides, checkpoint, build."""
+        where = f"{self.source}: job {own.name!r}"
+
+        def either(key: str) -> Any:
+            return getattr(own if key in own.model_fields_set else shared, key)
+
+        config_file = self._config_file(either("config"), where)
+        best_of, checkpoint = self._resume_from(either("resume_from"), where)
+        try:
+            shared_layers = self._layers(shared.overrides, " of shared")
+            draft = draft_config(config_file, [*shared_layers, *self.command_line, *self._layers(own.overrides)])
+            build = self._build(shared.build, own.build)
+            paths = build.paths(draft.raw.get("paths") or {}) if build else {}
+            config = validate(merge(draft.raw, {"paths": paths} if paths else {}), draft.where)
+        except UserInputError as error:
+            raise ConfigError(f"{where}: {error.what}", error.expected, error.do) from None
+        self.notices += draft.notices
+        return Job(
+            name=own.name,
+            config=config,
+            config_file=config_file,
+            run_name=own.run_name or own.name,
+            notes=either("notes"),
+            trial_label=either("trial_label"),
+            limits={key: either(key) for key in LIMITS if either(key)},
+            resume_from=checkpoint,
+            best_of=best_of,
+            build=build,
+        )
+
+    def _config_file(self, given: str | None, where: str) -> str | None:
+        if given is None:
+            return None
+        path = absolute_path(given, self.base)
+        if not Path(path).is_file():
+            hint = "paths in a manifest are relative to it"
+            here = absolute_path(given, Path.cwd())
+            if Path(here).is_file():
+                hint += f": write {os.path.relpath(here, self.base)}"
+            raise ConfigError(f"{where}: config {path}: no such file", "a YAML configuration", hint)
+        return path
+
+    def _layers(self, overrides: Mapping[str, Any] | Sequence[str] | None, place: str = "") -> Iterator[Layer]:
+        if isinstance(overrides, Mapping):
+            yield Layer(undotted(overrides), f"override{place}", self.base)
+        else:
+            yield from (layer_of(text, self.base, place) for text in overrides or ())
+
+    def _resume_from(self, given: str | None, where: str) -> tuple[tuple[str, ...], str | None]:
+        """Jobs of ``best-of(...)``, or a checkpoint."""
+        if given is None or given.startswith(("runs:/", "models:/")):
+            return (), given
+        if given.startswith("best-of"):
+            match = BEST_OF_JOBS.fullmatch(given)
+            names = [name.strip() for name in match.group(1).split(",")] if match else []
+            if not names or not all(names):
+                raise ConfigError(f"{where}: resume_from {given!r} is malformed", "best-of(JOB, ...)")
+            return tuple(dict.fromkeys(names)), None
+        path = absolute_path(given, self.base)
+        if not Path(path).is_file():
+            raise ConfigError(
+                f"{where}: resume_from {path}: no such file",
+                "a checkpoint, runs:/ID/..., models:/NAME@alias or best-of(JOB, ...)",
+            )
+        return (), path
+
+    def _build(self, shared: Mapping[str, Any] | None, own: Mapping[str, Any] | None) -> Build | None:
+        if shared is None and own is None:
+            return None
+        whole: dict[str, Any] = {}
+        for part in (shared or {}, own or {}):
+            whole = merge(whole, {**part, "set": flat_settings(part.get("set"), "build")})
+        build = read_part(BuildPart, whole, "build", self.notices)
+        return plan_build(
+            build.structures, {str(kind): name for kind, name in build.modules.items()}, build.settings, self.base
+        )
+
+
+def _linked(source: Path, jobs: Sequence[Job]) -> tuple[Job, ...]:
+    """The jobs with their digests, after what they wait for was checked."""
+    by_name = {job.name: job for job in jobs}
+    for job in jobs:
+        where = f"{source}: job {job.name!r}: resume_from"
+        for name in job.best_of:
+            if name not in by_name:
+                near = difflib.get_close_matches(name, list(by_name), n=1)
+                hint = f"did you mean {near[0]!r}?" if near else ""
+                raise ConfigError(f"{where}: there is no job {name!r}", f"one of {', '.join(by_name)}", hint)
+        metrics = {by_name[name].primary_metric for name in job.best_of}
+        if len(metrics) > 1:
+            raise ConfigError(
+                f"{where}: {', '.join(job.best_of)} have the primary metrics {', '.join(sorted(metrics))}",
+                "one scale to compare them on",
+                "give all of them the same selection.primary_metric",
+            )
+    try:
+        order = list(TopologicalSorter({job.name: job.best_of for job in jobs}).static_order())
+    except CycleError as error:
+        circle = " -> ".join(error.args[1][::-1])
+        raise ConfigError(f"{source}: jobs wait for each other: {circle}", "an order in which they can run") from None
+    digests: dict[str, str] = {}
+    for name in order:
+        digests[name] = _job_digest(by_name[name], source.parent, digests)
+    return tuple(replace(job, digest=digests[job.name]) for job in jobs)
+
+
+def _job_digest(job: Job, base: Path, digests: Mapping[str, str]) -> str:
+    """Over what decides a job's result; names, notes and where it is tracked do not."""
+    config = job.config.to_dict()
+    del config["logging"]
+    config["mlflow"] = {key: config["mlflow"][key] for key in ("model_name", "register")}
+    config["paths"] = {key: _relative(value, base) for key, value in config["paths"].items()}
+    if job.build:
+        paths = job.build.paths({})  # those of the cache, which lies elsewhere on another machine
+        for key, value in job.config.paths.model_dump().items():
+            config["paths"][key] = None if paths.get(key) == value else config["paths"][key]
+        config["build"] = {**job.build.to_dict(), "structures": _relative(job.build.structures, base)}
+    return _digest(
+        {
+            "config": config,
+            "limits": dict(job.limits),
+            "resume_from": _relative(job.resume_from, base),
+            "best_of": {name: digests[name] for name in job.best_of},
+        }
+    )
+
+
+def _relative(value: str | None, base: Path) -> str | None:
+    """A path as seen from the manifest, so that the same project elsewhere has the same digest."""
+    return Path(os.path.relpath(value, base)).as_posix() if value and Path(value).is_absolute() else value
+
+
+def _digest(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _refuse_doubles(source: Path, names: Sequence[str]) -> None:
+    for name in names:
+        if names.count(name) > 1:
+            raise ConfigError(f"{source}: {names.count(name)} jobs are called {name!r}", "a name for each")
+
+
+def _the_same(source: Path, key: str, values: Mapping[str, str | None]) -> str | None:
+    """One value for all jobs: a batch is one run with its children beside it."""
+    first, *others = values.items()
+    for name, value in others:
+        if value != first[1]:
+            raise ConfigError(
+                mask_credentials(f"{source}: {key} is {first[1]!r} in job {first[0]!r} and {value!r} in job {name!r}"),
+                "one for the whole batch",
+            )
+    return first[1]

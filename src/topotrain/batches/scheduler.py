@@ -1,0 +1,294 @@
+"""The order in which a batch's jobs run, each in processes of its own."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import yaml
+
+from topotrain.batches.display import BatchDisplay, JobReport
+from topotrain.batches.job_process import JobProcess, child_environment, share_of_cores, stop_all
+from topotrain.batches.manifest import Job, Manifest
+from topotrain.errors import OutageError, TrackingError, UserInputError
+from topotrain.fields import TAG_BATCH_JOB, TAG_BATCH_JOB_DIGEST
+from topotrain.tracking.batches import achieved, children, close_dead, get_run
+from topotrain.tracking.recorder import Recorder
+from topotrain.tracking.store import Client, Run, experiment_name
+
+log = logging.getLogger("topotrain")
+
+TICK_SECONDS = 0.2
+WATCH_SECONDS = 2.0  # between two looks at the server, also while it does not answer
+INTERRUPTED = (130, 143)
+
+
+@dataclass
+class JobState:
+    """One job on its way.
+
+    Attributes:
+        job: as the manifest has it.
+        report: what is known of it.
+        go_on_with: run that was cut off and goes on, instead of a new one.
+        before: runs of the job that are none of this attempt's.
+        process: the one under way.
+        seconds: of the processes before it.
+        ended: exit status that is not looked into yet.
+    """
+
+    job: Job
+    report: JobReport
+    go_on_with: str | None = None
+    before: set[str] = field(default_factory=set)
+    process: JobProcess | None = None
+    seconds: float = 0.0
+    ended: int | None = None
+
+    @property
+    def under_way(self) -> bool:
+        """Whether a process of it runs, or has ended and is not looked into."""
+        return self.process is not None or self.ended is not None
+
+    def take(self, run: Run, client: Client) -> None:
+        """Take over what the server knows of its run."""
+        figures = achieved(client, run, self.job.primary_metric)
+        report = self.report
+        report.run_id, report.run_name = run.info.run_id, run.info.run_name
+        report.epochs, report.best_val_loss = figures.epochs, figures.best_val_loss
+        report.best_epoch, report.primary_value = figures.best_epoch, figures.primary
+        report.val_loss, report.checkpoint = figures.val_loss, figures.checkpoint
+        if run.info.end_time and report.seconds is None:
+            report.seconds = round((run.info.end_time - run.info.start_time) / 1000, 1)
+
+    def fail(self, error: UserInputError) -> None:
+        """It can't be started."""
+        self.report.status, self.report.note, self.report.exit_status = "failed", str(error), error.exit_code
+
+
+class Scheduler:
+    """Runs jobs, some at once, each after those it waits for.
+
+    Args:
+        manifest: the jobs.
+        states: one for each job, by name, in the manifest's order; those that are finished already say so.
+        recorder: of the batch's own run.
+        jobs: processes at once.
+        display: shows where they stand.
+        folder: where configurations and logs are written.
+    """
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        states: Mapping[str, JobState],
+        recorder: Recorder,
+        jobs: int,
+        display: BatchDisplay,
+        folder: Path,
+    ) -> None:
+        self.manifest, self.states, self.recorder = manifest, states, recorder
+        self.jobs, self.display, self.folder = jobs, display, folder
+        self.experiment = experiment_name(recorder.client, recorder.experiment_id)
+        self.batch = get_run(recorder.client, recorder.run_id)
+        self._looked = 0.0
+        self._outage_told = False
+
+    @property
+    def reports(self) -> list[JobReport]:
+        """All of them, in the manifest's order."""
+        return [state.report for state in self.states.values()]
+
+    def run(self) -> None:
+        """Until every job is finished, failed or skipped. Interrupted, no process is left."""
+        try:
+            while any(state.under_way or state.report.status == "waiting" for state in self.states.values()):
+                self._start_ready()
+                self._collect()
+                self._look()
+                self.display.show(self.reports)
+                time.sleep(TICK_SECONDS)
+        except BaseException:
+            self._stop()
+            raise
+        self.display.show(self.reports)
+
+    def _start_ready(self) -> None:
+        stopping = not self.manifest.continue_on_error and any(
+            report.status in ("failed", "killed") for report in self.reports
+        )
+        for state in self.states.values():
+            if state.report.status != "waiting":
+                continue
+            awaited = [self.states[name].report for name in state.job.best_of]
+            lost = [report.name for report in awaited if report.status in ("failed", "killed", "skipped")]
+            if lost or stopping:
+                state.report.status = "skipped"
+                state.report.note = f"{', '.join(lost)} did not finish" if lost else "after a failure"
+            elif all(report.status == "finished" for report in awaited):
+                if sum(other.under_way for other in self.states.values()) < self.jobs:
+                    self._start(state)
+
+    def _start(self, state: JobState) -> None:
+        try:
+            if state.job.build is not None:
+                log.info("%s: building graphs in %s", state.job.name, state.job.build.out)
+                state.report.status = "building"
+                self._begin(state, state.job.build.arguments(share_of_cores(self.jobs)))
+            else:
+                self._train(state)
+        except UserInputError as error:
+            state.fail(error)
+
+    def _train(self, state: JobState) -> None:
+        arguments = self._resume_arguments(state) if state.go_on_with else self._run_arguments(state.job)
+        state.report.status = "running"
+        self._begin(state, arguments)
+
+    def _begin(self, state: JobState, arguments: list[str]) -> None:
+        tags = {TAG_BATCH_JOB: state.job.name, TAG_BATCH_JOB_DIGEST: state.job.digest}
+        environment = child_environment(self.recorder.uri, self.jobs, tags)
+        state.process = JobProcess(arguments, environment, self.folder, state.job.name)
+
+    def _run_arguments(self, job: Job) -> list[str]:
+        checkpoint = self._best_of(job) if job.best_of else job.resume_from
+        options = {
+            "--config": str(self._write_config(job)),
+            "--run-name": job.run_name,
+            "--notes": job.notes,
+            "--trial-label": job.trial_label,
+            "--resume-from": checkpoint,
+            "--parent-run-id": self.recorder.run_id,
+            **{f"--{key.replace('_', '-')}": str(value).lower() for key, value in job.limits.items()},
+        }
+        # With "=", so that a text that begins with a dash is no option.
+        return ["run", *(f"{name}={value}" for name, value in options.items() if value)]
+
+    def _resume_arguments(self, state: JobState) -> list[str]:
+        """The run's own recipe holds; where the data lie may have changed, as on another machine."""
+        paths = state.job.config.paths.model_dump(exclude_none=True)
+        overrides = [part for key, value in paths.items() for part in ("-o", f"paths.{key}={json.dumps(value)}")]
+        return ["resume", "--run-id", str(state.go_on_with), *overrides]
+
+    def _best_of(self, job: Job) -> str:
+        reports = [self.states[name].report for name in job.best_of]
+        usable = [report for report in reports if report.primary_value is not None and report.checkpoint]
+        if not usable:
+            raise TrackingError(f"{', '.join(job.best_of)} left no checkpoint", "one to begin with")
+        best = min(usable, key=lambda report: float(report.primary_value or 0.0))
+        log.info("%s: begins with the best of %s: %s", job.name, ", ".join(job.best_of), best.checkpoint)
+        return str(best.checkpoint)
+
+    def _write_config(self, job: Job) -> Path:
+        """The job's recipe as it was when the batch began: whoever edits the file meanwhile changes the next batch."""
+        values = job.config.model_dump(mode="json", by_alias=True, exclude_none=True)
+        values["mlflow"] |= {"experiment": self.experiment, "tracking_uri": None}
+        source = f", from {os.path.relpath(job.config_file, self.manifest.path.parent)}" if job.config_file else ""
+        head = f"# job {job.name!r} of the batch manifest {self.manifest.path.name}{source}\n"
+        path = self.folder / f"{job.name}.yaml"
+        path.write_text(head + yaml.safe_dump(values, sort_keys=False, allow_unicode=True), encoding="utf-8")
+        return path
+
+    def _collect(self, *, go_on: bool = True) -> None:
+        """Take up processes that have ended; after a build the training begins, if the batch is to go on."""
+        for state in self.states.values():
+            status = state.process.poll() if state.process else None
+            if state.process is None or status is None:
+                continue
+            state.seconds += state.process.seconds
+            if state.report.status == "building" and status == 0:
+                if not go_on:
+                    state.report.status, state.process = "killed", None
+                    continue
+                try:
+                    self._train(state)
+                except UserInputError as error:
+                    state.process = None
+                    state.fail(error)
+                continue
+            state.report.run_id = state.process.run_id or state.report.run_id
+            if status != 0:
+                state.report.note = state.process.last_words
+            state.report.exit_status, state.report.seconds = status, round(state.seconds, 1)
+            state.ended, state.process = status, None
+            self._looked = 0.0  # at once
+
+    def _look(self) -> None:
+        """Ask the server how the jobs stand; without an answer, ask again later."""
+        if time.monotonic() - self._looked < WATCH_SECONDS:
+            return
+        try:
+            self._ask()
+        except OutageError as error:
+            if not self._outage_told:
+                log.warning("%s; the jobs go on, asking again", error)
+            self._outage_told = True
+        else:
+            self._outage_told = False
+        self._looked = time.monotonic()
+
+    def _ask(self) -> None:
+        watched = [
+            s for s in self.states.values() if s.under_way and (s.ended is not None or s.report.status == "running")
+        ]
+        if not watched:
+            return
+        newest: dict[str, list[Run]] = {}
+        for run in children(self.recorder.client, self.batch):
+            newest.setdefault(run.data.tags[TAG_BATCH_JOB], []).append(run)
+        for state in watched:
+            try:
+                run = self._run_of(state, newest.get(state.job.name, []))
+                if run is not None:
+                    state.take(run, self.recorder.client)
+                if state.ended:
+                    self._close_dead(state.report, state.ended)
+            except OutageError:
+                raise
+            except TrackingError as error:  # the server refuses, and asking again would not help
+                state.report.note = str(error)
+            if state.ended is not None:
+                self._settle(state, state.ended)
+
+    def _run_of(self, state: JobState, newest_first: list[Run]) -> Run | None:
+        """The run that this attempt makes, if it has got that far."""
+        known = state.report.run_id or state.go_on_with
+        if known:
+            return get_run(self.recorder.client, known)
+        return next((run for run in newest_first if run.info.run_id not in state.before), None)
+
+    def _close_dead(self, report: JobReport, exit_status: int) -> None:
+        if report.run_id:
+            close_dead(self.recorder.client, report.run_id, f"its process ended with status {exit_status}")
+
+    @staticmethod
+    def _settle(state: JobState, exit_status: int) -> None:
+        """Say how a job ended, after the server has said what it achieved."""
+        report = state.report
+        if exit_status == 0:
+            report.status = "finished"
+        else:
+            report.status = "killed" if exit_status < 0 or exit_status in INTERRUPTED else "failed"
+            if exit_status < 0:
+                report.note = f"ended by signal {-exit_status}"
+        state.ended = None
+
+    def _stop(self) -> None:
+        """End all processes and take in what they left."""
+        running = [state for state in self.states.values() if state.process is not None]
+        if running:
+            log.info("stopping %s", ", ".join(state.job.name for state in running))
+        stop_all(state.process for state in running if state.process is not None)
+        self._collect(go_on=False)
+        try:
+            self._ask()
+        except TrackingError as error:
+            log.warning("%s", error)
+        for state in self.states.values():
+            if state.ended is not None:
+                state.report.status, state.ended = "killed", None

@@ -1,0 +1,1 @@
+"""Judging model versions: evaluate, gate, promote, and how a verdict is shown."""

@@ -1,0 +1,272 @@
+"""Judge a model on labelled graphs, beside two free baselines, and keep the verdict on the server."""
+
+from __future__ import annotations
+
+import json
+import logging
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from topotrain.data.demo import demo_paths
+from topotrain.data.graph_dir import GraphDirectory
+from topotrain.data.labels import read_labels
+from topotrain.data.split import Progress, Split, read_split
+from topotrain.errors import DataError
+from topotrain.evaluation.figures import CURVES, EvaluationPicture, draw_evaluation
+from topotrain.evaluation.page import write_page
+from topotrain.evaluation.table import render, target_csv
+from topotrain.fields import (
+    DATASET_DIGEST_LENGTH,
+    DEMO,
+    EVAL_PREFIX,
+    TAG_BEST_EPOCH,
+    TAG_EVAL_AT,
+    TAG_EVAL_DIGEST,
+    TAG_EVAL_TARGETS,
+)
+from topotrain.metrics.baselines import CONSTANT, FEATURE, constant_baseline, feature_baseline, truth
+from topotrain.metrics.report import RankingReport, judge
+from topotrain.model.checkpoint import load_network
+from topotrain.schema.check import SchemaCheck
+from topotrain.scoring.load import load_scorer
+from topotrain.scoring.scorer import Scorer
+from topotrain.tracking.logged_models import model_client
+from topotrain.tracking.runs import epoch_history, fetch_artifact, find_run, parse_run_uri
+from topotrain.tracking.store import Client, open_store, resolve_tracking_uri
+from topotrain.tracking.verdicts import (
+    EvaluatedModel,
+    Verdict,
+    evaluated_run,
+    find_evaluated_model,
+    record_verdict,
+)
+
+log = logging.getLogger("topotrain")
+
+MODEL = "model"
+DEFAULT_MODEL = "models:/topoqa@candidate"
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A model's verdict.
+
+    Attributes:
+        subject: what was judged.
+        judgements: of the model and of the baselines, by name, the model's first.
+        data: what it was judged on.
+        run_id: where the verdict is kept; ``None`` for a model that is on no server.
+        at: when, in UTC.
+    """
+
+    subject: EvaluatedModel
+    judgements: Mapping[str, RankingReport]
+    data: Mapping[str, str]
+    run_id: str | None
+    at: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report."""
+        return {
+            "model": {
+                "uri": self.subject.uri,
+                "name": self.subject.name,
+                "version": self.subject.version,
+                "run_id": self.run_id or self.subject.run_id,
+                "model_id": self.subject.model_id,
+                "epoch": self.subject.epoch,
+            },
+            "data": dict(self.data),
+            "evaluated_at": self.at,
+            "figures": {name: judgement.to_dict() for name, judgement in self.judgements.items()},
+        }
+
+    def text(self, form: str, *, per_target: bool = False) -> str:
+        """What is printed: ``table``, ``json`` or ``csv``."""
+        report = self.to_dict()
+        if form == "json":
+            return as_json(report)
+        table = render(report["figures"], form, "predictor", per_target=per_target)
+        if form == "csv":
+            return table
+        data = self.data
+        head = [
+            f"{self.subject.title} on {data['labels']}",
+            f"data digest {data['digest']}; targets by {data['targets_by']}",
+            f"{CONSTANT}: the mean true DockQ of these data; {FEATURE}: {data['raw_feature']}",
+        ]
+        return "\n".join([*head, "", table])
+
+
+def evaluate(
+    *,
+    model: str | None = None,
+    run: str | None = None,
+    graphs: str = DEMO,
+    labels: str = DEMO,
+    allow_unverified: bool = False,
+    experiment: str | None = None,
+    tracking_uri: str | None = None,
+    progress: Progress | None = None,
+) -> Evaluation:
+    """Score every labelled graph with a model, judge the scores, and log the verdict.
+
+    Args:
+        model: ``models:/NAME@alias``, ``models:/NAME/VERSION`` or a local folder; by default the candidate.
+        run: instead of a model: a run, whose best version or checkpoint is meant.
+        graphs: graph directory; ``demo`` for that of the demo data set.
+        labels: label file; ``demo`` for the hold-out targets of the demo data set.
+        allow_unverified: whether graphs whose columns nobody names may be judged by width alone.
+        experiment: look for the run in this experiment only.
+        tracking_uri: of the store; by default MLFLOW_TRACKING_URI, else ``mlflow.db`` here.
+        progress: wraps the reading of graphs.
+
+    Raises:
+        TrackingError: no such model or run, or the store can't be used.
+        DataError: graphs or labels can't be used.
+        SchemaError: the graphs have other features than the model was trained on (both sides are shown), or features
+            that nobody names.
+    """
+    if model and run:
+        raise DataError(f"model {model!r} and run {run!r} are both given", "one of them")
+    uri = resolve_tracking_uri(tracking_uri, None, log.info)
+    client = open_store(uri, create=False) if run else model_client(model or DEFAULT_MODEL, uri)
+    if client is None:
+        subject = EvaluatedModel(str(model))
+    elif run:
+        subject = evaluated_run(client, find_run(client, run, experiment))
+    else:
+        subject = find_evaluated_model(client, model or DEFAULT_MODEL)
+    scorer = _load(client, subject)
+    graph_dir, label_path = _data_paths(graphs, labels)
+    directory = GraphDirectory(graph_dir)
+    held = SchemaCheck.of_directory(scorer.schema, directory.root, allow_unverified=allow_unverified)
+    split = read_split("evaluation", directory, label_path, progress=progress)
+    for sample in split.samples:
+        held(sample.graph.facts)
+    held.report()
+    data = {
+        "graphs": str(directory.root),
+        "labels": str(label_path),
+        "digest": split.digest[:DATASET_DIGEST_LENGTH],
+        "targets_by": targets_by(label_path, split),
+    }
+    at = datetime.now(UTC).isoformat(timespec="seconds")
+    judgements, data["raw_feature"] = _judge_all(scorer, split)
+    evaluation = Evaluation(subject, judgements, data, subject.run_id, at)
+    run_id = None if client is None else _record(client, uri, evaluation, split)
+    if run_id is None:
+        log.info("%s is on no tracking server: the verdict is printed, not logged", subject.title)
+    return replace(evaluation, run_id=run_id)
+
+
+def targets_by(label_path: Path, split: Split) -> str:
+    """What a target and a label are, as text that two evaluations can be compared by."""
+    named = sum(bool(label.target) for label in read_labels(label_path))
+    nested = sum("/" in sample.graph.key for sample in split.samples)
+    found = ["label column"] if named else []
+    if not named or named < split.total:
+        found += ["folder"] if nested else []
+        found += ["name before the first underscore"] if nested < len(split.samples) else []
+    return f"{' or '.join(found)}; label DockQ"
+
+
+def as_json(document: Any) -> str:
+    """As printed and kept."""
+    return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+
+
+def _data_paths(graphs: str, labels: str) -> tuple[Path, Path]:
+    if (graphs == DEMO) != (labels == DEMO):
+        raise DataError("the demo data set can't be mixed with other data", "--graphs and --labels, or neither of them")
+    if graphs == DEMO:
+        demo = demo_paths()
+        return demo.graphs, demo.holdout_labels
+    return Path(graphs), Path(labels).absolute()
+
+
+def _load(client: Client | None, subject: EvaluatedModel) -> Scorer:
+    if client is None or not subject.uri.startswith("runs:/"):
+        return load_scorer(subject.uri)
+    with tempfile.TemporaryDirectory() as folder:
+        return Scorer(*load_network(fetch_artifact(client, *parse_run_uri(subject.uri), Path(folder))))
+
+
+def _judge_all(scorer: Scorer, split: Split) -> tuple[dict[str, RankingReport], str]:
+    """The judgements, and which raw feature was the best."""
+    predicted = np.array(scorer.score([sample.graph for sample in split.samples]))
+    feature, judgement = feature_baseline(split.samples)
+    judgements = {
+        MODEL: judge(predicted, *truth(split.samples)),
+        CONSTANT: constant_baseline(split.samples),
+        FEATURE: judgement,
+    }
+    return judgements, feature
+
+
+def _record(client: Client, uri: str, evaluation: Evaluation, split: Split) -> str | None:
+    """Write report and pictures, and keep the verdict."""
+    data = evaluation.data
+    metrics = evaluation.judgements[MODEL].metrics()
+    with tempfile.TemporaryDirectory(prefix="topotrain-evaluate-") as name:
+        folder = Path(name)
+        _write_files(evaluation, split, _history(client, evaluation.subject), folder)
+        verdict = Verdict(
+            metrics={f"{EVAL_PREFIX}{key}": value for key, value in metrics.items()},
+            dataset_name=f"{Path(data['graphs']).name}-{Path(data['labels']).stem}",
+            dataset_digest=data["digest"],
+            version_tags={
+                TAG_EVAL_DIGEST: data["digest"],
+                TAG_EVAL_AT: evaluation.at,
+                TAG_EVAL_TARGETS: data["targets_by"],
+            },
+            folder=folder,
+        )
+        return record_verdict(client, uri, evaluation.subject, verdict)
+
+
+def _history(client: Client, subject: EvaluatedModel) -> tuple[dict[int, dict[str, float]], int | None]:
+    if subject.run_id is None:
+        return {}, None
+    run = client.get_run(subject.run_id)
+    history = epoch_history(client, run, CURVES)
+    best = run.data.tags.get(TAG_BEST_EPOCH)
+    complete = {epoch: figures for epoch, figures in history.items() if len(figures) == len(CURVES)}
+    return complete, None if best is None else int(best)
+
+
+def _write_files(
+    evaluation: Evaluation, split: Split, history: tuple[dict[int, dict[str, float]], int | None], folder: Path
+) -> None:
+    """Report, tables and pictures, as they go to the server."""
+    report = evaluation.to_dict()
+    (folder / "report.json").write_text(as_json(report), encoding="utf-8")
+    (folder / "per_target.csv").write_text(target_csv(report["figures"], "predictor"), encoding="utf-8")
+    model = evaluation.judgements[MODEL]
+    picture = EvaluationPicture(
+        title=f"{evaluation.subject.title} on {Path(evaluation.data['labels']).name} "
+        f"(digest {evaluation.data['digest'][:8]})",
+        models=[sample.graph.key for sample in split.samples],
+        targets=[sample.target for sample in split.samples],
+        predicted=model.predicted.tolist(),
+        true=model.true.tolist(),
+        ranking_loss={
+            f"{name} ({evaluation.data['raw_feature']})" if name == FEATURE else name: _losses(judgement)
+            for name, judgement in evaluation.judgements.items()
+        },
+        history=history[0],
+        best_epoch=history[1],
+        epoch=evaluation.subject.epoch,
+    )
+    draw_evaluation(picture, folder)
+    write_page(picture, folder / "figures.html")
+
+
+def _losses(judgement: RankingReport) -> dict[str, float]:
+    return {one.target: one.figures["ranking_loss"] or 0.0 for one in judgement.targets}

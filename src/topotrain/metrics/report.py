@@ -1,0 +1,195 @@
+"""How well predictions rank each target's decoys, and over targets, with intervals; rules are in docs/metrics.md."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from topotrain.metrics.ranking import (
+    ACCEPTABLE,
+    CLASSES,
+    Flags,
+    Values,
+    by_target,
+    chance_of_hit,
+    enrichment,
+    hits_in_top,
+    kendall,
+    mean_absolute_error,
+    mean_squared_error,
+    pearson,
+    ranking_loss,
+    roc_auc,
+    spearman,
+)
+
+TOPS = (1, 5, 10)
+RESAMPLES = 9999
+SEED = 20251
+LEVEL = 0.95
+BOOTSTRAP = {"level": LEVEL, "resamples": RESAMPLES, "seed": SEED, "method": "percentile, over targets"}
+
+# Figures of one target whose means over targets are given.
+PER_TARGET: dict[str, Callable[[Values, Values], float | None]] = {
+    "ranking_loss": ranking_loss,
+    "spearman": spearman,
+    "pearson": pearson,
+    "kendall": kendall,
+    "roc_auc": lambda predicted, true: roc_auc(predicted, true >= ACCEPTABLE),
+    "enrichment": lambda predicted, true: enrichment(predicted, true >= ACCEPTABLE),
+}
+
+
+@dataclass(frozen=True)
+class TargetReport:
+    """One target's decoys.
+
+    Args:
+        target: its name.
+        predicted: (num_models,) predictions; only their order matters here.
+        true: (num_models,) true DockQ.
+    """
+
+    target: str
+    predicted: Values
+    true: Values
+
+    @cached_property
+    def figures(self) -> dict[str, float | None]:
+        """What is averaged over targets, by name; ``None`` where undefined."""
+        values = {name: figure(self.predicted, self.true) for name, figure in PER_TARGET.items()}
+        for size in TOPS:
+            for name, flags in self._classes.items():
+                values[f"hit_rate_top{size}_{name}"] = chance_of_hit(self.predicted, flags, size)
+        return values
+
+    def to_dict(self) -> dict[str, Any]:
+        """For a report: ``hits_topK`` are numbers of decoys of at least acceptable/medium/high quality."""
+        best = float(self.true.max())
+        document = {
+            "num_models": len(self.true),
+            "num_good": "/".join(str(int(flags.sum())) for flags in self._classes.values()),
+            "best_dockq": best,
+            "top1_dockq": best - ranking_loss(self.predicted, self.true),
+            **{name: self.figures[name] for name in PER_TARGET},
+        }
+        for size in TOPS:
+            hits = [hits_in_top(self.predicted, flags, size) for flags in self._classes.values()]
+            document[f"hits_top{size}"] = slashed(hits)
+        return document
+
+    @property
+    def _classes(self) -> dict[str, Flags]:
+        return {name: self.true >= threshold for name, threshold in CLASSES.items()}
+
+
+@dataclass(frozen=True)
+class RankingReport:
+    """Predictions held against the truth, target by target and over all.
+
+    Args:
+        targets: by name, in alphabetical order, so that the order of rows does not matter.
+        predicted: (num_models,) predicted DockQ.
+        true: (num_models,) true DockQ.
+        scaled: predictions on the scale of DockQ, for the errors, where ``predicted`` are on another.
+    """
+
+    targets: tuple[TargetReport, ...]
+    predicted: Values
+    true: Values
+    scaled: Values
+
+    @cached_property
+    def overall(self) -> dict[str, float | None]:
+        """Figures over all decoys together."""
+        return {
+            "mse": mean_squared_error(self.scaled, self.true),
+            "mae": mean_absolute_error(self.scaled, self.true),
+            "pearson": pearson(self.predicted, self.true),
+            "spearman": spearman(self.predicted, self.true),
+        }
+
+    @cached_property
+    def defined(self) -> dict[str, Values]:
+        """Values of each figure, of the targets for which it is defined."""
+        return {
+            name: np.array([value for one in self.targets if (value := one.figures[name]) is not None])
+            for name in self.targets[0].figures
+        }
+
+    @cached_property
+    def means(self) -> dict[str, float | None]:
+        """Means over the targets for which a figure is defined; ``None`` where it is for none."""
+        return {mean_name(name): float(values.mean()) if len(values) else None for name, values in self.defined.items()}
+
+    def metrics(self) -> dict[str, float]:
+        """Every figure that is defined, as one flat mapping."""
+        return {name: value for name, value in {**self.means, **self.overall}.items() if value is not None}
+
+    def to_dict(self, *, per_target: bool = True) -> dict[str, Any]:
+        """For a report; ``null`` is undefined, and ``num_defined`` says how many targets a mean is over."""
+        document: dict[str, Any] = {
+            "num_targets": len(self.targets),
+            "num_models": len(self.true),
+            "num_single_model_targets": sum(len(one.true) == 1 for one in self.targets),
+            **{mean_name(name): self.means[mean_name(name)] for name in PER_TARGET},
+        }
+        for size in TOPS:
+            rates = [self.defined[f"hit_rate_top{size}_{name}"] for name in CLASSES]
+            document[f"hits_top{size}"] = slashed([float(rate.sum()) for rate in rates])
+        document |= self.overall
+        document |= {name: value for name, value in self.means.items() if name not in document}
+        document["num_defined"] = {mean_name(name): len(values) for name, values in self.defined.items()}
+        document["intervals"] = {mean_name(name): interval(values) for name, values in self.defined.items()}
+        document["bootstrap"] = BOOTSTRAP
+        if per_target:
+            document["targets"] = {one.target: one.to_dict() for one in self.targets}
+        return document
+
+
+def judge(predicted: Values, true: Values, targets: Sequence[str], scaled: Values | None = None) -> RankingReport:
+    """Hold predictions against the truth.
+
+    Args:
+        predicted: (num_models,) predicted DockQ, or anything that grows with it.
+        true: (num_models,) true DockQ.
+        targets: target of each decoy.
+        scaled: predictions on the scale of DockQ, where ``predicted`` are on another.
+    """
+    rows = by_target(targets)
+    each = tuple(TargetReport(name, predicted[rows[name]], true[rows[name]]) for name in sorted(rows))
+    return RankingReport(each, predicted, true, predicted if scaled is None else scaled)
+
+
+def interval(values: Values) -> list[float] | None:
+    """Bootstrap interval of the mean: targets drawn again and again, with replacement, from a fixed seed.
+
+    Returns:
+        Its two ends, or ``None`` for fewer than two targets.
+    """
+    if len(values) < 2:
+        return None
+    found = stats.bootstrap(
+        (values,),
+        np.mean,
+        n_resamples=RESAMPLES,
+        confidence_level=LEVEL,
+        method="percentile",
+        rng=np.random.default_rng(SEED),
+    ).confidence_interval
+    return [float(found.low), float(found.high)]
+
+
+def mean_name(figure: str) -> str:
+    """What the mean over targets of a figure is called."""
+    return figure if figure.startswith("hit_rate") else f"mean_{figure}"
+
+
+def slashed(numbers: Sequence[float]) -> str:
+    """``a/b/c`` for acceptable, medium and high; whole numbers, but where ties over the edge leave a fraction."""
+    return "/".join(f"{number:.1f}".removesuffix(".0") for number in numbers)

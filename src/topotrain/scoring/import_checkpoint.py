@@ -1,0 +1,179 @@
+"""Checkpoints of the original networks to registered model versions that score as they did."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from topotrain.config import TrainConfig
+from topotrain.data.graph_file import Graph
+from topotrain.errors import DataError, SchemaError
+from topotrain.fields import SCHEMA_ARTIFACT, TAG_SCHEMA_DIGEST
+from topotrain.model.checkpoint import load_plain
+from topotrain.model.network import TopoQANetwork
+from topotrain.model.original import load_original
+from topotrain.schema.feature_schema import FeatureSchema
+from topotrain.scoring.export import export_model
+from topotrain.scoring.recipe import base_recipe
+from topotrain.tracking.logged_models import log_model, register
+from topotrain.tracking.provenance import provenance_tags
+from topotrain.tracking.recorder import Recorder
+from topotrain.tracking.store import resolve_tracking_uri
+
+log = logging.getLogger("topotrain")
+EXPECTED = "a Lightning checkpoint of an original TopoQA network"
+KEEP_WEIGHTS = (
+    "if you trust the file, keep its weights alone: "
+    "ckpt = torch.load(FILE, weights_only=False); torch.save({'state_dict': ckpt['state_dict']}, NEW_FILE)"
+)
+
+
+@dataclass(frozen=True)
+class Imported:
+    """What an import made.
+
+    Attributes:
+        version: ``models:/NAME/VERSION``.
+        run_id: of the run that holds it.
+    """
+
+    version: str
+    run_id: str
+
+
+def import_checkpoint(
+    path: Path,
+    model_name: str,
+    *,
+    pooling: str | None = None,
+    metadata: Path | None = None,
+    tracking_uri: str | None = None,
+) -> Imported:
+    """Register the network of an original checkpoint.
+
+    Args:
+        path: the checkpoint; widths, heads and layer norm are read from its weights.
+        model_name: of the registered model.
+        pooling: ``mean``, ``add`` or ``max``; by default what the checkpoint says, else ``mean``.
+        metadata: ``feature_metadata.json``; by default what the checkpoint carries, else widths alone.
+        tracking_uri: of the store; by default MLFLOW_TRACKING_URI, else ``mlflow.db`` here.
+
+    Raises:
+        DataError: no checkpoint of such a network; what is wrong with it is said.
+        SchemaError: the metadata are not those of the weights.
+        TrackingError: the store can't be used.
+    """
+    content = load_plain(path, EXPECTED, KEEP_WEIGHTS)
+    weights = content.get("state_dict", content) if isinstance(content, Mapping) else None
+    if not isinstance(weights, Mapping) or not all(isinstance(name, str) for name in weights):
+        raise DataError(f"{path}: holds no state_dict", EXPECTED)
+    try:
+        network = load_original(weights, pooling or _pooling(content))
+        schema = _schema(path, content, metadata, network)
+    except DataError as error:
+        raise DataError(f"{path}: {error.what}", error.expected, error.do) from None
+    network.requires_grad_(False)
+    uri = resolve_tracking_uri(tracking_uri, None, log.info)
+    tags = {**provenance_tags(), TAG_SCHEMA_DIGEST: schema.digest}
+    recorder = Recorder.open(
+        uri, TrainConfig().mlflow.experiment, command="import", run_name=f"import_{path.stem}", tags=tags
+    )
+    try:
+        version = _register(recorder, path, content, model_name, network, schema)
+    except BaseException as error:
+        recorder.close("FAILED", f"{type(error).__name__}: {error}")
+        raise
+    recorder.close("FINISHED")
+    return Imported(f"models:/{model_name}/{version}", recorder.run_id)
+
+
+def _pooling(content: Mapping[str, Any]) -> str:
+    for section in ("model_hyperparameters", "hyper_parameters"):
+        stated = content.get(section)
+        if isinstance(stated, Mapping) and isinstance(stated.get("pooling_type"), str):
+            return str(stated["pooling_type"])
+    log.warning("the checkpoint does not say how it pools; mean is taken (--pooling says otherwise)")
+    return "mean"
+
+
+def _schema(path: Path, content: Mapping[str, Any], metadata: Path | None, network: TopoQANetwork) -> FeatureSchema:
+    """The given metadata, else the checkpoint's own, else widths alone; held against the weights."""
+    spec = network.spec
+    source, stated = f"{path} (feature_metadata)", content.get("feature_metadata")
+    if metadata is not None:
+        source, stated = str(metadata), _read_json(metadata)
+    if stated is None:
+        log.warning("nobody names the columns: graphs will be held to %d and %d", spec.node_dim, spec.edge_dim)
+        return FeatureSchema(
+            node_dim=spec.node_dim,
+            edge_dim=spec.edge_dim,
+            edge_source="weights",
+            node_source="weights",
+            use_layer_norm=spec.use_layer_norm,
+            notes=(f"widths come from the weights of {path.name}: nobody names the columns",),
+        )
+    if not isinstance(stated, Mapping):
+        raise SchemaError(f"{source}: holds a {type(stated).__name__}", SCHEMA_ARTIFACT)
+    try:
+        schema = FeatureSchema.from_dict(stated)
+    except SchemaError as error:
+        raise SchemaError(f"{source}: {error.what}", error.expected, error.do) from None
+    for side, said, columns, width in (
+        ("node", schema.node_dim, schema.node_columns, spec.node_dim),
+        ("edge", schema.edge_dim, schema.edge_columns, spec.edge_dim),
+    ):
+        if said != width or (columns is not None and len(columns) != width):
+            named = "" if columns is None else f" and names {len(columns)}"
+            raise SchemaError(
+                f"{source} says {said} {side} columns{named}, but the weights take {width}",
+                "the metadata that the network was trained with",
+            )
+    return replace(schema, use_layer_norm=spec.use_layer_norm)
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise SchemaError(f"{path}: not readable as JSON ({error})", SCHEMA_ARTIFACT) from None
+
+
+def _register(
+    recorder: Recorder,
+    path: Path,
+    content: Mapping[str, Any],
+    model_name: str,
+    network: TopoQANetwork,
+    schema: FeatureSchema,
+) -> str:
+    origin: dict[str, Any] = {"file": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+    origin |= {name: content[name] for name in ("epoch", "global_step") if isinstance(content.get(name), int)}
+    recorder.text(schema.to_json(), SCHEMA_ARTIFACT)
+    recorder.params({**schema.parameters(), "model.pooling_type": network.spec.pooling_type}, see=SCHEMA_ARTIFACT)
+    recipe = {**base_recipe(recorder, model_name), "checkpoint": origin, "network": network.spec.to_dict()}
+    tags = {
+        "run_id": recorder.run_id,
+        "schema_digest": schema.digest,
+        "imported_from": path.name,
+        "checkpoint_sha256": origin["sha256"],
+        "pooling_type": network.spec.pooling_type,
+    }
+    with tempfile.TemporaryDirectory(prefix="topotrain-import-") as folder:
+        files = export_model(network, schema, _example(schema), Path(folder) / "model", recipe)
+        model_id = log_model(recorder.client, files, f"{model_name}-imported", recorder.run_id, 0, tags)
+    return register(recorder.client, model_id, model_name, recorder.run_id, tags)
+
+
+def _example(schema: FeatureSchema) -> Graph:
+    """Two residues in contact, every feature zero: what the served model takes, not what it is good for."""
+    edge_index: Tensor = torch.tensor([[0, 1], [1, 0]])
+    return Graph("example", torch.zeros(2, schema.node_dim), edge_index, torch.zeros(2, schema.edge_dim))

@@ -1,0 +1,30 @@
+"""A model version to a scorer."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from topotrain.errors import DataError
+from topotrain.fields import MODEL_FILES, SCHEMA_ARTIFACT, WEIGHTS_ARTIFACT
+from topotrain.scoring.scorer import Scorer
+from topotrain.tracking.logged_models import download_model
+
+
+def load_scorer(model: str) -> Scorer:
+    """Load a model version's network and schema; nothing is unpickled.
+
+    Args:
+        model: ``models:/NAME@alias``, ``models:/NAME/VERSION``, ``models:/ID`` or a local folder.
+
+    Raises:
+        TrackingError: no such model.
+        DataError: it is no model of topotrain.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        files = download_model(model, Path(folder))
+        weights, schema = (files / MODEL_FILES / name for name in (WEIGHTS_ARTIFACT, SCHEMA_ARTIFACT))
+        for path in (weights, schema):
+            if not path.is_file():
+                raise DataError(f"model {model!r} has no {path.name}", "a model version made by topotrain")
+        return Scorer.load(weights, schema)

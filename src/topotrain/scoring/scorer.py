@@ -1,0 +1,136 @@
+"""The scoring core: weights and a schema, graphs in, predicted DockQ out."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from topotrain.data.graph_file import Graph
+from topotrain.data.packed_graphs import PackedGraphs
+from topotrain.errors import DataError, SchemaError, UserInputError
+from topotrain.model.network import NetworkSpec, TopoQANetwork, network_of_weights
+from topotrain.schema.feature_schema import FeatureSchema, canonical, decisive, specification
+
+SCORING_BATCH = 8  # graphs; their edge tensors then stay in the cache, and more at a time are slower
+LARGEST_FEATURE = 1e30  # in any unit; beyond it sums and squares overflow in training
+
+
+class Scorer:
+    """A network with the schema it was trained on.
+
+    It computes in float64: which graphs share a batch then changes a score by less than 1e-12, so that what is
+    written, six decimals, depends on model and graph alone.
+
+    Args:
+        network: the network; a copy is kept.
+        schema: what every graph is held to.
+    """
+
+    def __init__(self, network: TopoQANetwork, schema: FeatureSchema) -> None:
+        self.network, self.schema = copy.deepcopy(network).double().eval(), schema
+
+    @classmethod
+    def load(cls, weights: Path, schema: Path) -> Scorer:
+        """Read safetensors weights and ``feature_metadata.json``; nothing is unpickled.
+
+        Raises:
+            DataError: the weights are malformed.
+            SchemaError: the schema is malformed, or not that of the weights.
+        """
+        try:
+            content = json.loads(Path(schema).read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError) as error:
+            raise SchemaError(f"{schema}: not a feature schema ({error})", "feature_metadata.json") from None
+        try:
+            with safe_open(str(weights), "pt") as file:
+                spec = NetworkSpec(**json.loads((file.metadata() or {})["spec"]))
+                state = {name: file.get_tensor(name) for name in file.keys()}
+            network = network_of_weights(spec, state)
+        except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError, ArithmeticError, OSError) as error:
+            raise DataError(f"{weights}: not a model's weights ({error})", "weights written by topotrain") from None
+        resolved = FeatureSchema.from_dict(content)
+        if (resolved.node_dim, resolved.edge_dim) != (spec.node_dim, spec.edge_dim):
+            raise SchemaError(
+                f"{weights} takes {spec.node_dim} node and {spec.edge_dim} edge columns, but {schema} says "
+                f"{resolved.node_dim} and {resolved.edge_dim}",
+                "weights and schema of one model",
+            )
+        return cls(network, resolved)
+
+    def check(self, graph: Graph) -> None:
+        """Hold one graph against the schema: widths, and what it says of its own edges.
+
+        Raises:
+            SchemaError: they differ; both sides are shown.
+            DataError: a value is too large to compute with.
+        """
+        facts = graph.facts
+        widths = [("node", facts.node_dim, self.schema.node_dim), ("edge", facts.edge_dim, self.schema.edge_dim)]
+        for kind, found, expected in widths:
+            if found is not None and found != expected:
+                raise SchemaError(
+                    f"graph {graph.key} has {found} {kind} columns", f"{expected}, as the model was trained"
+                )
+        largest = max((float(part.abs().max()) for part in (graph.x, graph.edge_attr) if part.numel()), default=0.0)
+        if largest > LARGEST_FEATURE:
+            raise DataError(f"graph {graph.key} has a feature of {largest:.3g}, too large to compute with", "less")
+        own = graph.metadata
+        stated: list[tuple[str, Any, Any]] = [
+            ("edge module", own.get("edge_module"), self.schema.edge_module),
+            ("edge parameters", own.get("edge_params"), self.schema.edge_params),
+            ("feature modules", own.get("modules"), specification(self.schema.module_registry) or None),
+            ("edge columns", own.get("edge_feature_columns"), self.schema.edge_columns),
+            ("node columns", own.get("node_feature_columns"), self.schema.node_columns),
+        ]
+        for what, found, expected in stated:
+            if found is None or expected is None:
+                continue
+            left, right = canonical(decisive(found)), canonical(decisive(expected))
+            if left != right:
+                raise SchemaError(f"graph {graph.key} has {what} {left}", f"{right}, as the model was trained")
+
+    @torch.inference_mode()
+    def score(self, graphs: Sequence[Graph]) -> list[float]:
+        """Predicted DockQ of each graph, in order; each is held to the schema first.
+
+        Raises:
+            SchemaError: a graph has other features than the model was trained on.
+            DataError: a graph's score is not finite.
+        """
+        for graph in graphs:
+            self.check(graph)
+        scores: list[float] = []
+        for start in range(0, len(graphs), SCORING_BATCH):
+            part = graphs[start : start + SCORING_BATCH]
+            batch = PackedGraphs(part, self.schema).batch(range(len(part)))
+            predicted = self.network(
+                batch.x.double(), batch.edge_index, batch.edge_attr.double(), batch.batch, batch.num_graphs
+            )
+            for graph, value in zip(part, predicted.tolist(), strict=True):
+                if not math.isfinite(value):
+                    raise DataError(f"graph {graph.key} has features too large to compute with", "those of training")
+                scores.append(value)
+        return scores
+
+    def score_each(self, graphs: Sequence[Graph]) -> list[float | UserInputError]:
+        """As ``score``, but a graph that can't be scored has its error in its place and costs no other anything."""
+        try:
+            return [*self.score(graphs)]
+        except (DataError, SchemaError) as error:
+            if len(graphs) == 1:
+                return [error]
+            return [result for graph in graphs for result in self.score_each([graph])]
+
+
+def save_weights(network: TopoQANetwork, path: Path) -> None:
+    """Write a network as safetensors, its spec in the header."""
+    state = {name: value.contiguous() for name, value in network.state_dict().items()}
+    save_file(state, str(path), metadata={"spec": json.dumps(network.spec.to_dict())})

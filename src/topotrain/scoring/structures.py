@@ -1,0 +1,66 @@
+"""Structure files to ranked scores, by a model of the registry."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from topotrain.data.graph_dir import GraphDirectory
+from topotrain.data.labels import target_of_key
+from topotrain.errors import DataError
+from topotrain.features import build_recorded_graphs
+from topotrain.scoring.load import load_scorer
+from topotrain.scoring.predict_directory import score_directory
+from topotrain.scoring.score_table import Scored, rank_by_target
+from topotrain.tracking.logged_models import model_client
+
+
+@dataclass(frozen=True)
+class ScoreReport:
+    """What scoring did.
+
+    Attributes:
+        rows: scored structures, by target and rank.
+        failures: {MODEL: one line} of structures that gave no graph.
+    """
+
+    rows: tuple[Scored, ...]
+    failures: dict[str, str]
+
+
+def score_structures(
+    structures: Path,
+    model: str,
+    *,
+    jobs: int = 1,
+    progress: Callable[[int, int, str], None] | None = None,
+    tracking_uri: str | None = None,
+) -> ScoreReport:
+    """Build graphs with exactly the modules that the model's schema records, score and rank them.
+
+    Args:
+        structures: a folder of structure files, flat or by target, or one file.
+        model: of the registry, or a local folder.
+        jobs: processes that build graphs.
+        progress: takes (done, total, structure).
+        tracking_uri: of the model's store; by default MLFLOW_TRACKING_URI, else ``mlflow.db`` here.
+
+    Raises:
+        SchemaError: a recorded module is not installed, or in another version.
+        DataError: no structures, or none that gives a graph.
+        TrackingError: no such model.
+    """
+    model_client(model, tracking_uri)
+    scorer = load_scorer(model)
+    with tempfile.TemporaryDirectory(prefix="topotrain-score-") as folder:
+        report = build_recorded_graphs(
+            structures, Path(folder), scorer.schema.module_registry, jobs=jobs, progress=progress
+        )
+        if not report.num_graphs:
+            first = next(iter(report.failures.values()), "no structures")
+            raise DataError(f"{structures}: no structure gives a graph; the first: {first}", "at least one")
+        scores = score_directory(scorer, GraphDirectory(Path(folder)))
+        rows = rank_by_target(Scored.of(key, target_of_key(key), score) for key, score in scores)
+    return ScoreReport(tuple(rows), report.failures)

@@ -1,0 +1,83 @@
+"""Weights that a new run begins with."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from topotrain.errors import SchemaError
+from topotrain.fields import TAG_RESUMED_CHECKPOINT, TAG_RESUMED_FROM
+from topotrain.model.checkpoint import network_of, read_checkpoint
+from topotrain.model.network import NetworkSpec, TopoQANetwork
+from topotrain.schema.feature_schema import FeatureSchema
+from topotrain.scoring.load import load_scorer
+from topotrain.tracking.logged_models import run_of_model
+from topotrain.tracking.runs import fetch_artifact, parse_run_uri
+from topotrain.training.network_shape import check_shape
+
+if TYPE_CHECKING:
+    from topotrain.tracking.store import Client
+
+
+@dataclass(frozen=True)
+class InitialWeights:
+    """A trained network that another run begins with.
+
+    Attributes:
+        source: as the user named it.
+        network: its weights and input scaling.
+        schema: what it was trained on.
+        run_id: the run that made it, where that is known.
+    """
+
+    source: str
+    network: TopoQANetwork
+    schema: FeatureSchema
+    run_id: str | None
+
+    @property
+    def lineage(self) -> dict[str, str]:
+        """Tags that say where the weights came from."""
+        return {TAG_RESUMED_FROM: self.run_id or self.source, TAG_RESUMED_CHECKPOINT: self.source}
+
+    def check(self, spec: NetworkSpec, schema: FeatureSchema) -> None:
+        """Hold the network and the graphs of a new run against it.
+
+        Raises:
+            SchemaError: the graphs have other features than it was trained on.
+            ConfigError: the configuration asks for another shape.
+        """
+        differences = self.schema.differences(schema)
+        if differences:
+            raise SchemaError(
+                f"{self.source} was trained on other features (there against here: {'; '.join(differences)})",
+                "graphs with the same features",
+                "build those, or leave out --resume-from",
+            )
+        check_shape(self.network.spec, spec)
+
+
+def load_initial_weights(source: str, client: Client) -> InitialWeights:
+    """Load a checkpoint or a model version, without running anything they say.
+
+    Args:
+        source: the path of a checkpoint, ``runs:/ID/checkpoints/NAME``, or ``models:/NAME@alias`` and the like.
+        client: of the store.
+
+    Raises:
+        TrackingError: the store holds no such checkpoint or model.
+        DataError: it is none of topotrain's.
+    """
+    if source.startswith("models:/"):
+        scorer = load_scorer(source)
+        return InitialWeights(source, scorer.network.float(), scorer.schema, run_of_model(client, source))
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(source)
+        if source.startswith("runs:/"):
+            run_id, artifact = parse_run_uri(source)
+            path = fetch_artifact(client, run_id, artifact, Path(folder))
+        content = read_checkpoint(path)
+    network, schema = network_of(content)
+    return InitialWeights(source, network, schema, content.get("run_id"))

@@ -1,0 +1,117 @@
+"""The packed store, its batches, and the order in which graphs are drawn."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch_geometric.data import Batch, Data
+
+from topotrain.config import DataloaderConfig
+from topotrain.data.graph_file import Graph
+from topotrain.data.module import EpochSampler, GraphDataModule
+from topotrain.data.packed_graphs import PackedGraphs
+from topotrain.errors import SchemaError
+from topotrain.schema.feature_schema import FeatureSchema
+
+SCHEMA = FeatureSchema(node_dim=5, edge_dim=3)
+
+
+def graph(number: int, num_nodes: int = 4, num_edges: int = 6, **other: Any) -> Graph:
+    generator = torch.Generator().manual_seed(number)
+    parts = {
+        "x": torch.randn(num_nodes, 5, generator=generator),
+        "edge_index": torch.randint(0, num_nodes, (2, num_edges), generator=generator),
+        "edge_attr": torch.randn(num_edges, 3, generator=generator),
+    }
+    return Graph(key=f"T{number}/m", **{**parts, **other})
+
+
+GRAPHS = [
+    graph(0),
+    graph(1, 1, 1),
+    graph(2, 3, 0, edge_attr=torch.zeros(0, 0)),
+    graph(3, 7, 20),
+    graph(4, 2, 0),
+]
+
+
+@pytest.mark.parametrize("indices", [[0, 1, 2, 3, 4], [3], [2], [2, 4], [4, 0, 4], [3, 1, 2]])
+def test_batches_equal_those_of_pyg(indices: list[int]) -> None:
+    store = PackedGraphs(GRAPHS, SCHEMA, [0.0, 0.1, 0.2, 0.3, 0.4])
+    batch = store.batch(indices)
+    expected = Batch.from_data_list(
+        [
+            Data(x=g.x, edge_index=g.edge_index, edge_attr=g.edge_attr if g.edge_attr.shape[1] else torch.zeros(0, 3))
+            for g in (GRAPHS[i] for i in indices)
+        ]
+    )
+    for name in ("x", "edge_index", "edge_attr", "batch"):
+        assert torch.equal(getattr(batch, name), expected[name]), name
+        assert getattr(batch, name).dtype == expected[name].dtype
+    assert batch.index.tolist() == indices
+    assert batch.y.tolist() == pytest.approx([i / 10 for i in indices])
+    assert batch.num_graphs == len(indices)
+
+
+def test_a_batch_does_not_change_its_store() -> None:
+    store = PackedGraphs(GRAPHS, SCHEMA)
+    before = (store.x.clone(), store.edge_index.clone(), store.edge_attr.clone())
+    batch = store.batch([0, 3])
+    for tensor in (batch.x, batch.edge_index, batch.edge_attr, batch.y):
+        tensor.fill_(7)
+    assert all(torch.equal(a, b) for a, b in zip(before, (store.x, store.edge_index, store.edge_attr), strict=True))
+
+
+def test_unknown_labels_are_nan_and_names_are_kept() -> None:
+    store = PackedGraphs(GRAPHS, SCHEMA, targets=list("abcde"))
+    assert len(store) == 5
+    assert torch.isnan(store.y).all()
+    assert store.keys == [f"T{i}/m" for i in range(5)]
+    assert store.targets == list("abcde")
+
+
+@pytest.mark.parametrize(
+    ("other", "words"),
+    [
+        ({"x": torch.ones(4, 6)}, "graph T9/m has 6 node columns; expected 5, as the schema says"),
+        ({"edge_attr": torch.ones(6, 2)}, "graph T9/m has 2 edge columns; expected 3"),
+        ({"edge_index": torch.zeros(2, 0, dtype=torch.int64), "edge_attr": torch.zeros(0, 4)}, "has 4 edge columns"),
+    ],
+)
+def test_another_width_is_refused(other: dict[str, Any], words: str) -> None:
+    with pytest.raises(SchemaError, match=words):
+        PackedGraphs([graph(0), graph(9, **other)], SCHEMA)
+
+
+def test_a_batch_moves_whole() -> None:
+    batch = PackedGraphs(GRAPHS, SCHEMA).batch([0, 1])
+    moved = batch.to("meta")
+    assert {getattr(moved, name).device.type for name in vars(batch)} == {"meta"}
+    assert batch.x.device.type == "cpu"
+    assert torch.equal(batch.to(torch.device("cpu")).x, batch.x)
+
+
+def test_the_order_depends_on_seed_and_epoch_alone() -> None:
+    def order(seed: int, epoch: int) -> list[int]:
+        sampler = EpochSampler(50, seed)
+        sampler.set_epoch(epoch)
+        torch.manual_seed(epoch)
+        return list(sampler)
+
+    assert sorted(order(1, 0)) == list(range(50))
+    assert order(1, 3) == order(1, 3)
+    assert len({tuple(order(seed, epoch)) for seed in (0, 1, 2**32 - 1) for epoch in range(4)}) == 12
+    sampler = EpochSampler(50, 1)
+    assert list(sampler) == list(sampler) == order(1, 0)
+    assert len(sampler) == 50
+
+
+def test_loaders_drop_no_graph_and_validation_keeps_its_order() -> None:
+    store = PackedGraphs(GRAPHS, SCHEMA, [0.0, 0.1, 0.2, 0.3, 0.4])
+    module = GraphDataModule(store, store, DataloaderConfig(batch_size=2))
+    train = [batch.index.tolist() for batch in module.train_dataloader()]
+    assert [len(part) for part in train] == [2, 2, 1]
+    assert sorted(sum(train, [])) == [0, 1, 2, 3, 4]
+    assert [batch.index.tolist() for batch in module.val_dataloader()] == [[0, 1], [2, 3], [4]]
