@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import shlex
@@ -24,6 +23,7 @@ from topotrain.errors import (
 )
 from topotrain.files import write_text
 from topotrain.signals import follow_parent
+from topotrain.text import as_json as to_json
 from topotrain.version import __version__
 
 if TYPE_CHECKING:
@@ -279,7 +279,7 @@ def summarise(run_id: str | None, run_dir: str | None, experiment: str | None, t
     document = summarise_run(
         run_id or Path(str(run_dir)).name, experiment=experiment or None, tracking_uri=tracking_uri or None
     )
-    text = _as_json(document)
+    text = to_json(document)
     _deliver(text, None)
     keep_report("summarise", text, "summarise.json", tracking_uri)
 
@@ -321,7 +321,7 @@ def monitor(
             text = show_changes(run_id, form, lambda part: _deliver(part, None), interval=interval, **where)
     else:
         state = look(run_id, **where)
-        text = _as_json(state) if form == "json" else page(state)
+        text = to_json(state) if form == "json" else page(state)
         _deliver(text, None)
     keep_report("monitor", text, "monitor.json" if form == "json" else "monitor.txt", tracking_uri)
 
@@ -345,7 +345,7 @@ def leaderboard(limit: int, form: str, experiment: str | None, tracking_uri: str
     from topotrain.reports.printed import keep_report
 
     rows = board(limit=limit or None, experiment=experiment or None, tracking_uri=tracking_uri or None)
-    text = {"table": as_columns, "csv": as_csv, "json": _as_json}[form](rows)
+    text = {"table": as_columns, "csv": as_csv, "json": to_json}[form](rows)
     if form == "table" and sys.stdout.isatty():
         show_tables(rows)
     else:
@@ -369,7 +369,7 @@ def schema(graph_dir: str, as_json: bool) -> None:
 
     resolved = inspect_directory(Path(graph_dir), track)
     if as_json:
-        _deliver(_as_json(resolved.to_dict()), None)
+        _deliver(to_json(resolved.to_dict()), None)
         return
     from topotrain.reports.schema_table import schema_lines
 
@@ -474,7 +474,7 @@ def features(kind: str | None, as_json: bool) -> None:
 
     modules = list_modules(kind)
     if as_json:
-        _deliver(_as_json([asdict(module) for module in modules]), None)
+        _deliver(to_json([asdict(module) for module in modules]), None)
     else:
         click.echo("\n".join(module_lines(modules)))
 
@@ -688,7 +688,7 @@ def predict(
         )
     _tell(done.failures, f"{done.num_scored} graphs scored")
     report = {"model": model, "graphs": graphs, "out": out, "scored": done.num_scored, "failed": done.failures}
-    keep_report("predict", _as_json(report), "predict.json", tracking_uri)
+    keep_report("predict", to_json(report), "predict.json", tracking_uri)
 
 
 @cli.command()
@@ -706,7 +706,7 @@ def describe(model: str, as_json: bool, tracking_uri: str | None) -> None:
     from topotrain.reports.describe import story
 
     document = describe_model(model, tracking_uri or None)
-    _deliver(_as_json(document) if as_json else story(document), None)
+    _deliver(to_json(document) if as_json else story(document), None)
 
 
 @cli.command("import-checkpoint")
@@ -823,7 +823,7 @@ def _tell_result(result: TrainResult) -> None:
 
 def _closing_lines(result: TrainResult) -> list[str]:
     """What to print when a run has ended."""
-    from topotrain.config import mask_credentials
+    from topotrain.credentials import mask_credentials
     from topotrain.fields import VAL_LOSS, VAL_RANKING_LOSS, VAL_SPEARMAN
     from topotrain.invocation import program
 
@@ -843,10 +843,6 @@ def _closing_lines(result: TrainResult) -> list[str]:
             f"http://127.0.0.1:5000/#/experiments/{result.experiment_id}/runs/{result.run_id}"
         )
     return lines
-
-
-def _as_json(document: Any) -> str:
-    return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import os
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,8 +13,10 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from topotrain import old_config
+from topotrain.credentials import mask_credentials
 from topotrain.errors import ConfigError
 from topotrain.fields import DEMO, SELECTION_METRIC, VAL_LOSS
+from topotrain.text import nearest
 
 SHOWN_CHARACTERS = 300  # of a value, in messages
 MAX_VALUES = 100_000  # in one file or override, aliases written out
@@ -352,11 +352,6 @@ def merge(base: Mapping[str, Any], update: Mapping[str, Any]) -> dict[str, Any]:
     return result
 
 
-def mask_credentials(text: str) -> str:
-    """Hide ``user:password@`` (or a token before the ``@``) in every URI of a text."""
-    return re.sub(r"(\w://)[^/\s'\"]+@", r"\1***@", text)
-
-
 def _shown(override: str) -> str:
     """An override as messages show it."""
     return f"override {mask_credentials(override)[:SHOWN_CHARACTERS]!r}"
@@ -495,13 +490,13 @@ def _nearest(key: str) -> tuple[str, str]:
     every = known_dotted_keys()
     sections = list(_known_keys(TrainConfig))
     section, _, leaf = key.rpartition(".")
-    near = difflib.get_close_matches(key, every if section else sections, n=1)
-    if not near:
-        leaves = difflib.get_close_matches(leaf, [name.rsplit(".", 1)[-1] for name in every], n=1)
-        near = [name for name in every if leaves and name.endswith(f".{leaves[0]}")]
+    near = nearest(key, every if section else sections)
+    if near is None:
+        same_leaf = nearest(leaf, [name.rsplit(".", 1)[-1] for name in every])
+        near = next((name for name in every if name.endswith(f".{same_leaf}")), None)
     siblings = [name for name in every if name.startswith(f"{section}.")] if section else []
     expected = "one of " + ", ".join(siblings or sections)
-    return expected, f"did you mean {near[0]!r}?" if near else "see docs/configuration.md"
+    return expected, f"did you mean {near!r}?" if near else "see docs/configuration.md"
 
 
 def known_dotted_keys() -> list[str]:

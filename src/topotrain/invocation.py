@@ -7,7 +7,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from topotrain.config import mask_credentials
+from topotrain.credentials import mask_credentials
 
 
 def resume_command(run_id: str, tracking_uri: str) -> str:

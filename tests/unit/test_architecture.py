@@ -18,8 +18,8 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 # Floors of the house, the lowest first; a room may import from its own floor (without a circle) and from below.
 FLOORS = (
-    ("errors", "fields", "version"),
-    ("files", "progress", "figures", "old_config"),
+    ("errors", "fields", "version", "credentials"),
+    ("text", "files", "progress", "figures", "old_config"),
     ("config", "signals"),
     ("schema", "invocation"),
     ("data", "tracking", "metrics"),

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from topotrain.config import TrainConfig, load_config, mask_credentials, merge, parse_override, validate
+from topotrain.config import TrainConfig, load_config, merge, parse_override, validate
+from topotrain.credentials import mask_credentials
 from topotrain.errors import ConfigError
 
 # CONTRACT.md section 4: every key with its default, as it is logged.

@@ -89,14 +89,14 @@ def _environment(*folders: Path) -> dict[str, str]:
 @pytest.mark.parametrize(
     ("setting", "said"),
     [
-        ({"edge.distnce_max": "9"}, "did you mean distance_max?"),
+        ({"edge.distnce_max": "9"}, "did you mean 'distance_max'?"),
         ({"edge.distance_max": "far"}, "parameter distance_max is 'far'"),
         ({"edge.distance_max": "true"}, "a number"),
         ({"edge.distance_max": "-1"}, "at least 0"),
         ({"edge.scale_features": "3"}, "true or false"),
         ({"edge.histogram_bins": "[1, 3, 2]"}, "ascending"),
         ({"node.dssp": "mkdsp"}, "one of builtin, mkdssp"),
-        ({"edgy.distance_max": "9"}, "did you mean edge?"),
+        ({"edgy.distance_max": "9"}, "did you mean 'edge'?"),
         ({"distance_max": "9"}, "names no module"),
         ({"edge.distance_max": "[1"}, "not YAML"),
     ],
@@ -126,7 +126,7 @@ def test_settings_are_read_by_type() -> None:
 
 
 def test_unknown_modules_and_versions() -> None:
-    with pytest.raises(UserInputError, match="did you mean edge/legacy_band/v11?"):
+    with pytest.raises(UserInputError, match="did you mean 'edge/legacy_band/v11'?"):
         find_module("edge", "edge/legacy_bnd/v11")
     with pytest.raises(UserInputError, match="the installed version edge/legacy_band/v11"):
         find_module("edge", "edge/legacy_band/v12")

@@ -7,7 +7,8 @@ import math
 import pytest
 
 from topotrain.reports.run_state import plain
-from topotrain.reports.text import columns, duration, figure, short, status
+from topotrain.reports.text import duration, figure, short, status
+from topotrain.text import aligned
 
 
 @pytest.mark.parametrize(
@@ -36,7 +37,7 @@ def test_missing_is_a_dash_and_zero_is_zero():
 
 
 def test_columns_are_as_wide_as_their_widest_cell():
-    assert columns(["a", "bbb"], [["long", "x"], ["y", ""]]) == ["a     bbb", "long  x", "y"]
+    assert aligned([["a", "bbb"], ["long", "x"], ["y", ""]]) == ["a     bbb", "long  x", "y"]
 
 
 def test_status():

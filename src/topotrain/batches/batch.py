@@ -17,7 +17,7 @@ import yaml
 from topotrain.batches.display import BatchDisplay, JobReport
 from topotrain.batches.manifest import Job, Manifest, load_manifest
 from topotrain.batches.scheduler import JobState, Scheduler
-from topotrain.config import mask_credentials
+from topotrain.credentials import mask_credentials
 from topotrain.errors import InterruptedRunError, TrackingError
 from topotrain.fields import (
     BATCH_SUMMARY_ARTIFACT,

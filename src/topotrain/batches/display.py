@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from topotrain.text import aligned
+
 if TYPE_CHECKING:
     from rich.live import Live
     from rich.table import Table
@@ -68,8 +70,7 @@ class JobReport:
 def summary_lines(reports: Sequence[JobReport]) -> list[str]:
     """The table at the end of a batch."""
     rows = [COLUMNS, *(_cells(report) for report in reports)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(COLUMNS))]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return aligned(rows)
 
 
 def failure_line(reports: Sequence[JobReport]) -> str:

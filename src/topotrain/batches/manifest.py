@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 import os
@@ -30,12 +29,13 @@ from topotrain.config import (
     absolute_path,
     draft_config,
     layer_of,
-    mask_credentials,
     merge,
     read_yaml,
     validate,
 )
+from topotrain.credentials import mask_credentials
 from topotrain.errors import ConfigError, UserInputError
+from topotrain.text import did_you_mean
 
 BEST_OF_JOBS = re.compile(r"best-of\s*\((.*)\)\s*", re.DOTALL)
 LIMITS = ("fast_dev_run", "limit_train_batches", "limit_val_batches")
@@ -254,8 +254,7 @@ def _linked(source: Path, jobs: Sequence[Job]) -> tuple[Job, ...]:
         where = f"{source}: job {job.name!r}: resume_from"
         for name in job.best_of:
             if name not in by_name:
-                near = difflib.get_close_matches(name, list(by_name), n=1)
-                hint = f"did you mean {near[0]!r}?" if near else ""
+                hint = did_you_mean(name, by_name)
                 raise ConfigError(f"{where}: there is no job {name!r}", f"one of {', '.join(by_name)}", hint)
         metrics = {by_name[name].primary_metric for name in job.best_of}
         if len(metrics) > 1:

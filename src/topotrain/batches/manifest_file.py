@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -13,11 +12,12 @@ from topotrain.config import (
     Float,
     PositiveInt,
     as_config_error,
-    mask_credentials,
     merge,
     parse_override,
 )
+from topotrain.credentials import mask_credentials
 from topotrain.errors import ConfigError
+from topotrain.text import did_you_mean
 
 # Keys of the older stack's manifests that are accepted, and have no effect.
 UNUSED = ("log_lr", "output_root", "trainer_args")
@@ -90,8 +90,7 @@ def read_part(model: type[P], raw: Mapping[str, Any], where: str, notices: list[
     known = [info.alias or name for name, info in model.model_fields.items()]
     for key in raw:
         if key not in known:
-            near = difflib.get_close_matches(str(key), known, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else "see docs/batch.md"
+            hint = did_you_mean(str(key), known) or "see docs/batch.md"
             raise ConfigError(f"{where}: unknown key {key!r}", f"one of {', '.join(known)}", hint)
     try:
         return model.model_validate(raw)

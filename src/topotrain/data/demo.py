@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import io
 import json
@@ -16,6 +15,7 @@ from topotrain.data.demo_codec import DemoGraph, pdb_texts, unpack_graphs, unpac
 from topotrain.errors import DataError
 from topotrain.fields import SIDECAR_NAME, SUMMARY_NAME
 from topotrain.files import cache_dir, make_new, make_whole
+from topotrain.text import csv_writer
 
 DATA_DIR = Path(__file__).parent / "demo_data"
 GRAPHS_FILE = DATA_DIR / "graphs.safetensors.xz"
@@ -154,7 +154,7 @@ def make_demo(root: Path) -> None:
     (logs / SUMMARY_NAME).write_text(json.dumps(index["summary"], indent=1), encoding="utf-8")
     for split in SPLITS:
         with (root / f"{split}.csv").open("w", newline="", encoding="utf-8") as file:
-            csv.writer(file, lineterminator="\n").writerows([LABEL_COLUMNS, *index["labels"][split]])
+            csv_writer(file).writerows([LABEL_COLUMNS, *index["labels"][split]])
 
 
 def make_structures(root: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import tempfile
 from collections.abc import Mapping
@@ -36,6 +35,7 @@ from topotrain.model.checkpoint import load_network
 from topotrain.schema.check import SchemaCheck
 from topotrain.scoring.load import load_scorer
 from topotrain.scoring.scorer import Scorer
+from topotrain.text import as_json
 from topotrain.tracking.logged_models import model_client
 from topotrain.tracking.runs import epoch_history, fetch_artifact, find_run, parse_run_uri
 from topotrain.tracking.store import Client, open_store, resolve_tracking_uri
@@ -175,11 +175,6 @@ def targets_by(label_path: Path, split: Split) -> str:
         found += ["folder"] if nested else []
         found += ["name before the first underscore"] if nested < len(split.samples) else []
     return f"{' or '.join(found)}; label DockQ"
-
-
-def as_json(document: Any) -> str:
-    """As printed and kept."""
-    return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
 
 
 def _data_paths(graphs: str, labels: str) -> tuple[Path, Path]:

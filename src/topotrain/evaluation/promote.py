@@ -13,7 +13,6 @@ from typing import Any
 
 from topotrain.errors import ConfigError, GateRefusedError, TrackingError
 from topotrain.evaluation.gate import Decision, VersionMetrics, decide, decision_cells, parse_gate
-from topotrain.evaluation.table import aligned
 from topotrain.fields import (
     TAG_EVAL_DIGEST,
     TAG_EVAL_TARGETS,
@@ -25,6 +24,7 @@ from topotrain.fields import (
     TAG_PROMOTED_REPLACED,
     TAG_ROLLED_BACK,
 )
+from topotrain.text import aligned
 from topotrain.tracking.logged_models import CANDIDATE, alias_version, model_version, move_alias
 from topotrain.tracking.runs import best_version, find_run
 from topotrain.tracking.store import open_store, resolve_tracking_uri

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
+
+from topotrain.text import aligned, as_csv, as_json
 
 Document = Mapping[str, Any]
 
@@ -90,7 +89,7 @@ def render(columns: Mapping[str, Document], form: str, first: str, *, per_target
         per_target: whether table and CSV hold targets (the table beside the summary, the CSV instead of it).
     """
     if form == "json":
-        return json.dumps(columns, indent=2, ensure_ascii=False) + "\n"
+        return as_json(columns)
     if form == "csv":
         return target_csv(columns, first) if per_target else summary_csv(columns, first)
     lines = summary_table(columns)
@@ -98,26 +97,6 @@ def render(columns: Mapping[str, Document], form: str, first: str, *, per_target
         for name, document in columns.items():
             lines += ["", f"{first} {name}", *target_table(document)]
     return "\n".join(lines) + "\n"
-
-
-def aligned(cells: Sequence[Sequence[str]], left: int = 0) -> list[str]:
-    """Cells in columns that line up, the first ``left`` of them to the left and the others to the right."""
-    widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
-    lines = []
-    for row in cells:
-        parts = [
-            cell.ljust(width) if number < left else cell.rjust(width)
-            for number, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        lines.append("  ".join(parts).rstrip())
-    return lines
-
-
-def as_csv(rows: Sequence[Sequence[Any]]) -> str:
-    """Rows as CSV text."""
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    return text.getvalue()
 
 
 def _cell(document: Document, key: str) -> str:

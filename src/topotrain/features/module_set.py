@@ -15,8 +15,8 @@ from topotrain.features.modules import (
     NodeModule,
     TopologyModule,
 )
-from topotrain.features.parameters import nearest_hint
 from topotrain.features.registry import find_module, registered_modules
+from topotrain.text import did_you_mean
 
 DEFAULT_MODULES = {
     "interface": "interface/polar_cutoff/v1",
@@ -189,7 +189,7 @@ def _split_settings(settings: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
             raise UserInputError(
                 f"setting {key!r} names no module",
                 "KIND.PARAMETER=VALUE with KIND " + ", ".join(KINDS),
-                nearest_hint(kind, KINDS),
+                did_you_mean(kind, KINDS),
             )
         params[kind][name] = value
     return params

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Literal
 
 from topotrain.errors import UserInputError
+from topotrain.text import did_you_mean
 
 ParameterType = Literal["float", "bool", "choice", "numbers", "bands"]
 BAND_KEYS = ("label", "min_distance", "max_distance")
@@ -129,15 +129,9 @@ def read_parameters(declared: Iterable[Parameter], given: Mapping[str, Any], own
             raise UserInputError(
                 f"{owner} has no parameter {name!r}",
                 "one of " + ", ".join(known) if known else "none, for it takes no parameters",
-                nearest_hint(name, list(known)),
+                did_you_mean(name, list(known)),
             )
     return {name: parameter.read(given.get(name, parameter.default), owner) for name, parameter in known.items()}
-
-
-def nearest_hint(name: str, known: Sequence[str]) -> str:
-    """A question that names the nearest known name, or "" where none is near."""
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    return f"did you mean {near[0]}?" if near else ""
 
 
 def _from_yaml(value: Any) -> Any:

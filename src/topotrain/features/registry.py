@@ -19,8 +19,8 @@ from topotrain.features.modules import (
     NodeModule,
     TopologyModule,
 )
-from topotrain.features.parameters import nearest_hint
 from topotrain.features.topology_persistence_basic import PersistenceBasic
+from topotrain.text import did_you_mean
 
 ENTRY_POINT_GROUP = "topotrain.features"
 OWN_PACKAGE = "topotrain"
@@ -120,7 +120,7 @@ def find_module(kind: str, wanted: str) -> type[FeatureModule]:
     raise UserInputError(
         f"there is no {kind} module {wanted}{trouble}",
         "one of " + ", ".join(mine),
-        nearest_hint(wanted, list(mine)) or "install the package that brings it",
+        did_you_mean(wanted, list(mine)) or "install the package that brings it",
     )
 
 

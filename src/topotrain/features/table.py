@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from topotrain.errors import DataError
 from topotrain.features.dockq import LabelRow
 from topotrain.features.registry import ModuleInfo
 from topotrain.fields import DOCKQ_COLUMN, MODEL_COLUMN
+from topotrain.text import as_csv
 
 
 def module_lines(modules: Iterable[ModuleInfo]) -> list[str]:
@@ -55,8 +55,4 @@ def merged_labels(rows: Iterable[LabelRow], existing: Path | None) -> str:
     for label in rows:
         new = {DOCKQ_COLUMN: f"{label.dockq:.4f}", "capri": str(label.capri)}
         table[label.MODEL] = {**table.get(label.MODEL, {MODEL_COLUMN: label.MODEL}), **new}
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(table.values())
-    return text.getvalue()
+    return as_csv([columns, *([row.get(name, "") for name in columns] for row in table.values())])

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING
 
 from topotrain.fields import VAL_LOSS, VAL_RANKING_LOSS, VAL_SPEARMAN
 from topotrain.reports.leaderboard import COLUMNS, Row
-from topotrain.reports.text import columns, duration, figure, short, status
+from topotrain.reports.text import duration, figure, short, status
+from topotrain.text import aligned
+from topotrain.text import as_csv as csv_text
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -21,19 +21,15 @@ NUMBERS = {"rank", "value", "val_loss", "Spearman", "ranking loss", "epochs", "e
 
 def as_csv(rows: Sequence[Row]) -> str:
     """Every column; a missing value is an empty cell, aliases are separated by spaces."""
-    out = io.StringIO()
-    writer = csv.DictWriter(out, fieldnames=COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    for row in rows:
-        writer.writerow({**row, "aliases": " ".join(row["aliases"])})
-    return out.getvalue()
+    flat = ({**row, "aliases": " ".join(row["aliases"])} for row in rows)
+    return csv_text([COLUMNS, *([row[name] for name in COLUMNS] for row in flat)])
 
 
 def as_columns(rows: Sequence[Row]) -> str:
     """Plain text, one block for each primary metric."""
     blocks = []
     for title, cells in _groups(rows):
-        blocks.append("\n".join([title, *columns(list(cells[0]), [list(cell.values()) for cell in cells])]))
+        blocks.append("\n".join([title, *aligned([list(cells[0]), *(list(cell.values()) for cell in cells)])]))
     return "\n\n".join(blocks) + "\n" if blocks else "no training run\n"
 
 
@@ -51,7 +47,7 @@ def show_tables(rows: Sequence[Row], console: Console | None = None) -> None:
 
     console = console or Console()
     for title, cells in _groups(rows):
-        text = columns(list(cells[0]), [list(cell.values()) for cell in cells])
+        text = aligned([list(cells[0]), *(list(cell.values()) for cell in cells)])
         if max(map(len, text)) > console.width:
             # A long line that the terminal breaks still shows everything; a table would cut it.
             console.print("\n".join([title, *text, ""]), markup=False, highlight=False)

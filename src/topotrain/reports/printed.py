@@ -20,8 +20,9 @@ def keep_report(command: str, text: str, artifact: str, tracking_uri: str | None
     run_id = os.environ.get("MLFLOW_RUN_ID")
     if not run_id:
         return
+    from topotrain.text import one_line
     from topotrain.tracking.report_run import record_report
-    from topotrain.tracking.store import one_line, resolve_tracking_uri
+    from topotrain.tracking.store import resolve_tracking_uri
 
     try:
         record_report(resolve_tracking_uri(tracking_uri or None, None, log.info), run_id, command, text, artifact)

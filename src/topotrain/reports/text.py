@@ -1,8 +1,8 @@
-"""Figures, durations and tables as people read them."""
+"""Numbers and durations as people read them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 MISSING = "-"
@@ -39,10 +39,3 @@ def duration(seconds: float | None) -> str:
             rest = whole % unit // below
             return f"{whole // unit} {name}" + (f" {rest} {below_name}" if rest else "")
     return f"{whole} s"
-
-
-def columns(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """A table as plain text, each column as wide as its widest cell."""
-    table = [list(header), *map(list, rows)]
-    widths = [max(len(line[column]) for line in table) for column in range(len(header))]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in table]

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from topotrain.errors import SchemaError
+from topotrain.text import as_json
 
 # How a module was executed, not what it computes: never part of the digest.
 EXECUTION_SETTINGS = frozenset(
@@ -120,7 +121,7 @@ class FeatureSchema:
 
     def to_json(self) -> str:
         """``feature_metadata.json`` as text."""
-        text = json.dumps(self.to_dict(), indent=2, ensure_ascii=False) + "\n"
+        text = as_json(self.to_dict())
         return text.encode("utf-8", "replace").decode()  # a file name need not be UTF-8
 
     @classmethod

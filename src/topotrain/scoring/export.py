@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Mapping
 from importlib import metadata
@@ -19,6 +18,7 @@ from topotrain.schema.feature_schema import FeatureSchema
 from topotrain.scoring.card import model_card
 from topotrain.scoring.scorer import save_weights
 from topotrain.scoring.wire_format import encode_graph
+from topotrain.text import as_json
 from topotrain.tracking.logged_models import ModelFiles
 
 # What loading and scoring import; a version pins what it was trained with.
@@ -52,7 +52,7 @@ def export_model(
     save_weights(network, weights)
     texts = {
         "schema": (SCHEMA_ARTIFACT, schema.to_json()),
-        "recipe": (RECIPE_ARTIFACT, json.dumps(recipe, indent=2, ensure_ascii=False) + "\n"),
+        "recipe": (RECIPE_ARTIFACT, as_json(recipe)),
         "card": (CARD_ARTIFACT, model_card(recipe, schema)),
     }
     for name, text in texts.values():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -12,6 +11,7 @@ from typing import Any, TextIO
 
 from topotrain.errors import DataError
 from topotrain.files import replacing
+from topotrain.text import csv_writer
 
 DECIMALS = 6
 ROW_GROUP = 10_000  # rows; of Parquet, whatever the batch size, so that the bytes do not depend on it
@@ -114,7 +114,7 @@ def _values(row: Scored, names: Sequence[str]) -> list[Any]:
 
 
 def _write_csv(file: TextIO, rows: Iterable[Scored], names: Sequence[str]) -> None:
-    writer = csv.writer(file, lineterminator="\n")
+    writer = csv_writer(file)
     writer.writerow(names)
     at = names.index(PREDICTED)
     for row in rows:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Concatenate, ParamSpec, TypeVar
 
-from topotrain.config import mask_credentials
+from topotrain.credentials import mask_credentials
 from topotrain.errors import TrackingError
 from topotrain.fields import (
     BEST_OF,

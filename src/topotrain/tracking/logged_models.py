@@ -18,7 +18,8 @@ from mlflow.types.schema import ColSpec, Schema
 
 from topotrain.errors import TrackingError
 from topotrain.fields import PRED_DOCKQ
-from topotrain.tracking.store import one_line, open_store, resolve_tracking_uri
+from topotrain.text import one_line
+from topotrain.tracking.store import open_store, resolve_tracking_uri
 
 log = logging.getLogger("topotrain")
 

@@ -24,12 +24,13 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME, MLFL
 from mlflow.utils.name_utils import _GENERATOR_NOUNS, _GENERATOR_PREDICATES
 from mlflow.utils.validation import MAX_PARAM_VAL_LENGTH, MAX_TAG_VAL_LENGTH
 
-from topotrain.config import mask_credentials
+from topotrain.credentials import mask_credentials
 from topotrain.errors import TrackingError
 from topotrain.fields import DATASET_DIGEST_LENGTH, TAG_COMMAND, TAG_STATUS_NOTE
 from topotrain.files import write_whole
+from topotrain.text import as_json, one_line
 from topotrain.tracking.heartbeat import Heartbeat
-from topotrain.tracking.store import experiment_id, one_line, open_store, web_address
+from topotrain.tracking.store import experiment_id, open_store, web_address
 
 log = logging.getLogger("topotrain")
 
@@ -206,7 +207,7 @@ class Recorder:
 
     def json(self, content: Any, artifact: str) -> None:
         """Write a JSON artifact."""
-        self.text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", artifact)
+        self.text(as_json(content), artifact)
 
     def file(self, local: Path, directory: str = "") -> None:
         """Write a file as an artifact, under its own name, replacing one that is there.

@@ -22,7 +22,8 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from topotrain.errors import TrackingError
 from topotrain.fields import EPOCH_METRICS, TAG_COMMAND
-from topotrain.tracking.store import asking, one_line
+from topotrain.text import one_line
+from topotrain.tracking.store import asking
 
 LATEST = "latest"
 RUN_COMMANDS = ("run", "resume")

@@ -18,13 +18,14 @@ from mlflow.entities import ViewType
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
-from topotrain.config import absolute_uri, mask_credentials
+from topotrain.config import absolute_uri
+from topotrain.credentials import mask_credentials
 from topotrain.errors import OutageError, TrackingError
+from topotrain.text import one_line
 
 DATABASE_NAME = "mlflow.db"
 ARTIFACTS_NAME = "mlartifacts"
 ATTEMPTS = 5
-SHOWN_CHARACTERS = 300
 # What asking again does not mend.
 REFUSALS = (
     "BAD_REQUEST",
@@ -163,11 +164,6 @@ def experiment_name(client: MlflowClient, experiment: str) -> str:
 def prepare_store(uri: str, experiment: str) -> None:
     """Create a store and an experiment before ``mlflow run`` does, which would choose another artifact folder."""
     experiment_id(open_store(uri), uri, experiment)
-
-
-def one_line(error: Exception) -> str:
-    """What another library says went wrong, short, on one line, and without credentials."""
-    return mask_credentials(" ".join(str(error).split()) or type(error).__name__)[:SHOWN_CHARACTERS]
 
 
 def web_address(uri: str, experiment: str, run_id: str) -> str | None:

@@ -25,9 +25,10 @@ from topotrain.fields import (
     TAG_EVAL_DIGEST,
     TAG_EVAL_RUN,
 )
+from topotrain.text import one_line
 from topotrain.tracking.logged_models import MODEL_URI, logged_model_id
 from topotrain.tracking.runs import best_version, metric_history, registered_versions
-from topotrain.tracking.store import experiment_id, one_line
+from topotrain.tracking.store import experiment_id
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 from topotrain.config import TrainConfig
 from topotrain.fields import BEST_SELECTION_METRIC, BEST_VAL_LOSS, KEPT_INDEX, SELECTION_METRIC, VAL_LOSS
+from topotrain.text import as_json
 
 
 @dataclass(frozen=True)
@@ -130,5 +130,5 @@ def write_kept_index(selection: Selection, folder: Path) -> Path:
         {"rank": rank, "epoch": kept.epoch, "file": kept.file_name, **kept.figures}
         for rank, kept in enumerate(selection.kept, start=1)
     ]
-    index.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
+    index.write_text(as_json(rows), encoding="utf-8")
     return index

@@ -1,0 +1,65 @@
+"""How documents, tables, near names and the errors of other libraries are written; one way for each."""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import io
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from topotrain.credentials import mask_credentials
+
+SHOWN_CHARACTERS = 300
+
+
+def as_json(document: Any) -> str:
+    """A document as it is printed and recorded."""
+    return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+
+
+def csv_writer(file: Any) -> Any:
+    """A writer of CSV rows to a text file; ``None`` is an empty cell."""
+    return csv.writer(file, lineterminator="\n")
+
+
+def as_csv(rows: Iterable[Sequence[Any]]) -> str:
+    """Rows as CSV text; ``None`` is an empty cell."""
+    text = io.StringIO()
+    csv_writer(text).writerows(rows)
+    return text.getvalue()
+
+
+def aligned(rows: Sequence[Sequence[str]], left: int | None = None) -> list[str]:
+    """Cells in columns that line up, one line for each row.
+
+    Args:
+        rows: of equal length; the header, if there is one, is the first.
+        left: how many columns are aligned to the left, the others to the right; by default all.
+    """
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = []
+    for row in rows:
+        parts = [
+            cell.ljust(width) if left is None or number < left else cell.rjust(width)
+            for number, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        lines.append("  ".join(parts).rstrip())
+    return lines
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """The known name that is most like a name, if one is like it at all."""
+    return next(iter(difflib.get_close_matches(name, list(known), n=1)), None)
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """A question that names the nearest known name, or "" where none is near."""
+    near = nearest(name, known)
+    return f"did you mean {near!r}?" if near else ""
+
+
+def one_line(error: Exception, limit: int = SHOWN_CHARACTERS) -> str:
+    """What another library says went wrong, short, on one line, and without credentials."""
+    return mask_credentials(" ".join(str(error).split()) or type(error).__name__)[:limit]
