@@ -24,7 +24,6 @@ from topotrain.fields import (
     DATASET_DIGEST_LENGTH,
     DEMO,
     EVAL_PREFIX,
-    TAG_BEST_EPOCH,
     TAG_EVAL_AT,
     TAG_EVAL_DIGEST,
     TAG_EVAL_TARGETS,
@@ -36,16 +35,9 @@ from topotrain.schema.check import SchemaCheck
 from topotrain.scoring.load import load_scorer
 from topotrain.scoring.scorer import Scorer
 from topotrain.text import as_json
-from topotrain.tracking.logged_models import model_client
-from topotrain.tracking.runs import epoch_history, fetch_artifact, find_run, parse_run_uri
-from topotrain.tracking.store import Client, open_store, resolve_tracking_uri
-from topotrain.tracking.verdicts import (
-    EvaluatedModel,
-    Verdict,
-    evaluated_run,
-    find_evaluated_model,
-    record_verdict,
-)
+from topotrain.tracking.artifacts import checkpoint_of_uri
+from topotrain.tracking.records import EvaluatedModel, Verdict
+from topotrain.tracking.store import Store, find_store, store_of_model
 
 log = logging.getLogger("topotrain")
 
@@ -135,15 +127,14 @@ def evaluate(
     """
     if model and run:
         raise DataError(f"model {model!r} and run {run!r} are both given", "one of them")
-    uri = resolve_tracking_uri(tracking_uri, None, log.info)
-    client = open_store(uri, create=False) if run else model_client(model or DEFAULT_MODEL, uri)
-    if client is None:
+    store = find_store(tracking_uri) if run else store_of_model(model or DEFAULT_MODEL, tracking_uri)
+    if store is None:
         subject = EvaluatedModel(str(model))
     elif run:
-        subject = evaluated_run(client, find_run(client, run, experiment))
+        subject = store.versions.evaluated_run(store.runs.find(run, experiment))
     else:
-        subject = find_evaluated_model(client, model or DEFAULT_MODEL)
-    scorer = _load(client, subject)
+        subject = store.versions.evaluated(model or DEFAULT_MODEL)
+    scorer = _load(store, subject)
     graph_dir, label_path = _data_paths(graphs, labels)
     directory = GraphDirectory(graph_dir)
     held = SchemaCheck.of_directory(scorer.schema, directory.root, allow_unverified=allow_unverified)
@@ -160,7 +151,7 @@ def evaluate(
     at = datetime.now(UTC).isoformat(timespec="seconds")
     judgements, data["raw_feature"] = _judge_all(scorer, split)
     evaluation = Evaluation(subject, judgements, data, subject.run_id, at)
-    run_id = None if client is None else _record(client, uri, evaluation, split)
+    run_id = None if store is None else _record(store, evaluation, split)
     if run_id is None:
         log.info("%s is on no tracking server: the verdict is printed, not logged", subject.title)
     return replace(evaluation, run_id=run_id)
@@ -186,11 +177,11 @@ def _data_paths(graphs: str, labels: str) -> tuple[Path, Path]:
     return Path(graphs), Path(labels).absolute()
 
 
-def _load(client: Client | None, subject: EvaluatedModel) -> Scorer:
-    if client is None or not subject.uri.startswith("runs:/"):
-        return load_scorer(subject.uri)
+def _load(store: Store | None, subject: EvaluatedModel) -> Scorer:
+    if store is None or not subject.uri.startswith("runs:/"):
+        return load_scorer(subject.uri, store)
     with tempfile.TemporaryDirectory() as folder:
-        return Scorer(*load_network(fetch_artifact(client, *parse_run_uri(subject.uri), Path(folder))))
+        return Scorer(*load_network(store.artifacts.fetch(checkpoint_of_uri(subject.uri), Path(folder))))
 
 
 def _judge_all(scorer: Scorer, split: Split) -> tuple[dict[str, RankingReport], str]:
@@ -205,13 +196,13 @@ def _judge_all(scorer: Scorer, split: Split) -> tuple[dict[str, RankingReport], 
     return judgements, feature
 
 
-def _record(client: Client, uri: str, evaluation: Evaluation, split: Split) -> str | None:
+def _record(store: Store, evaluation: Evaluation, split: Split) -> str | None:
     """Write report and pictures, and keep the verdict."""
     data = evaluation.data
     metrics = evaluation.judgements[MODEL].metrics()
     with tempfile.TemporaryDirectory(prefix="topotrain-evaluate-") as name:
         folder = Path(name)
-        _write_files(evaluation, split, _history(client, evaluation.subject), folder)
+        _write_files(evaluation, split, _history(store, evaluation.subject), folder)
         verdict = Verdict(
             metrics={f"{EVAL_PREFIX}{key}": value for key, value in metrics.items()},
             dataset_name=f"{Path(data['graphs']).name}-{Path(data['labels']).stem}",
@@ -223,17 +214,16 @@ def _record(client: Client, uri: str, evaluation: Evaluation, split: Split) -> s
             },
             folder=folder,
         )
-        return record_verdict(client, uri, evaluation.subject, verdict)
+        return store.verdicts.record(evaluation.subject, verdict)
 
 
-def _history(client: Client, subject: EvaluatedModel) -> tuple[dict[int, dict[str, float]], int | None]:
+def _history(store: Store, subject: EvaluatedModel) -> tuple[dict[int, dict[str, float]], int | None]:
     if subject.run_id is None:
         return {}, None
-    run = client.get_run(subject.run_id)
-    history = epoch_history(client, run, CURVES)
-    best = run.data.tags.get(TAG_BEST_EPOCH)
+    run = store.runs.get(subject.run_id)
+    history = store.runs.history(run, CURVES)
     complete = {epoch: figures for epoch, figures in history.items() if len(figures) == len(CURVES)}
-    return complete, None if best is None else int(best)
+    return complete, run.best_epoch
 
 
 def _write_files(

@@ -24,7 +24,6 @@ from topotrain.fields import (
 from topotrain.model.network import NetworkSpec
 from topotrain.schema.feature_schema import FeatureSchema
 from topotrain.tracking.recorder import MAX_TAG_LENGTH, Recorder
-from topotrain.tracking.runs import artifact_names, model_versions, recorded_steps
 from topotrain.training.network_shape import check_shape, network_spec
 from topotrain.training.selection import Selection, write_kept_index
 
@@ -65,7 +64,7 @@ class Continuation:
             file.replace(checkpoints / file.name)
         restore_selection(selection, self.content, checkpoints)
         log.info("going on after epoch %d", max(selection.history, default=-1))
-        known = recorded_steps(recorder.client, recorder.run_id, next(iter(selection.points.values()), {}))
+        known = recorder.store.runs.steps(recorder.run_id, next(iter(selection.points.values()), {}))
         for epoch, figures in selection.points.items():
             missing = {name: value for name, value in figures.items() if epoch not in known.get(name, ())}
             if missing:
@@ -73,7 +72,7 @@ class Continuation:
         for name in [LAST_CHECKPOINT, *(kept.file_name for kept in selection.kept)]:
             recorder.file(checkpoints / name, CHECKPOINT_DIR)
         recorder.file(write_kept_index(selection, checkpoints), CHECKPOINT_DIR)
-        present = artifact_names(recorder.client, recorder.run_id, CHECKPOINT_DIR)
+        present = recorder.store.artifacts.names(recorder.run_id, CHECKPOINT_DIR)
         for name in present - {kept.file_name for kept in selection.kept}:
             if name.startswith("epoch_"):  # dropped, but the run was cut off before it was removed
                 recorder.remove(f"{CHECKPOINT_DIR}/{name}")
@@ -83,7 +82,7 @@ class Continuation:
         self._record_drift(recorder, loaded, epoch=max(selection.history, default=-1) + 1)
         if not self.same_run:
             return {}
-        versions = model_versions(recorder.client, [recorder.run_id])
+        versions = recorder.store.versions.of_runs([recorder.run_id])
         return {version.epoch: version.number for version in versions if version.epoch is not None}
 
     def _record_drift(self, recorder: Recorder, loaded: LoadedConfig, epoch: int) -> None:
@@ -92,7 +91,7 @@ class Continuation:
         for key, (old, new) in self.drift.items():
             log.info("%s: %s -> %s, from epoch %d on", key, old, new, epoch)
         entries = [{"epoch": epoch, "key": key, "from": old, "to": new} for key, (old, new) in self.drift.items()]
-        earlier = recorder.client.get_run(recorder.run_id).data.tags.get(TAG_PARAM_DRIFT, "[]")
+        earlier = recorder.store.runs.get(recorder.run_id).tags.get(TAG_PARAM_DRIFT, "[]")
         recorder.tags({TAG_PARAM_DRIFT: drift_tag(earlier, entries)})
         recorder.text(loaded.config.to_yaml(), CONFIG_ARTIFACT)
 

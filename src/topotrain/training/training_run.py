@@ -182,7 +182,7 @@ class TrainingRun:
         """New, or with the weights of another; a run that goes on takes its own from the checkpoint."""
         spec = network_spec(data.schema, self.config)
         if self.initial is not None:
-            initial = load_initial_weights(self.initial, self.recorder.client)
+            initial = load_initial_weights(self.initial, self.recorder.store)
             initial.check(spec, data.schema)
             self.recorder.tags(initial.lineage)
             log.info("beginning with the weights of %s", self.initial)
