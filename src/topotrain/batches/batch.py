@@ -21,6 +21,7 @@ from topotrain.credentials import mask_credentials
 from topotrain.errors import InterruptedRunError, TrackingError
 from topotrain.fields import (
     BATCH_SUMMARY_ARTIFACT,
+    INTERRUPTED_NOTE,
     TAG_BATCH_JOB,
     TAG_BATCH_JOB_DIGEST,
     TAG_BATCH_MANIFEST,
@@ -150,7 +151,7 @@ class _Batch:
             return result
         except InterruptedRunError as stop:
             self._record(replace(self._result(), interrupted=True))
-            recorder.close("KILLED", f"interrupted by signal {stop.signum}")
+            recorder.close("KILLED", f"{INTERRUPTED_NOTE} {stop.signum}")
             raise
         except BaseException as error:
             recorder.close("FAILED", f"{type(error).__name__}: {error}")

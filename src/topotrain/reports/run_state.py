@@ -18,7 +18,6 @@ from topotrain.fields import (
     TAG_BEST_CHECKPOINT,
     TAG_CONTINUED_BY,
     TAG_PARAM_DRIFT,
-    TAG_STATUS_NOTE,
 )
 
 if TYPE_CHECKING:
@@ -165,8 +164,7 @@ def _progress(status: str, history: History, config: Mapping[str, Any], alive: b
 
 
 def _warnings(run: RunRecord, num_epochs: int, alive: bool) -> list[str]:
-    tags, status = run.tags, run.status
-    note = tags.get(TAG_STATUS_NOTE, "")
+    tags, status, note = run.tags, run.status, run.note
     advice = f"resume with: topotrain resume --run-id {run.run_id}" if num_epochs else "no epoch to resume from"
     told = [] if TAG_BEST_CHECKPOINT in tags else ["no checkpoint yet"]
     if status == "FINISHED":
@@ -175,7 +173,6 @@ def _warnings(run: RunRecord, num_epochs: int, alive: bool) -> list[str]:
         return [*told, "run in progress"]
     if TAG_CONTINUED_BY in tags:
         return [*told, f"continued by run {tags[TAG_CONTINUED_BY]}"]
-    # Under mlflow run the exit status has the last word, and makes an interrupted run FAILED.
-    if status == "FAILED" and not note.startswith("interrupted"):
+    if status == "FAILED" and not run.interrupted:
         return [*told, f"failed: {note}" if note else "failed", *([advice] if num_epochs else [])]
     return [*told, f"interrupted; {advice}"]

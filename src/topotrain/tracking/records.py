@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
-from topotrain.fields import TAG_BEST_CHECKPOINT, TAG_BEST_EPOCH, TAG_COMMAND
+from topotrain.fields import INTERRUPTED_NOTE, TAG_BEST_CHECKPOINT, TAG_BEST_EPOCH, TAG_COMMAND, TAG_STATUS_NOTE
 from topotrain.text import whole
 
 
@@ -65,6 +65,19 @@ class RunRecord:
     def command(self) -> str | None:
         """The topotrain command that made it."""
         return self.tags.get(TAG_COMMAND)
+
+    @property
+    def note(self) -> str:
+        """Why it ended as it did."""
+        return self.tags.get(TAG_STATUS_NOTE, "")
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether it ended, but not by itself.
+
+        Under ``mlflow run`` the exit status has the last word, and makes an interrupted run FAILED.
+        """
+        return self.status == "KILLED" or self.note.startswith(INTERRUPTED_NOTE)
 
     @property
     def parent_run_id(self) -> str | None:

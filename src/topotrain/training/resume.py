@@ -33,9 +33,8 @@ from topotrain.tracking.recorder import Recorder
 from topotrain.tracking.records import Checkpoint, RunRecord
 from topotrain.tracking.runs import LATEST
 from topotrain.tracking.store import Store, find_store
-from topotrain.training.continuation import Continuation, check_same, drift_of
+from topotrain.training.continuation import Continuation, check_same, drift_of, restored_selection
 from topotrain.training.network_shape import check_network
-from topotrain.training.selection import Kept, Selection
 from topotrain.training.training_run import Limits, TrainingRun, TrainResult
 
 log = logging.getLogger("topotrain")
@@ -96,10 +95,10 @@ def resume(
     original = store.runs.find(run or _begun(store, adopted) or LATEST, experiment)
     _check_can_go_on(original, force=force)
     with interruptible(), tempfile.TemporaryDirectory(prefix="topotrain-resume-") as folder:
-        content = _fetch(store, original, checkpoint, Path(folder))
+        present = store.artifacts.names(original.run_id, CHECKPOINT_DIR)
+        content = _fetch(store, original, checkpoint, present, Path(folder))
         loaded = _recipe(store, original, overrides)
-        state = Selection(loaded.config)
-        state.load_state_dict(content["selection"])
+        state = restored_selection(content, loaded.config)
         check_network(content, loaded.config)
         reached = max(state.history, default=-1)
         recorded = max(store.runs.values(original.run_id, VAL_LOSS), default=-1)
@@ -107,9 +106,18 @@ def resume(
             return AlreadyComplete(original.run_id, original.name, len(state.history))
         data = prepare_data(loaded.config, track)
         check_same(content, data, loaded.config)
-        _fetch_kept(store, original, state.kept, Path(folder))
+        for kept in state.kept:
+            if kept.file_name in present:
+                _fetch_to(store, original, kept.file_name, Path(folder) / kept.file_name)
         same_run = adopted in (None, original.run_id) and reached >= recorded
-        continuation = Continuation(content, Path(folder), drift_of(loaded.config, content, overrides), same_run)
+        continuation = Continuation(
+            content,
+            Path(folder),
+            state,
+            drift_of(loaded.config, content, overrides),
+            same_run,
+            frozenset(present if same_run else ()),
+        )
         if same_run:  # reading the data took a while: somebody else may have gone on with the run since
             _check_can_go_on(store.runs.get(original.run_id), force=force)
             recorder = Recorder.reopen(store, original.run_id)
@@ -163,10 +171,9 @@ def _artifact_name(store: Store, run: RunRecord, checkpoint: str) -> str:
     return checkpoint.removeprefix(f"runs:/{run.run_id}/").removeprefix(f"{CHECKPOINT_DIR}/")
 
 
-def _fetch(store: Store, run: RunRecord, checkpoint: str, folder: Path) -> dict[str, Any]:
+def _fetch(store: Store, run: RunRecord, checkpoint: str, present: set[str], folder: Path) -> dict[str, Any]:
     """Put the checkpoint into a folder as ``last.ckpt``, and read it."""
     name = _artifact_name(store, run, checkpoint)
-    present = store.artifacts.names(run.run_id, CHECKPOINT_DIR)
     target = folder / LAST_CHECKPOINT
     if name in present:
         _fetch_to(store, run, name, target)
@@ -206,13 +213,6 @@ def _fetch(store: Store, run: RunRecord, checkpoint: str, folder: Path) -> dict[
             "begin a new run from its weights with: topotrain run --resume-from",
         )
     return content
-
-
-def _fetch_kept(store: Store, run: RunRecord, kept: Sequence[Kept], folder: Path) -> None:
-    present = store.artifacts.names(run.run_id, CHECKPOINT_DIR)
-    for one in kept:
-        if one.file_name in present:
-            _fetch_to(store, run, one.file_name, folder / one.file_name)
 
 
 def _fetch_to(store: Store, run: RunRecord, name: str, target: Path) -> None:
