@@ -34,6 +34,7 @@ from topotrain.errors import InterruptedRunError, TrackingError
 from topotrain.fields import TAG_BATCH_JOB, TAG_COMMAND
 from topotrain.model.checkpoint import read_checkpoint
 from topotrain.tracking.recorder import Recorder
+from topotrain.tracking.store import Store
 
 RECIPE = {
     "paths": {"graph": "set/graphs", "train_labels": "set/train.csv", "val_labels": "set/val.csv"},
@@ -343,8 +344,10 @@ def test_killed_and_resumed(graph_set: Any, store_uri: str) -> None:
 
 def test_resume_refuses_a_batch_that_is_still_running(graph_set: Any, store_uri: str) -> None:
     manifest = write_manifest(graph_set.root.parent, [{"name": "a"}])
-    recorder = Recorder.open(store_uri, "dynamic_topoqa", command="batch", tags={"topotrain.batch_name": "sweep"})
-    other = Recorder.open(store_uri, "dynamic_topoqa", command="run", parent_run_id=recorder.run_id)
+    recorder = Recorder.open(
+        Store.open(store_uri), "dynamic_topoqa", command="batch", tags={"topotrain.batch_name": "sweep"}
+    )
+    other = Recorder.open(Store.open(store_uri), "dynamic_topoqa", command="run", parent_run_id=recorder.run_id)
     (job,) = load_manifest(manifest).jobs
     other.tags({TAG_BATCH_JOB: "a", "topotrain.batch_job_digest": job.digest})
     try:
@@ -419,7 +422,7 @@ def test_a_build_that_ends_while_the_batch_is_stopped_starts_no_training(
     tmp_path: Path, store_uri: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     manifest = load_manifest(write_manifest(tmp_path, [{"name": "a"}]))
-    recorder = Recorder.open(store_uri, "tests", command="batch")
+    recorder = Recorder.open(Store.open(store_uri), "tests", command="batch")
     state = JobState(manifest.jobs[0], report("a", "building"))
     scheduler = Scheduler(manifest, {"a": state}, recorder, 1, BatchDisplay(), tmp_path)
     state.process = job_process.JobProcess(["--version"], os.environ, tmp_path, "a")

@@ -33,7 +33,7 @@ from topotrain.fields import (
 )
 from topotrain.metrics.ranking import mean_ranking_loss
 from topotrain.scoring.load import load_scorer
-from topotrain.tracking.verdicts import known_metrics
+from topotrain.tracking.store import Store
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +60,12 @@ def version_of(judged: Any, number: str) -> Any:
     return mlflow_client(judged[0]).get_model_version("topoqa", number)
 
 
+def known_metrics(uri, version):
+    """What a gate sees of a version."""
+    versions = Store.open(uri).versions
+    return versions.known_metrics(versions.get(version.name, str(version.version)))
+
+
 def test_the_verdict_is_on_the_server(judged):
     uri, graph_set, result = judged
     first = judge_it(judged, model="models:/topoqa@candidate")
@@ -68,7 +74,9 @@ def test_the_verdict_is_on_the_server(judged):
     assert (first.subject.version, first.run_id) == (str(version.version), result.run_id)
 
     split = read_split("x", GraphDirectory(graph_set.graphs), graph_set.val_labels)
-    scores = np.array(load_scorer("models:/topoqa@candidate").score([sample.graph for sample in split.samples]))
+    scores = np.array(
+        load_scorer("models:/topoqa@candidate", Store.open(uri)).score([sample.graph for sample in split.samples])
+    )
     true = np.array([sample.dockq for sample in split.samples])
     expected = mean_ranking_loss(scores, true, [sample.target for sample in split.samples])
     assert first.judgements["model"].metrics()["mean_ranking_loss"] == pytest.approx(expected, abs=1e-9)
@@ -107,7 +115,7 @@ def test_a_later_evaluation_is_a_new_point(judged):
     assert [p.step for p in client.get_metric_history(result.run_id, VAL_LOSS)] == [p.step for p in curve]
     version = version_of(judged, candidate)
     assert version.tags[TAG_EVAL_DIGEST] == on_train.data["digest"] != on_val.data["digest"]
-    known = known_metrics(client, version)
+    known = known_metrics(judged[0], version)
     assert known[EVAL_MSE] == on_train.judgements["model"].metrics()["mse"]  # of its last data, not of its sibling
     assert known[VAL_LOSS] == float(version.tags[VAL_LOSS])
     mine = {
@@ -201,7 +209,7 @@ def test_a_version_whose_run_is_gone_gets_a_run_for_its_verdict(judged, tmp_path
     version = client.get_model_version("byhand", "1")
     assert version.tags[TAG_EVAL_DIGEST] == evaluation.data["digest"]
     expected = evaluation.judgements["model"].metrics()["mean_ranking_loss"]
-    assert known_metrics(client, version)[EVAL_RANKING_LOSS] == expected, "a gate looks here"
+    assert known_metrics(store_uri, version)[EVAL_RANKING_LOSS] == expected, "a gate looks here"
     folder = judge_it(judged, model=files, tracking_uri=f"sqlite:///{tmp_path}/absent.db")  # needs no store
     assert folder.run_id is None
     assert not (tmp_path / "absent.db").exists()

@@ -18,14 +18,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from kit.recorded import artifact_json, mlflow_client
+from kit.recorded import artifact_json, mlflow_client, point_mlflow_at
 from topotrain.cli import main
 from topotrain.data.graph_file import Graph
 from topotrain.model.network import NetworkSpec, TopoQANetwork
 from topotrain.model.original import RENAMED
 from topotrain.scoring.load import load_scorer
 from topotrain.scoring.wire_format import encode_graph
-from topotrain.tracking.runs import find_run
+from topotrain.tracking.store import Store
 
 VECTORS = ("encoder_n172_e11_h8_add_noln", "encoder_n172_e24_h8_mean_ln", "flat_n172_e11_h8_mean")
 
@@ -86,7 +86,7 @@ def graphs_of(tensors: dict[str, Tensor]) -> list[Graph]:
 
 @pytest.mark.parametrize("precision", ["float64", "float32"])
 @pytest.mark.parametrize("name", VECTORS)
-def test_an_imported_network_scores_as_the_original(run, shared_data, tmp_path, name, precision):
+def test_an_imported_network_scores_as_the_original(run, store_uri, shared_data, tmp_path, name, precision):
     import mlflow
 
     weights, spec, tensors = vector(shared_data, name)
@@ -99,7 +99,7 @@ def test_an_imported_network_scores_as_the_original(run, shared_data, tmp_path, 
     expected = tensors["expected"].tolist()
     assert len(set(expected)) > 2
     graphs = graphs_of(tensors)
-    scorer = load_scorer("models:/old/1")
+    scorer = load_scorer("models:/old/1", Store.open(store_uri))
     assert (scorer.schema.node_dim, scorer.schema.edge_dim) == (spec["node_dim"], spec["edge_dim"])
     assert scorer.network.spec.use_layer_norm is bool(spec["use_layer_norm"])
     tolerance = 2e-7 if precision == "float64" else 2e-6  # the graphs themselves are float32
@@ -107,6 +107,7 @@ def test_an_imported_network_scores_as_the_original(run, shared_data, tmp_path, 
     batch = (tensors["edge_index"], tensors["edge_attr"], tensors["batch"], len(expected))
     direct = scorer.network(tensors["x"], *batch).tolist()
     assert direct == pytest.approx(expected, abs=1e-10 if precision == "float64" else 2e-6)
+    point_mlflow_at(store_uri)
     served = mlflow.pyfunc.load_model("models:/old/1")
     answer = served.predict(pd.DataFrame({"graph": [encode_graph(graph) for graph in graphs]}))
     assert answer["error"].tolist() == [None] * len(graphs)
@@ -138,7 +139,7 @@ def test_an_import_is_a_run_and_a_version_and_no_training_run(run, store_uri, tm
     assert len(version.tags["checkpoint_sha256"]) == 64
     assert client.get_registered_model("old").aliases == {}
     with pytest.raises(Exception, match="no training run"):
-        find_run(client, "latest")
+        Store.open(store_uri).runs.find("latest")
     main(["describe", "models:/old/1", "--tracking-uri", store_uri])
     told = capsys.readouterr().out
     assert f"Imported from `old.ckpt` (SHA-256 `{version.tags['checkpoint_sha256']}`)" in told
@@ -157,7 +158,7 @@ def named_metadata(**changes: Any) -> dict[str, Any]:
     }
 
 
-def test_metadata_of_the_checkpoint_or_beside_it_name_the_columns(run, graph_set, tmp_path, capsys):
+def test_metadata_of_the_checkpoint_or_beside_it_name_the_columns(run, store_uri, graph_set, tmp_path, capsys):
     inside, beside = tmp_path / "inside.ckpt", tmp_path / "beside.ckpt"
     weights = original_weights(SMALL)
     carried = {"feature_metadata": named_metadata(), "model_hyperparameters": {"pooling_type": "add"}}
@@ -169,12 +170,15 @@ def test_metadata_of_the_checkpoint_or_beside_it_name_the_columns(run, graph_set
     status, out, err = run(beside, "--metadata", metadata)
     assert (status, out) == (0, "models:/old/2\n")
     assert "mean is taken" in err
-    assert load_scorer("models:/old/1").schema.use_layer_norm is True, "the weights have the last word"
+    assert load_scorer("models:/old/1", Store.open(store_uri)).schema.use_layer_norm is True, (
+        "the weights have the last word"
+    )
 
     def predict(version: int) -> tuple[int, str]:
         status = 0
         try:
-            main(["predict", "--model", f"models:/old/{version}", "--graphs", str(graph_set.graphs), "--out", "t.csv"])
+            where = ["--graphs", str(graph_set.graphs), "--out", "t.csv", "--tracking-uri", store_uri]
+            main(["predict", "--model", f"models:/old/{version}", *where])
         except SystemExit as stop:
             status = int(stop.code or 0)
         return status, capsys.readouterr().err

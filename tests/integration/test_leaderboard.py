@@ -21,7 +21,8 @@ from topotrain.errors import TrackingError
 from topotrain.fields import BEST_OF
 from topotrain.reports.leaderboard import COLUMNS, leaderboard
 from topotrain.reports.leaderboard_view import as_columns, as_csv, show_tables
-from topotrain.tracking.runs import search_runs
+from topotrain.tracking import runs
+from topotrain.tracking.store import Store
 
 
 def names(rows: list[dict[str, Any]]) -> list[tuple[int | None, str]]:
@@ -229,10 +230,9 @@ def test_beyond_a_thousand_runs(store_uri, monkeypatch):
     assert pages[:2] == [1000, MANY - 1000]
 
 
-def test_pages_are_fetched_when_they_are_needed(store_uri):
+def test_pages_are_fetched_when_they_are_needed(store_uri, monkeypatch):
     for number in range(5):
         HandMadeRun(store_uri, str(number), start_time=1000 + number)
-    client = mlflow_client(store_uri)
-    homes = [experiment_id(client, store_uri, "by hand")]
-    found = [run.info.run_name for run in search_runs(client, homes, "", page_size=2)]
-    assert found == ["4", "3", "2", "1", "0"]
+    monkeypatch.setattr(runs, "PAGE", 2)
+    found = [run.name for run in Store.open(store_uri).runs.best_first("val_loss", "by hand")]
+    assert found == ["0", "1", "2", "3", "4"]

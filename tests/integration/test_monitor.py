@@ -30,6 +30,7 @@ from topotrain.errors import OutageError, TrackingError
 from topotrain.reports import monitor as module
 from topotrain.reports.monitor import follow, monitor
 from topotrain.reports.monitor_view import Display, page
+from topotrain.tracking.store import Store
 
 SECONDS = 60.0
 
@@ -179,7 +180,7 @@ def test_beats_that_an_outage_swallowed_were_not_missed(
     """Seen from another machine: the run's own host is asked for its process."""
     run = HandMadeRun(store_uri, heartbeat=silent_beat(beat_minutes))
     now = datetime.now(UTC)
-    watch = module._Watch(run.client, store_uri, run.run_id)
+    watch = module._Watch(Store.open(store_uri), run.run_id)
     watch._answered = now - timedelta(minutes=lost_minutes)
     watch._silent = True
     back = now - timedelta(seconds=back_seconds)

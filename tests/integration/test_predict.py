@@ -38,7 +38,7 @@ def model_dir(finished: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def scorer(model_dir: Path) -> Scorer:
-    return load_scorer(str(model_dir))
+    return load_scorer(str(model_dir), None)
 
 
 @pytest.fixture

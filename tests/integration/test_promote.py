@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import json
 import re
@@ -10,6 +11,8 @@ from typing import Any
 
 import pytest
 from mlflow.entities import Metric
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
 
 from kit.recorded import experiment_id, mlflow_client, point_mlflow_at
 from topotrain.cli import main
@@ -29,10 +32,18 @@ from topotrain.fields import (
     TAG_PROMOTED_REPLACED,
     TAG_ROLLED_BACK,
 )
-from topotrain.tracking.logged_models import move_alias, register
-from topotrain.tracking.verdicts import EvaluatedModel, Verdict, record_verdict
+from topotrain.tracking.records import EvaluatedModel, Verdict
+from topotrain.tracking.store import Store
 
 NAME = "topoqa"
+
+
+def register(client: MlflowClient, model_id: str, run_id: str, tags: dict[str, str]) -> str:
+    """A version of ``NAME`` made from a logged model; its number."""
+    with contextlib.suppress(MlflowException):  # there is one already
+        client.create_registered_model(NAME)
+    version = client.create_model_version(NAME, f"models:/{model_id}", run_id, tags, model_id=model_id)
+    return str(version.version)
 
 
 class Registry:
@@ -48,7 +59,7 @@ class Registry:
         run_id = self.client.create_run(self.home, tags={TAG_COMMAND: "run", TAG_BEST_EPOCH: "0"}).info.run_id
         model = self.client.create_logged_model(self.home, "m", source_run_id=run_id)
         self.client.log_batch(run_id, metrics=[Metric("val_loss", 0.07, 1, 0)])
-        version = register(self.client, model.model_id, NAME, run_id, {"epoch": "0", "val_loss": "0.05", **tags})
+        version = register(self.client, model.model_id, run_id, {"epoch": "0", "val_loss": "0.05", **tags})
         if loss is not None:
             self.evaluate(EvaluatedModel("", NAME, version, run_id, model.model_id), loss, rank, digest)
         return version
@@ -57,7 +68,7 @@ class Registry:
         metrics = {EVAL_MSE: 0.04, EVAL_RANKING_LOSS: loss, EVAL_SPEARMAN: rank}
         tags = {TAG_EVAL_DIGEST: digest, TAG_EVAL_TARGETS: "folder; label DockQ"}
         known = {name: value for name, value in metrics.items() if value is not None}
-        record_verdict(self.client, self.uri, subject, Verdict(known, "data", digest, tags))
+        Store.open(self.uri).verdicts.record(subject, Verdict(known, "data", digest, tags))
 
     def alias(self, alias: str, version: str | None = None) -> str | None:
         if version is not None:
@@ -244,7 +255,7 @@ def test_an_alias_that_somebody_else_moved_meanwhile(registry):
     one, two, three = (registry.add(0.1, 0.5) for _ in range(3))
     registry.alias("champion", two)  # between decision and effect
     with pytest.raises(TrackingError, match=f"from version {one} to {two} meanwhile"):
-        move_alias(registry.client, NAME, "champion", three, expected=one, tags={"a": "b"})
+        Store.open(registry.uri).versions.move_alias(NAME, "champion", three, expected=one, tags={"a": "b"})
     assert registry.alias("champion") == two
     assert "a" not in registry.tags(three)
 

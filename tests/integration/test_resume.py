@@ -278,9 +278,10 @@ def test_kept_checkpoints_that_are_gone_are_no_longer_kept(straight, monkeypatch
     graph_set, uri, reference = straight
     run_id = cut_off(graph_set, uri, monkeypatch, "metrics", 4)
     from topotrain.tracking.recorder import Recorder
+    from topotrain.tracking.store import Store
 
     client = mlflow_client(uri)
-    recorder = Recorder(client, uri, run_id)
+    recorder = Recorder(Store.open(uri), run_id)
     for name in artifact_names(client, run_id, "checkpoints") - {"last.ckpt"}:
         recorder.remove(f"checkpoints/{name}")
     assert artifact_names(client, run_id, "checkpoints") == {"last.ckpt"}

@@ -23,9 +23,9 @@ from topotrain.fields import BEST_SELECTION_METRIC, BEST_VAL_LOSS, SELECTION_MET
 from topotrain.model.checkpoint import read_checkpoint
 from topotrain.schema.feature_schema import FeatureSchema
 from topotrain.tracking import store
+from topotrain.tracking.address import resolve_tracking_uri
 from topotrain.tracking.recorder import Recorder
-from topotrain.tracking.runs import artifact_json, find_run
-from topotrain.tracking.store import open_store, resolve_tracking_uri
+from topotrain.tracking.store import Store
 
 EVERY_EPOCH = (
     *("train_mse", "val_loss", "val_pearson_corr", "val_spearman_corr", "val_ranking_loss"),
@@ -247,7 +247,7 @@ def test_a_run_of_mlflow_run_is_adopted(graph_set, store_uri, monkeypatch, named
     else:
         assert runs[0].info.run_name.startswith("training_run_")
     assert runs[0].info.run_name == runs[0].data.tags["mlflow.runName"] == result.run_name
-    assert find_run(client, result.run_name).info.run_id == made.info.run_id
+    assert Store(client).runs.find(result.run_name).run_id == made.info.run_id
     # A second fit of the same process, with the variable of mlflow run gone, opens a run of its own.
     assert "MLFLOW_RUN_ID" not in os.environ
 
@@ -255,16 +255,16 @@ def test_a_run_of_mlflow_run_is_adopted(graph_set, store_uri, monkeypatch, named
 def test_a_run_to_adopt_that_is_not_there(store_uri, monkeypatch):
     monkeypatch.setenv("MLFLOW_RUN_ID", "0" * 32)
     with pytest.raises(TrackingError, match="MLFLOW_RUN_ID"):
-        Recorder.open(store_uri, "e", command="run")
+        Recorder.open(Store.open(store_uri), "e", command="run")
 
 
 def test_a_run_that_topotrain_recorded_is_not_adopted_again(store_uri, monkeypatch):
-    first = Recorder.open(store_uri, "e", command="run")
+    first = Recorder.open(Store.open(store_uri), "e", command="run")
     first.close("FINISHED")
     monkeypatch.setenv("MLFLOW_RUN_ID", first.run_id)
     with pytest.raises(TrackingError, match="already"):
-        Recorder.open(store_uri, "e", command="run")
-    assert first.client.get_run(first.run_id).info.status == "FINISHED"
+        Recorder.open(Store.open(store_uri), "e", command="run")
+    assert mlflow_client(store_uri).get_run(first.run_id).info.status == "FINISHED"
 
 
 # --- where the store is -----------------------------------------------------------------------------------------
@@ -335,9 +335,8 @@ def test_credentials_are_not_said(monkeypatch):
 def _open_fresh(uri: str, delay: float, results: Any) -> None:
     time.sleep(delay)
     try:
-        client = open_store(uri)
-        number = store.experiment_id(client, uri, "the same one")
-        client.create_run(number)
+        number = Store.open(uri).runs.experiment_id("the same one")
+        mlflow_client(uri).create_run(number)
         results.put(number)
     except BaseException as error:  # noqa: BLE001 (told to the parent)
         results.put(error)
@@ -355,7 +354,7 @@ def test_processes_that_create_one_fresh_store_at_once(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(store, "MlflowClient", half_made)
         with pytest.raises(TrackingError):
-            open_store(uri)
+            Store.open(uri)
     assert not database.exists(), "half a database looks like a whole one"
     context = multiprocessing.get_context("fork")
     results = context.Queue()
@@ -375,7 +374,7 @@ def test_processes_that_create_one_fresh_store_at_once(tmp_path, monkeypatch):
 def test_a_file_that_is_no_database(tmp_path, content):
     (tmp_path / "mlflow.db").write_bytes(content)
     with pytest.raises(TrackingError, match="can't be used"):
-        open_store(f"sqlite:///{tmp_path / 'mlflow.db'}")
+        Store.open(f"sqlite:///{tmp_path / 'mlflow.db'}")
     assert (tmp_path / "mlflow.db").read_bytes() == content
 
 
@@ -383,7 +382,7 @@ def test_a_deleted_experiment_is_not_used(store_uri):
     client = mlflow_client(store_uri)
     client.delete_experiment(experiment_id(client, store_uri, "gone"))
     with pytest.raises(TrackingError, match="'gone' was deleted"):
-        Recorder.open(store_uri, "gone", command="run")
+        Recorder.open(Store.open(store_uri), "gone", command="run")
     assert client.search_runs(["0"]) == []
 
 
@@ -392,14 +391,14 @@ def test_a_deleted_experiment_is_not_used(store_uri):
 
 @pytest.fixture
 def recorder(store_uri):
-    made = Recorder.open(store_uri, "tests", command="run", run_name="recorded")
+    made = Recorder.open(Store.open(store_uri), "tests", command="run", run_name="recorded")
     yield made
     made.close("FINISHED")
 
 
 def test_a_parameter_too_long_says_where_it_is(recorder):
     recorder.params({"a.long": "x" * 6001, "a.full": "y" * 6000, "a.short": ""}, see="config/config.yaml")
-    params = recorder.client.get_run(recorder.run_id).data.params
+    params = mlflow_client(recorder.uri).get_run(recorder.run_id).data.params
     assert params["a.full"] == "y" * 6000
     assert params["a.short"] == ""
     assert "config/config.yaml" in params["a.long"]
@@ -409,14 +408,14 @@ def test_a_parameter_too_long_says_where_it_is(recorder):
 def test_many_parameters_and_tags(recorder):
     recorder.params({f"p.{i}": str(i) for i in range(250)}, see="x")
     recorder.tags({f"t.{i}": str(i) for i in range(250)})
-    data = recorder.client.get_run(recorder.run_id).data
+    data = mlflow_client(recorder.uri).get_run(recorder.run_id).data
     assert {f"p.{i}" for i in range(250)} <= set(data.params)
     assert {f"t.{i}" for i in range(250)} <= set(data.tags)
 
 
 def test_a_tag_too_long_says_that_it_is_cut(recorder):
     recorder.tags({"long": "x" * 9000})
-    value = recorder.client.get_run(recorder.run_id).data.tags["long"]
+    value = mlflow_client(recorder.uri).get_run(recorder.run_id).data.tags["long"]
     assert len(value) == 8000
     assert value.endswith("(cut)")
 
@@ -427,7 +426,7 @@ def test_what_the_server_refuses_is_the_user_s_error_and_holds_nothing_up(record
         recorder.params({"a.b": "2"}, see="x")
     assert recorder.complete
     recorder.tags({"later": "1"})
-    assert recorder.client.get_run(recorder.run_id).data.tags["later"] == "1"
+    assert mlflow_client(recorder.uri).get_run(recorder.run_id).data.tags["later"] == "1"
 
 
 class Outage:
@@ -449,7 +448,7 @@ class Outage:
 
 
 def test_an_outage_loses_nothing_and_keeps_the_order(recorder, tmp_path, caplog):
-    recorder.client = outage = Outage(recorder.client)
+    recorder._client = outage = Outage(recorder._client)
     artifact = tmp_path / "notes.txt"
     recorder.metrics({"loss": 0.0}, step=0)
     outage.down = True
@@ -484,8 +483,8 @@ def test_an_outage_during_training_costs_nothing(graph_set, store_uri, monkeypat
 
     def metrics(self: Recorder, values: Any, step: int) -> None:
         if step == 0:
-            self.client = Outage(self.client)
-            outages.append(self.client)
+            self._client = Outage(self._client)
+            outages.append(self._client)
         outages[0].down = 1 <= step < 4
         real(self, values, step)
 
@@ -529,12 +528,12 @@ def test_a_file_replaces_one_of_the_same_name(recorder, tmp_path):
         recorder.file(local, "checkpoints")
     local.write_text("three")
 
-    written = local_artifact(recorder.client.get_run(recorder.run_id), "checkpoints/last.ckpt")
+    written = local_artifact(mlflow_client(recorder.uri).get_run(recorder.run_id), "checkpoints/last.ckpt")
     assert Path(str(written)).read_text() == "two"
     recorder.remove("checkpoints/last.ckpt")
     recorder.remove("checkpoints/last.ckpt")  # what is gone is gone
     assert recorder.complete
-    assert recorder.client.list_artifacts(recorder.run_id, "checkpoints") == []
+    assert mlflow_client(recorder.uri).list_artifacts(recorder.run_id, "checkpoints") == []
 
 
 @pytest.mark.parametrize("away", [False, True])
@@ -552,14 +551,15 @@ def test_a_removal_that_the_store_refuses_holds_nothing_up(recorder, monkeypatch
         assert recorder.complete is not away
     recorder.metrics({"loss": 2.0}, step=2)
     assert recorder.complete
-    assert [p.step for p in recorder.client.get_metric_history(recorder.run_id, "loss")] == [1, 2]
+    assert [p.step for p in mlflow_client(recorder.uri).get_metric_history(recorder.run_id, "loss")] == [1, 2]
 
 
 def test_json_artifacts_keep_names_and_letters(recorder):
     recorder.json({"Å": [1, None]}, "deep/er/file.json")
 
-    assert artifact_json(recorder.client, recorder.run_id, "deep/er/file.json") == {"Å": [1, None]}
-    assert artifact_json(recorder.client, recorder.run_id, "deep/er/other.json") is None
+    artifacts = recorder.store.artifacts
+    assert artifacts.json(recorder.run_id, "deep/er/file.json") == {"Å": [1, None]}
+    assert artifacts.json(recorder.run_id, "deep/er/other.json") is None
 
 
 # --- which run is meant -----------------------------------------------------------------------------------------
@@ -589,30 +589,30 @@ def runs(store_uri):
 
 def test_runs_are_found(runs):
     client, made = runs
-    assert find_run(client, made["alpha"]).info.run_id == made["alpha"]
-    assert find_run(client, made["alpha"][:8]).info.run_id == made["alpha"]
-    assert find_run(client, made["alpha"][:31]).info.run_id == made["alpha"]
-    assert find_run(client, "alpha").info.run_id == made["alpha"]
-    assert find_run(client, "it's").info.run_id == made["it's"]
-    assert find_run(client, "latest").info.run_id == made["it's"], "an evaluation is no training run"
-    assert find_run(client, "other").info.run_id == made["other"], "but it has a name"
+    assert Store(client).runs.find(made["alpha"]).run_id == made["alpha"]
+    assert Store(client).runs.find(made["alpha"][:8]).run_id == made["alpha"]
+    assert Store(client).runs.find(made["alpha"][:31]).run_id == made["alpha"]
+    assert Store(client).runs.find("alpha").run_id == made["alpha"]
+    assert Store(client).runs.find("it's").run_id == made["it's"]
+    assert Store(client).runs.find("latest").run_id == made["it's"], "an evaluation is no training run"
+    assert Store(client).runs.find("other").run_id == made["other"], "but it has a name"
 
 
 def test_the_experiment_narrows(runs):
     client, made = runs
-    assert find_run(client, "twin", "first").info.run_id == made["twin one"]
-    assert find_run(client, "twin", "second").info.run_id == made["twin two"]
-    assert find_run(client, "latest", "first").info.run_id == made["twin one"]
+    assert Store(client).runs.find("twin", "first").run_id == made["twin one"]
+    assert Store(client).runs.find("twin", "second").run_id == made["twin two"]
+    assert Store(client).runs.find("latest", "first").run_id == made["twin one"]
     with pytest.raises(TrackingError, match="no experiment 'third'"):
-        find_run(client, "latest", "third")
+        Store(client).runs.find("latest", "third")
     with pytest.raises(TrackingError, match="only experiment 'second'"):
-        find_run(client, "alpha", "second")
+        Store(client).runs.find("alpha", "second")
 
 
 def test_an_ambiguous_name_lists_the_candidates(runs):
     client, made = runs
     with pytest.raises(TrackingError) as caught:
-        find_run(client, "twin")
+        Store(client).runs.find("twin")
     assert made["twin one"] in str(caught.value)
     assert made["twin two"] in str(caught.value)
     assert made["alpha"] not in str(caught.value)
@@ -623,21 +623,21 @@ def test_a_deleted_run_is_not_found(runs):
     client.delete_run(made["alpha"])
     for asked in (made["alpha"], made["alpha"][:10], "alpha"):
         with pytest.raises(TrackingError, match="no run"):
-            find_run(client, asked)
+            Store(client).runs.find(asked)
 
 
 @pytest.mark.parametrize("asked", ["", "nobody", "f" * 32, "abc", "100%", "a'b\"c", "'; drop", "_" * 8, "läuft"])
 def test_a_run_that_is_not_there(runs, asked):
     with pytest.raises(TrackingError, match="no run"):
-        find_run(runs[0], asked)
+        Store(runs[0]).runs.find(asked)
 
 
 def test_a_short_prefix_is_no_prefix(runs):
     client, made = runs
     with pytest.raises(TrackingError, match="no run"):
-        find_run(client, made["alpha"][:7])
+        Store(client).runs.find(made["alpha"][:7])
 
 
 def test_latest_on_an_empty_store(store_uri):
     with pytest.raises(TrackingError, match="no training run"):
-        find_run(mlflow_client(store_uri), "latest")
+        Store.open(store_uri).runs.find("latest")

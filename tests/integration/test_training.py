@@ -24,7 +24,7 @@ from topotrain.errors import ConfigError, DataError, InterruptedRunError, Schema
 from topotrain.fields import SELECTION_METRIC, TAG_STATUS_NOTE, TRAIN_MSE, VAL_LOSS, VAL_PEARSON, VAL_SPEARMAN
 from topotrain.metrics.ranking import epoch_figures
 from topotrain.model.checkpoint import load_network, read_checkpoint
-from topotrain.tracking.runs import find_run, search_runs
+from topotrain.tracking.store import Store
 from topotrain.training.fit import Limits, TrainResult
 
 QUIET = "mlflow.register=none"
@@ -52,7 +52,7 @@ def history(result: TrainResult, name: str) -> dict[int, float]:
 def the_run(uri: str) -> Any:
     """The only run of a store."""
     client = mlflow_client(uri)
-    runs = list(search_runs(client, [e.experiment_id for e in client.search_experiments()], ""))
+    runs = list(client.search_runs([e.experiment_id for e in client.search_experiments()]))
     assert len(runs) == 1
     return runs[0]
 
@@ -421,7 +421,7 @@ def test_the_result_says_what_the_server_says(finished):
     assert result.best_checkpoint == f"runs:/{result.run_id}/checkpoints/epoch_{result.best_epoch:04d}.ckpt"
     curve = history(result, VAL_LOSS)
     assert result.metrics[VAL_LOSS] == min(curve.values()) == curve[result.best_epoch]
-    assert find_run(finished.client, "latest").info.run_id == result.run_id
+    assert Store.open(finished.uri).runs.find("latest").run_id == result.run_id
 
 
 def test_overrides_with_a_validated_configuration_are_refused(graph_set):

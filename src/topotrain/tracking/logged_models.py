@@ -21,7 +21,9 @@ from mlflow.models import Model, ModelSignature
 from mlflow.tracking import MlflowClient
 from mlflow.types.schema import ColSpec, Schema
 
+from topotrain.errors import TrackingError
 from topotrain.fields import PRED_DOCKQ
+from topotrain.text import one_line
 
 SIGNATURE = ModelSignature(
     inputs=Schema([ColSpec("string", "graph", required=False), ColSpec("string", "path", required=False)]),
@@ -77,6 +79,7 @@ class NewVersion:
 
         Raises:
             MlflowException: the store refuses, or does not answer.
+            TrackingError: the registry refuses the name.
         """
         if self._model_id is None:
             self._model_id = self._create(client)
@@ -134,6 +137,9 @@ class NewVersion:
         try:
             client.create_registered_model(self.name)
         except MlflowException as error:
+            if error.error_code == "INVALID_PARAMETER_VALUE":
+                what = f"model name {self.name!r} is refused ({one_line(error)})"
+                raise TrackingError(what, "another name") from None
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
         with _global_uri(str(client.tracking_uri)):
@@ -163,7 +169,7 @@ def _global_uri(uri: str) -> Iterator[None]:
     (a TODO in MLflow's sqlalchemy_store.py says so).
     """
     variable = os.environ.get("MLFLOW_TRACKING_URI")
-    before = mlflow.get_tracking_uri() if mlflow.tracking.is_tracking_uri_set() else ""
+    before = mlflow.get_tracking_uri() if mlflow.tracking.is_tracking_uri_set() else None
     mlflow.set_tracking_uri(uri)
     try:
         yield

@@ -334,6 +334,9 @@ class Recorder(Asker):
                     self._undelivered.popleft()  # asking again can't help
                     raise TrackingError(f"the server refused {name} ({one_line(error)})") from None
                 return self._report_outage(name, error)
+            except TrackingError:
+                self._undelivered.popleft()
+                raise
             except PERMANENT as error:
                 self._undelivered.popleft()
                 raise TrackingError(
