@@ -24,6 +24,7 @@ from topotrain.model.checkpoint import read_checkpoint
 from topotrain.schema.feature_schema import FeatureSchema
 from topotrain.tracking import store
 from topotrain.tracking.address import resolve_tracking_uri
+from topotrain.tracking.logged_models import NewVersion
 from topotrain.tracking.recorder import Recorder
 from topotrain.tracking.store import Store
 
@@ -534,6 +535,47 @@ def test_a_file_replaces_one_of_the_same_name(recorder, tmp_path):
     recorder.remove("checkpoints/last.ckpt")  # what is gone is gone
     assert recorder.complete
     assert mlflow_client(recorder.uri).list_artifacts(recorder.run_id, "checkpoints") == []
+
+
+@pytest.mark.parametrize("step", ["_create", "_upload", "_link", "_register"])
+def test_an_outage_while_versions_are_registered_costs_nothing(graph_set, store_uri, monkeypatch, caplog, step):
+    """The server goes away at one step of the first version, and answers again at the next."""
+    real, away = getattr(NewVersion, step), [True]
+
+    def once(self: NewVersion, *given: Any) -> Any:
+        if away:
+            away.clear()
+            raise MlflowException("Connection refused")
+        return real(self, *given)
+
+    monkeypatch.setattr(NewVersion, step, once)
+    extra = ["checkpoints.keep=2", "selection.primary_metric=val_loss"]
+    result = topotrain.fit(overrides=[*graph_set.overrides, *extra], tracking_uri=store_uri)
+    assert any("answers again" in record.getMessage() for record in caplog.records)
+    client = mlflow_client(store_uri)
+    versions = sorted(client.search_model_versions("name = 'topoqa'"), key=lambda version: int(version.version))
+    assert [version.tags["rank"] for version in versions] == ["2", "1"], "the newest is the best"
+    assert result.model_versions == ["2", "1"]
+    assert str(client.get_model_version_by_alias("topoqa", "candidate").version) == "2"
+    models = client.search_logged_models([result.experiment_id])
+    assert sorted(model.status.to_string() for model in models) == ["READY", "READY"], "none is made twice"
+    for version in versions:
+        files = {entry.path for entry in client.list_logged_model_artifacts(version.source.removeprefix("models:/"))}
+        assert "MLmodel" in files
+
+
+def test_a_registry_that_never_answers_leaves_a_finished_run(graph_set, store_uri, monkeypatch, caplog):
+    def away(self: NewVersion, *given: Any) -> Any:
+        raise MlflowException("Connection refused")
+
+    monkeypatch.setattr(NewVersion, "_create", away)
+    result = topotrain.fit(overrides=graph_set.overrides, tracking_uri=store_uri)
+    assert result.model_versions == []
+    assert mlflow_client(store_uri).get_run(result.run_id).info.status == "FINISHED"
+    lost = [record.getMessage() for record in caplog.records if "not delivered" in record.getMessage()]
+    assert len(lost) == 1
+    assert "a version of topoqa" in lost[0]
+    assert "alias candidate of topoqa" in lost[0]
 
 
 @pytest.mark.parametrize("away", [False, True])
