@@ -21,7 +21,7 @@ from topotrain.config import load_config, validate
 from topotrain.data.prepare import prepare_data
 from topotrain.errors import ConfigError, DataError, InterruptedRunError, SchemaError, TrainingError
 from topotrain.fields import SELECTION_METRIC, TAG_STATUS_NOTE, TRAIN_MSE, VAL_LOSS, VAL_PEARSON, VAL_SPEARMAN
-from topotrain.metrics.ranking import epoch_figures
+from topotrain.metrics.ranking import epoch_metrics
 from topotrain.model.checkpoint import load_network, read_checkpoint
 from topotrain.tracking.runs import find_run, local_artifact, metric_history, search_runs
 from topotrain.tracking.store import open_store
@@ -90,7 +90,7 @@ def test_epoch_figures_are_those_of_the_whole_validation_set(make_graph_set, sto
     batch = store.batch(range(len(store)))
     with torch.no_grad():
         predicted = network(batch.x, batch.edge_index, batch.edge_attr, batch.batch, batch.num_graphs)
-    expected, undefined = epoch_figures(predicted.double().numpy(), batch.y.double().numpy(), store.targets)
+    expected, undefined = epoch_metrics(predicted.double().numpy(), batch.y.double().numpy(), store.targets)
     assert undefined == []
     for name, value in expected.items():
         assert history(result, name)[result.epochs - 1] == pytest.approx(value, abs=1e-6), name

@@ -19,10 +19,10 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # Floors of the house, the lowest first; a room may import from its own floor (without a circle) and from below.
 FLOORS = (
     ("errors", "fields", "version", "credentials"),
-    ("text", "files", "progress", "figures", "old_config"),
+    ("text", "files", "progress", "figures", "metrics", "old_config"),
     ("config", "signals"),
     ("schema", "invocation"),
-    ("data", "tracking", "metrics"),
+    ("data", "tracking"),
     ("features", "model"),
     ("scoring",),
     ("training",),

@@ -1,4 +1,4 @@
-"""Judge a model on labelled graphs, beside two free baselines, and keep the verdict on the server."""
+"""Evaluate a model on labelled graphs, beside two free baselines, and keep the verdict on the server."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import numpy as np
 from topotrain.data.demo import demo_paths
 from topotrain.data.graph_dir import GraphDirectory
 from topotrain.data.labels import read_labels
+from topotrain.data.raw_features import raw_features, truth
 from topotrain.data.split import Progress, Split, read_split
 from topotrain.errors import DataError
 from topotrain.evaluation.figures import CURVES, EvaluationPicture, draw_evaluation
@@ -29,8 +30,8 @@ from topotrain.fields import (
     TAG_EVAL_DIGEST,
     TAG_EVAL_TARGETS,
 )
-from topotrain.metrics.baselines import CONSTANT, FEATURE, constant_baseline, feature_baseline, truth
-from topotrain.metrics.report import RankingReport, judge
+from topotrain.metrics.baselines import CONSTANT, FEATURE, constant_baseline, feature_baseline
+from topotrain.metrics.report import RankingReport, ranking_report
 from topotrain.model.checkpoint import load_network
 from topotrain.schema.check import SchemaCheck
 from topotrain.scoring.load import load_scorer
@@ -55,18 +56,18 @@ DEFAULT_MODEL = "models:/topoqa@candidate"
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A model's verdict.
+    """How a model ranks labelled graphs.
 
     Attributes:
-        subject: what was judged.
-        judgements: of the model and of the baselines, by name, the model's first.
-        data: what it was judged on.
+        model: what was evaluated.
+        reports: of the model and of the baselines, by name, the model's first.
+        data: what it was evaluated on.
         run_id: where the verdict is kept; ``None`` for a model that is on no server.
         at: when, in UTC.
     """
 
-    subject: EvaluatedModel
-    judgements: Mapping[str, RankingReport]
+    model: EvaluatedModel
+    reports: Mapping[str, RankingReport]
     data: Mapping[str, str]
     run_id: str | None
     at: str
@@ -75,29 +76,29 @@ class Evaluation:
         """The report."""
         return {
             "model": {
-                "uri": self.subject.uri,
-                "name": self.subject.name,
-                "version": self.subject.version,
-                "run_id": self.run_id or self.subject.run_id,
-                "model_id": self.subject.model_id,
-                "epoch": self.subject.epoch,
+                "uri": self.model.uri,
+                "name": self.model.name,
+                "version": self.model.version,
+                "run_id": self.run_id or self.model.run_id,
+                "model_id": self.model.model_id,
+                "epoch": self.model.epoch,
             },
             "data": dict(self.data),
             "evaluated_at": self.at,
-            "figures": {name: judgement.to_dict() for name, judgement in self.judgements.items()},
+            "figures": {name: report.to_dict() for name, report in self.reports.items()},
         }
 
     def text(self, form: str, *, per_target: bool = False) -> str:
         """What is printed: ``table``, ``json`` or ``csv``."""
-        report = self.to_dict()
+        document = self.to_dict()
         if form == "json":
-            return as_json(report)
-        table = render(report["figures"], form, "predictor", per_target=per_target)
+            return as_json(document)
+        table = render(document["figures"], form, "predictor", per_target=per_target)
         if form == "csv":
             return table
         data = self.data
         head = [
-            f"{self.subject.title} on {data['labels']}",
+            f"{self.model.title} on {data['labels']}",
             f"data digest {data['digest']}; targets by {data['targets_by']}",
             f"{CONSTANT}: the mean true DockQ of these data; {FEATURE}: {data['raw_feature']}",
         ]
@@ -115,14 +116,14 @@ def evaluate(
     tracking_uri: str | None = None,
     progress: Progress | None = None,
 ) -> Evaluation:
-    """Score every labelled graph with a model, judge the scores, and log the verdict.
+    """Score every labelled graph with a model, measure how well the scores rank, and record the verdict.
 
     Args:
         model: ``models:/NAME@alias``, ``models:/NAME/VERSION`` or a local folder; by default the candidate.
         run: instead of a model: a run, whose best version or checkpoint is meant.
         graphs: graph directory; ``demo`` for that of the demo data set.
         labels: label file; ``demo`` for the hold-out targets of the demo data set.
-        allow_unverified: whether graphs whose columns nobody names may be judged by width alone.
+        allow_unverified: whether graphs whose columns nobody names may be checked by width alone.
         experiment: look for the run in this experiment only.
         tracking_uri: of the store; by default MLFLOW_TRACKING_URI, else ``mlflow.db`` here.
         progress: wraps the reading of graphs.
@@ -158,11 +159,11 @@ def evaluate(
         "targets_by": targets_by(label_path, split),
     }
     at = datetime.now(UTC).isoformat(timespec="seconds")
-    judgements, data["raw_feature"] = _judge_all(scorer, split)
-    evaluation = Evaluation(subject, judgements, data, subject.run_id, at)
+    reports, data["raw_feature"] = _reports(scorer, split)
+    evaluation = Evaluation(subject, reports, data, subject.run_id, at)
     run_id = None if client is None else _record(client, uri, evaluation, split)
     if run_id is None:
-        log.info("%s is on no tracking server: the verdict is printed, not logged", subject.title)
+        log.info("%s is on no tracking server: the metrics are printed, not recorded", subject.title)
     return replace(evaluation, run_id=run_id)
 
 
@@ -193,25 +194,26 @@ def _load(client: Client | None, subject: EvaluatedModel) -> Scorer:
         return Scorer(*load_network(fetch_artifact(client, *parse_run_uri(subject.uri), Path(folder))))
 
 
-def _judge_all(scorer: Scorer, split: Split) -> tuple[dict[str, RankingReport], str]:
-    """The judgements, and which raw feature was the best."""
+def _reports(scorer: Scorer, split: Split) -> tuple[dict[str, RankingReport], str]:
+    """Of the model and of the baselines, and which raw feature was the best."""
     predicted = np.array(scorer.score([sample.graph for sample in split.samples]))
-    feature, judgement = feature_baseline(split.samples)
-    judgements = {
-        MODEL: judge(predicted, *truth(split.samples)),
-        CONSTANT: constant_baseline(split.samples),
-        FEATURE: judgement,
+    true, targets = truth(split.samples)
+    feature, report = feature_baseline(raw_features(split.samples), true, targets)
+    reports = {
+        MODEL: ranking_report(predicted, true, targets),
+        CONSTANT: constant_baseline(true, targets),
+        FEATURE: report,
     }
-    return judgements, feature
+    return reports, feature
 
 
 def _record(client: Client, uri: str, evaluation: Evaluation, split: Split) -> str | None:
     """Write report and pictures, and keep the verdict."""
     data = evaluation.data
-    metrics = evaluation.judgements[MODEL].metrics()
+    metrics = evaluation.reports[MODEL].metrics()
     with tempfile.TemporaryDirectory(prefix="topotrain-evaluate-") as name:
         folder = Path(name)
-        _write_files(evaluation, split, _history(client, evaluation.subject), folder)
+        _write_files(evaluation, split, _history(client, evaluation.model), folder)
         verdict = Verdict(
             metrics={f"{EVAL_PREFIX}{key}": value for key, value in metrics.items()},
             dataset_name=f"{Path(data['graphs']).name}-{Path(data['labels']).stem}",
@@ -223,7 +225,7 @@ def _record(client: Client, uri: str, evaluation: Evaluation, split: Split) -> s
             },
             folder=folder,
         )
-        return record_verdict(client, uri, evaluation.subject, verdict)
+        return record_verdict(client, uri, evaluation.model, verdict)
 
 
 def _history(client: Client, subject: EvaluatedModel) -> tuple[dict[int, dict[str, float]], int | None]:
@@ -240,28 +242,28 @@ def _write_files(
     evaluation: Evaluation, split: Split, history: tuple[dict[int, dict[str, float]], int | None], folder: Path
 ) -> None:
     """Report, tables and pictures, as they go to the server."""
-    report = evaluation.to_dict()
-    (folder / "report.json").write_text(as_json(report), encoding="utf-8")
-    (folder / "per_target.csv").write_text(target_csv(report["figures"], "predictor"), encoding="utf-8")
-    model = evaluation.judgements[MODEL]
+    document = evaluation.to_dict()
+    (folder / "report.json").write_text(as_json(document), encoding="utf-8")
+    (folder / "per_target.csv").write_text(target_csv(document["figures"], "predictor"), encoding="utf-8")
+    model = evaluation.reports[MODEL]
     picture = EvaluationPicture(
-        title=f"{evaluation.subject.title} on {Path(evaluation.data['labels']).name} "
+        title=f"{evaluation.model.title} on {Path(evaluation.data['labels']).name} "
         f"(digest {evaluation.data['digest'][:8]})",
         models=[sample.graph.key for sample in split.samples],
         targets=[sample.target for sample in split.samples],
         predicted=model.predicted.tolist(),
         true=model.true.tolist(),
         ranking_loss={
-            f"{name} ({evaluation.data['raw_feature']})" if name == FEATURE else name: _losses(judgement)
-            for name, judgement in evaluation.judgements.items()
+            f"{name} ({evaluation.data['raw_feature']})" if name == FEATURE else name: _losses(report)
+            for name, report in evaluation.reports.items()
         },
         history=history[0],
         best_epoch=history[1],
-        epoch=evaluation.subject.epoch,
+        epoch=evaluation.model.epoch,
     )
     draw_evaluation(picture, folder)
     write_page(picture, folder / "figures.html")
 
 
-def _losses(judgement: RankingReport) -> dict[str, float]:
-    return {one.target: one.figures["ranking_loss"] or 0.0 for one in judgement.targets}
+def _losses(report: RankingReport) -> dict[str, float]:
+    return {one.target: one.metrics["ranking_loss"] or 0.0 for one in report.targets}

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from topotrain.fields import TRAIN_MSE, VAL_LOSS, VAL_RANKING_LOSS, VAL_SPEARMAN
 from topotrain.figures import LEGEND_TARGETS, new_figure, save_figure
 from topotrain.metrics.calibration import NUM_BINS, calibration_bins
@@ -145,7 +147,7 @@ def _losses(picture: EvaluationPicture) -> Any:
 
 def _calibration(picture: EvaluationPicture) -> Any:
     figure, (top, bottom) = new_figure(1, rows=2, inches=(6.4, 6.4), height_ratios=[4, 1], sharex=True)
-    bins = calibration_bins(picture.predicted, picture.true)
+    bins = calibration_bins(np.array(picture.predicted), np.array(picture.true))
     top.plot([0, 1], [0, 1], color=LINE_COLOUR, linestyle=":")
     middles = [one.predicted for one in bins]
     errors = [one.error for one in bins]

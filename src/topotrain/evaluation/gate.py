@@ -20,7 +20,7 @@ OPERATORS: dict[str, Callable[[float, float], bool]] = {
 GATE = re.compile(r"\s*(?P<metric>[^\s<>=](?:[^<>=]*[^\s<>=])?)\s*(?P<op><=|>=|==|<|>)\s*(?P<bound>[^\s<>=]+)\s*")
 ABSENT = "-"
 
-# Figures that the default gate compares with the champion's: how a value must stand to the champion's, and in words.
+# Metrics that the default gate compares with the champion's: how a value must stand to the champion's, and in words.
 COMPARED = {
     EVAL_RANKING_LOSS: ("<=", "mean ranking loss not higher than the champion's"),
     EVAL_SPEARMAN: (">=", "mean Spearman not lower than the champion's"),
@@ -152,7 +152,7 @@ def decide(candidate: VersionMetrics, champion: VersionMetrics | None, gates: Se
 def decision_cells(decision: Decision) -> list[list[str]]:
     """The decision as a table's cells, the header first."""
     champion = f"champion {decision.champion}" if decision.champion else "no champion"
-    rows = [["condition", f"candidate {decision.candidate}", champion, "verdict"]]
+    rows = [["condition", f"candidate {decision.candidate}", champion, "result"]]
     rows += [[one.condition, one.candidate, one.champion, "holds" if one.holds else "FAILS"] for one in decision.lines]
     return rows
 

@@ -6,6 +6,8 @@ import html
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from topotrain.evaluation.figures import (
     CURVES,
     FREE_COLOUR,
@@ -126,7 +128,7 @@ def _calibration(picture: EvaluationPicture) -> Figure:
     from plotly.subplots import make_subplots
 
     figure: Any = make_subplots(rows=2, cols=1, shared_xaxes=True, row_heights=[0.8, 0.2], vertical_spacing=0.04)
-    bins = calibration_bins(picture.predicted, picture.true)
+    bins = calibration_bins(np.array(picture.predicted), np.array(picture.true))
     figure.add_scatter(
         x=[one.predicted for one in bins],
         y=[one.true for one in bins],

@@ -16,7 +16,7 @@ from topotrain.config import TrainConfig
 from topotrain.data.packed_graphs import GraphBatch
 from topotrain.errors import TrainingError
 from topotrain.fields import SELECTION_METRIC, TRAIN_MSE, VAL_LOSS, VAL_SPEARMAN
-from topotrain.metrics.ranking import epoch_figures
+from topotrain.metrics.ranking import epoch_metrics
 from topotrain.model.network import TopoQANetwork
 
 log = logging.getLogger("topotrain")
@@ -87,7 +87,7 @@ class ScoringModule(pl.LightningModule):
                 f"lower optimizer.learning_rate (now {self.config.optimizer.learning_rate:g}) or look at the features",
             )
         targets = [self._val_targets[i] for i in index.tolist()]
-        figures, undefined = epoch_figures(predictions.double().numpy(), truth.double().numpy(), targets)
+        figures, undefined = epoch_metrics(predictions.double().numpy(), truth.double().numpy(), targets)
         self._warn_once(undefined)
         figures[SELECTION_METRIC] = self.config.selection.metric(figures[VAL_LOSS], figures[VAL_SPEARMAN])
         self._publish(figures)
