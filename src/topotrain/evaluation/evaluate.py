@@ -18,8 +18,7 @@ from topotrain.data.labels import read_labels
 from topotrain.data.raw_features import raw_features, truth
 from topotrain.data.split import Progress, Split, read_split
 from topotrain.errors import DataError
-from topotrain.evaluation.figures import CURVES, EvaluationPicture, draw_evaluation
-from topotrain.evaluation.page import write_page
+from topotrain.evaluation.figures import EvaluationPicture, write_figures
 from topotrain.evaluation.table import render, target_csv
 from topotrain.fields import (
     DATASET_DIGEST_LENGTH,
@@ -30,6 +29,7 @@ from topotrain.fields import (
     TAG_EVAL_DIGEST,
     TAG_EVAL_TARGETS,
 )
+from topotrain.figures.shared import CURVES
 from topotrain.metrics.baselines import CONSTANT, FEATURE, constant_baseline, feature_baseline
 from topotrain.metrics.report import RankingReport, ranking_report
 from topotrain.model.checkpoint import load_network
@@ -249,7 +249,7 @@ def _write_files(
     picture = EvaluationPicture(
         title=f"{evaluation.model.title} on {Path(evaluation.data['labels']).name} "
         f"(digest {evaluation.data['digest'][:8]})",
-        models=[sample.graph.key for sample in split.samples],
+        decoys=[sample.graph.key for sample in split.samples],
         targets=[sample.target for sample in split.samples],
         predicted=model.predicted.tolist(),
         true=model.true.tolist(),
@@ -261,8 +261,7 @@ def _write_files(
         best_epoch=history[1],
         epoch=evaluation.model.epoch,
     )
-    draw_evaluation(picture, folder)
-    write_page(picture, folder / "figures.html")
+    write_figures(picture, folder)
 
 
 def _losses(report: RankingReport) -> dict[str, float]:
