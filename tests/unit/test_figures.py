@@ -7,7 +7,7 @@ import re
 import numpy as np
 import pytest
 
-from topotrain.evaluation.figures import EvaluationPicture, calibration, ranking_loss, write_figures
+from topotrain.evaluation.figures import FigureData, calibration, ranking_loss, write_figures
 from topotrain.figures import page, png
 from topotrain.figures.chart import Axis, Chart, Panel, Series
 from topotrain.figures.shared import CURVES, learning_curves, predicted_against_true
@@ -17,11 +17,11 @@ TRUE, PREDICTED = [0.0, 1.0, 0.2, 0.3, 0.8], [0.1, 0.9, 0.35, 0.3, 0.6]
 HISTORY = {epoch: {name: 0.1 * epoch + number for number, name in enumerate(CURVES)} for epoch in range(3)}
 LOSSES = {"model": {"A": 0.0, "B": 0.3}, "constant": {"A": 0.5, "B": 0.1}, "best raw feature": {"A": 0.2, "B": 0.9}}
 DECOYS = ["a<1", "a2", "b1", "b2", "b3"]
-PICTURE = EvaluationPicture("<m> on l", DECOYS, TARGETS, PREDICTED, TRUE, LOSSES, HISTORY, 2, 1)
+SHOWN = FigureData("<m> on l", DECOYS, TARGETS, PREDICTED, TRUE, LOSSES, HISTORY, 2, 1)
 CHARTS = [
     predicted_against_true(PREDICTED, TRUE, TARGETS, DECOYS),
-    ranking_loss(PICTURE),
-    calibration(PICTURE),
+    ranking_loss(SHOWN),
+    calibration(SHOWN),
     learning_curves(HISTORY, best_epoch=2, evaluated_epoch=1),
 ]
 
@@ -91,13 +91,13 @@ def test_a_single_epoch_can_be_seen():
 
 
 def test_a_model_without_a_run_has_no_learning_curves(tmp_path):
-    write_figures(EvaluationPicture("t", DECOYS, TARGETS, PREDICTED, TRUE, LOSSES), tmp_path)
+    write_figures(FigureData("t", DECOYS, TARGETS, PREDICTED, TRUE, LOSSES), tmp_path)
     names = {"predicted_against_true.png", "ranking_loss.png", "calibration.png", "figures.html"}
     assert {path.name for path in tmp_path.iterdir()} == names
 
 
 def test_names_are_text_on_the_page(tmp_path):
-    page.write_page([CHARTS[0]], tmp_path / "new" / "p.html", PICTURE.title)
+    page.write_page([CHARTS[0]], tmp_path / "new" / "p.html", SHOWN.title)
     text = (tmp_path / "new" / "p.html").read_text()
     assert "&lt;m&gt; on l" in text
     assert "a<1" not in text.split("plotly-graph-div")[-1]
@@ -106,7 +106,7 @@ def test_names_are_text_on_the_page(tmp_path):
 
 def test_equal_losses_of_zero_can_be_drawn():
     perfect = {name: {"A": 0.0, "B": 0.0} for name in LOSSES}
-    chart = ranking_loss(EvaluationPicture("t", DECOYS, TARGETS, PREDICTED, TRUE, perfect))
+    chart = ranking_loss(FigureData("t", DECOYS, TARGETS, PREDICTED, TRUE, perfect))
     low, high = png.draw(chart, "t").axes[0].get_xlim()
     assert low < 0 < high
     assert np.isfinite([low, high]).all()

@@ -18,7 +18,7 @@ from topotrain.data.labels import read_labels
 from topotrain.data.raw_features import raw_features, truth
 from topotrain.data.split import Progress, Split, read_split
 from topotrain.errors import DataError
-from topotrain.evaluation.figures import EvaluationPicture, write_figures
+from topotrain.evaluation.figures import FigureData, write_figures
 from topotrain.evaluation.table import render, target_csv
 from topotrain.fields import (
     DATASET_DIGEST_LENGTH,
@@ -208,7 +208,7 @@ def _reports(scorer: Scorer, split: Split) -> tuple[dict[str, RankingReport], st
 
 
 def _record(client: Client, uri: str, evaluation: Evaluation, split: Split) -> str | None:
-    """Write report and pictures, and keep the verdict."""
+    """Write report and figures, and record the verdict."""
     data = evaluation.data
     metrics = evaluation.reports[MODEL].metrics()
     with tempfile.TemporaryDirectory(prefix="topotrain-evaluate-") as name:
@@ -241,12 +241,12 @@ def _history(client: Client, subject: EvaluatedModel) -> tuple[dict[int, dict[st
 def _write_files(
     evaluation: Evaluation, split: Split, history: tuple[dict[int, dict[str, float]], int | None], folder: Path
 ) -> None:
-    """Report, tables and pictures, as they go to the server."""
+    """Report, table and figures, as they go to the server."""
     document = evaluation.to_dict()
     (folder / "report.json").write_text(as_json(document), encoding="utf-8")
     (folder / "per_target.csv").write_text(target_csv(document["figures"], "predictor"), encoding="utf-8")
     model = evaluation.reports[MODEL]
-    picture = EvaluationPicture(
+    shown = FigureData(
         title=f"{evaluation.model.title} on {Path(evaluation.data['labels']).name} "
         f"(digest {evaluation.data['digest'][:8]})",
         decoys=[sample.graph.key for sample in split.samples],
@@ -261,7 +261,7 @@ def _write_files(
         best_epoch=history[1],
         epoch=evaluation.model.epoch,
     )
-    write_figures(picture, folder)
+    write_figures(shown, folder)
 
 
 def _losses(report: RankingReport) -> dict[str, float]:

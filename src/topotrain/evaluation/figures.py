@@ -20,7 +20,7 @@ PAGE = "figures.html"
 
 
 @dataclass(frozen=True)
-class EvaluationPicture:
+class FigureData:
     """What the figures of one evaluation show.
 
     Attributes:
@@ -51,41 +51,41 @@ class EvaluationPicture:
         return f"{len(self.true)} decoys of {len(set(self.targets))} targets"
 
 
-def write_figures(picture: EvaluationPicture, folder: Path) -> None:
+def write_figures(shown: FigureData, folder: Path) -> None:
     """Draw every figure as a PNG file named after it, and all of them in ``figures.html``."""
     charts = [
-        predicted_against_true(picture.predicted, picture.true, picture.targets, picture.decoys),
-        ranking_loss(picture),
-        calibration(picture),
+        predicted_against_true(shown.predicted, shown.true, shown.targets, shown.decoys),
+        ranking_loss(shown),
+        calibration(shown),
     ]
-    if picture.history:
-        charts.append(learning_curves(picture.history, picture.best_epoch, picture.epoch))
+    if shown.history:
+        charts.append(learning_curves(shown.history, shown.best_epoch, shown.epoch))
     for chart in charts:
-        write_png(chart, folder / f"{chart.name}.png", picture.title)
-    write_page(charts, folder / PAGE, picture.title)
+        write_png(chart, folder / f"{chart.name}.png", shown.title)
+    write_page(charts, folder / PAGE, shown.title)
 
 
-def ranking_loss(picture: EvaluationPicture) -> Chart:
+def ranking_loss(shown: FigureData) -> Chart:
     """The ranking loss of each target, the least of the model on top."""
-    (model, losses), *baselines = picture.ranking_loss.items()
+    (model, losses), *baselines = shown.ranking_loss.items()
     names = sorted(losses, key=lambda name: (losses[name], name), reverse=True)
     series = [Series("lying bars", [losses[name] for name in names], names, MODEL_COLOUR, label=model)]
     for (label, values), (marker, colour) in zip(baselines, BASELINES, strict=True):
         series.append(Series("points", [values[name] for name in names], names, colour, label=label, marker=marker))
-    reach = max(value for one in picture.ranking_loss.values() for value in one.values()) or 1.0
+    reach = max(value for one in shown.ranking_loss.values() for value in one.values()) or 1.0
     return Chart(
         "ranking_loss",
         "Ranking loss of each target",
         "DockQ lost by trusting the ranking: best true DockQ of a target minus that of its top-ranked decoy, for "
-        f"{picture.extent}. 0 is perfect. Bars: the model; marks: free baselines on the same data.",
+        f"{shown.extent}. 0 is perfect. Bars: the model; marks: free baselines on the same data.",
         [Panel(Axis("ranking loss (DockQ)", (-0.02 * reach, 1.05 * reach)), Axis("target"), series)],
         inches=(8.4, 2.4 + 0.24 * len(names)),
     )
 
 
-def calibration(picture: EvaluationPicture) -> Chart:
+def calibration(shown: FigureData) -> Chart:
     """Mean truth against mean prediction in ranges of the prediction, and how many decoys are in each."""
-    bins = calibration_bins(np.array(picture.predicted), np.array(picture.true))
+    bins = calibration_bins(np.array(shown.predicted), np.array(shown.true))
     counts = [str(one.count) for one in bins]
     means = Series(
         "line",
@@ -102,7 +102,7 @@ def calibration(picture: EvaluationPicture) -> Chart:
         "calibration",
         "Calibration",
         "Mean true DockQ (with standard error) of the decoys whose prediction falls into each of "
-        f"{NUM_BINS} equal ranges of predicted DockQ; below, how many fall there. {picture.extent.capitalize()}. On "
+        f"{NUM_BINS} equal ranges of predicted DockQ; below, how many fall there. {shown.extent.capitalize()}. On "
         "the dotted line predictions are right on average.",
         [
             Panel(axis, Axis("mean true DockQ", DOCKQ_LIMITS), [means], diagonal=True),

@@ -25,7 +25,6 @@ COMPARED = {
     EVAL_RANKING_LOSS: ("<=", "mean ranking loss not higher than the champion's"),
     EVAL_SPEARMAN: (">=", "mean Spearman not lower than the champion's"),
 }
-BETTER = {EVAL_RANKING_LOSS: operator.lt, EVAL_SPEARMAN: operator.gt}
 
 
 @dataclass(frozen=True)
@@ -181,9 +180,10 @@ def _not_worse(metric: str, candidate: VersionMetrics, champion: VersionMetrics)
 
 def _one_better(candidate: VersionMetrics, champion: VersionMetrics) -> Line:
     better = []
-    for metric, ahead in BETTER.items():
+    for metric, (op, _) in COMPARED.items():
         mine, theirs = candidate.metrics.get(metric), champion.metrics.get(metric)
-        if mine is not None and theirs is not None and ahead(mine, theirs):
+        strictly = OPERATORS[op.removesuffix("=")]
+        if mine is not None and theirs is not None and strictly(mine, theirs):
             better.append(metric.removeprefix(EVAL_PREFIX))
     return Line("one of the two better", ", ".join(better) or "neither", ABSENT, bool(better))
 

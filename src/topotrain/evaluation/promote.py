@@ -149,7 +149,7 @@ def rollback(
     client = open_store(resolve_tracking_uri(tracking_uri, None, log.info), create=False)
     present = alias_version(client, model_name, alias)
     if present is None:
-        raise TrackingError(f"no version of {model_name} has the alias {alias}", "one that was promoted")
+        raise TrackingError(f"no version of {model_name} has the alias {alias}", "a version that was promoted")
     replaced = present.tags.get(TAG_PROMOTED_REPLACED)
     if replaced is None or present.tags.get(TAG_PROMOTED_ALIAS) != alias:
         raise TrackingError(
@@ -158,7 +158,7 @@ def rollback(
             "give the version: topotrain promote --version N --force --reason ...",
         )
     if replaced == NONE:
-        raise TrackingError(f"version {present.version} of {model_name} was the first {alias}", "one before it")
+        raise TrackingError(f"version {present.version} of {model_name} was the first {alias}", "a version before it")
     model_version(client, model_name, replaced)
     move = f"{alias} of {model_name}: version {present.version} -> {replaced}, back"
     if dry_run:
@@ -180,12 +180,16 @@ def _candidate(client: Any, model_name: str, version: str | None, run: str | Non
         best = best_version(client, found.info.run_id, model_name)
         if best is None:
             raise TrackingError(
-                f"run {found.info.run_id} registered no version of {model_name}", "a run that did", "give --version N"
+                f"run {found.info.run_id} registered no version of {model_name}",
+                "a run that registered one",
+                "give --version N",
             )
         return model_version(client, model_name, str(best.version))
     candidate = alias_version(client, model_name, CANDIDATE)
     if candidate is None:
-        raise TrackingError(f"no version of {model_name} has the alias {CANDIDATE}", "one", "give --version N")
+        raise TrackingError(
+            f"no version of {model_name} has the alias {CANDIDATE}", "a version that has it", "give --version N"
+        )
     return candidate
 
 
@@ -207,7 +211,7 @@ def _refusal(decision: Decision, candidate: Any, champion: Any | None, alias: st
     if digests[0] is None:
         return f"{line}; evaluate it: {command}/{candidate.name}/{candidate.version}"
     if champion is not None and len(set(digests)) > 1:
-        return f"{line}; judge both on the same data: {command}/{champion.name}/{champion.version} --graphs --labels"
+        return f"{line}; evaluate both on the same data: {command}/{champion.name}/{champion.version} --graphs --labels"
     return line
 
 
