@@ -79,7 +79,7 @@ def test_two_runs_give_the_same_bits_and_another_seed_gives_others(graph_set, st
 
 
 @pytest.mark.parametrize(("batch_size", "pooling"), [(1, "max"), (3, "mean"), (64, "add")])
-def test_epoch_figures_are_those_of_the_whole_validation_set(make_graph_set, store_uri, batch_size, pooling):
+def test_epoch_metrics_are_those_of_the_whole_validation_set(make_graph_set, store_uri, batch_size, pooling):
     graph_set = make_graph_set(train_targets=2, val_targets=3, decoys=4)  # 12 graphs: 3 leaves none over, 64 is all
     overrides = [*graph_set.overrides, QUIET, f"dataloader.batch_size={batch_size}"]
     overrides += [f"model.pooling_type={pooling}"]

@@ -119,7 +119,7 @@ def test_mean_over_targets_not_over_decoys():
     assert {target: rows.tolist() for target, rows in by_target(targets).items()} == {"A": [0, 2, 3], "B": [1, 4]}
 
 
-def test_epoch_figures_pool_all_decoys():
+def test_epoch_metrics_pool_all_decoys():
     rng = np.random.default_rng(1)
     predicted, true = rng.random(30), rng.random(30)
     targets = [f"T{i % 4}" for i in range(30)]

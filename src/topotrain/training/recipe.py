@@ -41,7 +41,7 @@ def training_recipe(recorder: Recorder, config: TrainConfig, data: PreparedData)
 def version_recipe(shared: dict[str, Any], kept: Kept, spec: NetworkSpec) -> dict[str, Any]:
     """The recipe of one kept checkpoint."""
     checkpoint = {"epoch": kept.epoch, "file": kept.file_name}
-    return {**shared, "checkpoint": checkpoint, "network": spec.to_dict(), "metrics": dict(kept.figures)}
+    return {**shared, "checkpoint": checkpoint, "network": spec.to_dict(), "metrics": dict(kept.metrics)}
 
 
 def baselines(train: Sequence[Sample], val: Sequence[Sample]) -> dict[str, dict[str, float | None]]:
