@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import shutil
-import sqlite3
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from kit.graphs import GraphSet, write_graph_set
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -76,18 +75,14 @@ def _empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A database with MLflow's tables and nothing else; making one takes seconds, copying one does not."""
     from filelock import FileLock
 
-    from topotrain.tracking.store import open_store
+    from kit.recorded import make_database
 
     base = tmp_path_factory.getbasetemp()
     shared = base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base  # one for all processes of the suite
     path = shared / "template" / "mlflow.db"
     with FileLock(shared / "template.lock"):
         if not path.exists():
-            open_store(f"sqlite:///{path}")
-            # Fold the write-ahead log into the file, so that the file alone is the database.
-            connection = sqlite3.connect(path)
-            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-            connection.close()
+            make_database(path)
     return path
 
 
@@ -98,47 +93,6 @@ def store_uri(_empty_store: Path, tmp_path: Path) -> str:
     folder.mkdir()
     shutil.copyfile(_empty_store, folder / "mlflow.db")
     return f"sqlite:///{folder / 'mlflow.db'}"
-
-
-@dataclass(frozen=True)
-class GraphSet:
-    """A small labelled graph directory."""
-
-    root: Path
-
-    @property
-    def graphs(self) -> Path:
-        return self.root / "graphs"
-
-    @property
-    def sidecar(self) -> Path:
-        return self.graphs / "graph_metadata.json"
-
-    @property
-    def train_labels(self) -> Path:
-        return self.root / "train.csv"
-
-    @property
-    def val_labels(self) -> Path:
-        return self.root / "val.csv"
-
-    @property
-    def overrides(self) -> list[str]:
-        """Overrides that train on this set for a moment."""
-        return [
-            f"paths.graph={self.graphs}",
-            f"paths.train_labels={self.train_labels}",
-            f"paths.val_labels={self.val_labels}",
-            "trainer.num_epochs=2",
-            "trainer.accumulate_grad_batches=1",
-            "dataloader.batch_size=4",
-        ]
-
-    def edit_sidecar(self, edit: Callable[[dict[str, Any]], None]) -> None:
-        """Change graph_metadata.json in place."""
-        content = json.loads(self.sidecar.read_text())
-        edit(content)
-        self.sidecar.write_text(json.dumps(content))
 
 
 @pytest.fixture
@@ -157,56 +111,3 @@ def make_graph_set(tmp_path: Path) -> Callable[..., GraphSet]:
 def graph_set(make_graph_set: Callable[..., GraphSet]) -> GraphSet:
     """The default small graph set."""
     return make_graph_set()
-
-
-def write_graph_set(
-    root: Path,
-    *,
-    node_dim: int = 5,
-    edge_dim: int = 3,
-    train_targets: int = 3,
-    val_targets: int = 2,
-    decoys: int = 4,
-    sidecar: bool = True,
-    module: str = "edge/test/v1",
-    seed: int = 0,
-) -> None:
-    """Write graphs by target, label files and (optionally) a sidecar; DockQ can be read off the first edge column."""
-    import numpy as np
-    import torch
-    from torch_geometric.data import Data
-
-    rng = np.random.default_rng(seed)
-    entries: dict[str, Any] = {}
-    for split, count in (("train", train_targets), ("val", val_targets)):
-        lines = ["MODEL,dockq"]
-        for target in range(count):
-            folder = root / "graphs" / f"{split[0].upper()}{target}"
-            folder.mkdir(parents=True)
-            for decoy in range(decoys):
-                key = f"{folder.name}/m{decoy}"
-                dockq = round(float(rng.random()), 4)
-                num_nodes, num_edges = int(rng.integers(4, 8)), int(rng.integers(6, 14))
-                edge_attr = rng.normal(size=(num_edges, edge_dim))
-                edge_attr[:, 0] = dockq + rng.normal(0, 0.05, num_edges)
-                data = Data(
-                    x=torch.from_numpy(rng.normal(size=(num_nodes, node_dim)).astype("float32")),
-                    edge_index=torch.from_numpy(rng.integers(0, num_nodes, size=(2, num_edges))),
-                    edge_attr=torch.from_numpy(edge_attr.astype("float32")),
-                )
-                torch.save(data, folder / f"m{decoy}.pt")
-                entries[key] = {
-                    "edge_module": module,
-                    "edge_params": {"cutoff": 10.0, "jobs": 4},
-                    "edge_metadata": {
-                        "edge_count": num_edges,
-                        "feature_dim": edge_dim,
-                        "edge_feature_variant": f"test_{edge_dim}",
-                    },
-                    "node_feature_columns": [f"n{i}" for i in range(node_dim)],
-                    "edge_feature_columns": [f"e{i}" for i in range(edge_dim)],
-                }
-                lines.append(f"{key},{dockq}")
-        (root / f"{split}.csv").write_text("\n".join(lines) + "\n")
-    if sidecar:
-        (root / "graphs" / "graph_metadata.json").write_text(json.dumps({"_builder": "test", **entries}))

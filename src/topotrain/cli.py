@@ -271,8 +271,8 @@ def summarise(run_id: str | None, run_dir: str | None, experiment: str | None, t
     topotrain summarise --run-id latest
     topotrain summarise --run-id 1f0c9a2e | jq .best_val_loss
     """
-    from topotrain.reports.printed import keep_report
     from topotrain.reports.summarise import summarise as summarise_run
+    from topotrain.tracking.report_run import keep_report
 
     if not run_id and not run_dir:
         run_id = "latest"
@@ -310,8 +310,8 @@ def monitor(
     """
     from topotrain.reports.monitor import monitor as look
     from topotrain.reports.monitor_view import page, show_changes
-    from topotrain.reports.printed import keep_report
     from topotrain.signals import interruptible
+    from topotrain.tracking.report_run import keep_report
 
     run_id, where = run_id or "latest", {"experiment": experiment or None, "tracking_uri": tracking_uri or None}
     if follow:
@@ -342,7 +342,7 @@ def leaderboard(limit: int, form: str, experiment: str | None, tracking_uri: str
     """
     from topotrain.reports.leaderboard import leaderboard as board
     from topotrain.reports.leaderboard_view import as_columns, as_csv, show_tables
-    from topotrain.reports.printed import keep_report
+    from topotrain.tracking.report_run import keep_report
 
     rows = board(limit=limit or None, experiment=experiment or None, tracking_uri=tracking_uri or None)
     text = {"table": as_columns, "csv": as_csv, "json": to_json}[form](rows)
@@ -409,7 +409,7 @@ def build_graphs(
     """
     from topotrain.features import build_graphs as build
     from topotrain.progress import counter
-    from topotrain.reports.printed import keep_report
+    from topotrain.tracking.report_run import keep_report
 
     chosen = dict(_key_value(text) for text in [*_split(sets), *settings])
     with counter("building graphs") as progress:
@@ -492,9 +492,9 @@ def score(structures: str, model: str, out: str | None, jobs: int, tracking_uri:
     topotrain score structures/ --model models:/topoqa@candidate --out scores.csv
     """
     from topotrain.progress import counter
-    from topotrain.reports.printed import keep_report
     from topotrain.scoring.score_table import scores_csv
     from topotrain.scoring.structures import score_structures
+    from topotrain.tracking.report_run import keep_report
 
     with counter("building graphs") as progress:
         report = score_structures(
@@ -536,7 +536,7 @@ def evaluate(
     """
     from topotrain.evaluation.evaluate import evaluate as evaluate_model
     from topotrain.progress import track
-    from topotrain.reports.printed import keep_report
+    from topotrain.tracking.report_run import keep_report
 
     evaluation = evaluate_model(
         model=model or None,
@@ -594,7 +594,7 @@ def promote(
     """
     from topotrain.evaluation.promote import promote as promote_version
     from topotrain.evaluation.promote import rollback as roll_back
-    from topotrain.reports.printed import keep_report
+    from topotrain.tracking.report_run import keep_report
 
     all_gates = [*_split(gates_text), *gates]
     if rollback:
@@ -669,9 +669,9 @@ def predict(
     topotrain predict --model models:/topoqa/3 --graphs graphs/ --labels test.csv --out predictions.parquet
     """
     from topotrain.progress import counter
-    from topotrain.reports.printed import keep_report
     from topotrain.scoring.predict_directory import predict_directory
     from topotrain.signals import interruptible
+    from topotrain.tracking.report_run import keep_report
 
     with interruptible(), counter("scoring") as progress:
         done = predict_directory(

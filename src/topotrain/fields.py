@@ -84,6 +84,7 @@ TAG_PARAM_DRIFT = "topotrain.param_drift"  # settings that a resume changed
 TAG_BEST_CHECKPOINT = "topotrain.best_checkpoint"
 TAG_BEST_EPOCH = "topotrain.best_epoch"
 TAG_STATUS_NOTE = "topotrain.status_note"
+INTERRUPTED_NOTE = "interrupted by signal"  # how the note of a run that a signal ended begins
 TAG_HEARTBEAT = "topotrain.heartbeat"
 TAG_GIT_COMMIT = "topotrain.git_commit"
 TAG_GIT_DIRTY = "topotrain.git_dirty"

@@ -1,4 +1,4 @@
-"""How documents, tables, near names and the errors of other libraries are written; one way for each."""
+"""How documents, tables, near names and the errors of other libraries are written, and numbers read; one way each."""
 
 from __future__ import annotations
 
@@ -63,3 +63,8 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 def one_line(error: Exception, limit: int = SHOWN_CHARACTERS) -> str:
     """What another library says went wrong, short, on one line, and without credentials."""
     return mask_credentials(" ".join(str(error).split()) or type(error).__name__)[:limit]
+
+
+def whole(text: str | None) -> int | None:
+    """A whole number out of a tag or a parameter; ``None`` where there is none."""
+    return int(text) if text is not None and text.isdecimal() else None

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
+from kit.recorded import mlflow_client
 from topotrain.cli import cli, main
 from topotrain.fields import BEST_VAL_LOSS
-from topotrain.tracking.store import open_store
 
 
 class Outcome:
@@ -80,7 +80,7 @@ def test_run_summarise_and_schema(topotrain, graph_set, store_uri):
     assert "epoch 0/1" in made.err
     assert "epoch 1/1" in made.err
     assert f"summarise --run-id {run_id}" in made.err
-    run = open_store(store_uri).get_run(run_id)
+    run = mlflow_client(store_uri).get_run(run_id)
     assert run.info.run_name == "by hand"
     assert run.data.tags["words"] == "two words"
     assert run.data.tags["topotrain.trial_label"] == "t"
@@ -120,7 +120,7 @@ def test_fast_dev_run(topotrain, graph_set, store_uri):
     made = topotrain("run", "--fast-dev-run", "--tracking-uri", store_uri, *overrides_of(graph_set))
     assert made.status == 0, made
     assert re.fullmatch(r"[0-9a-f]{32}\n", made.out)
-    assert open_store(store_uri).search_registered_models() == []
+    assert mlflow_client(store_uri).search_registered_models() == []
 
 
 # --- mistakes ---------------------------------------------------------------------------------------------------
@@ -195,7 +195,7 @@ def test_missing_graph_directory(topotrain, graph_set, store_uri):
 
 
 def _one_failed_run(store_uri: str) -> None:
-    client = open_store(store_uri)
+    client = mlflow_client(store_uri)
     runs = client.search_runs([experiment.experiment_id for experiment in client.search_experiments()])
     assert [run.info.status for run in runs] == ["FAILED"]
 

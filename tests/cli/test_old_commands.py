@@ -17,9 +17,8 @@ from typing import Any
 import pytest
 import yaml
 
+from kit.recorded import metric_history, mlflow_client
 from topotrain.fields import TAG_COMMAND, TAG_TRIAL_LABEL, VAL_LOSS
-from topotrain.tracking.runs import metric_history
-from topotrain.tracking.store import open_store
 
 OLD_NAME = r"training_run_\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d"
 FLAT = """\
@@ -49,7 +48,7 @@ class Checkout:
 
     @property
     def client(self) -> Any:
-        return open_store(self.uri)
+        return mlflow_client(self.uri)
 
     @property
     def runs(self) -> list[Any]:

@@ -22,6 +22,10 @@ from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 
 import topotrain
+from kit.graphs import write_graph_set
+from kit.recorded import fetch_artifact, metric_history, mlflow_client
+from kit.structures import write_models
+from topotrain.batches import job_process
 from topotrain.batches.batch import BatchResult, batch, best_state
 from topotrain.batches.display import BatchDisplay, JobReport, failure_line, summary_lines
 from topotrain.batches.manifest import load_manifest
@@ -30,9 +34,6 @@ from topotrain.errors import InterruptedRunError, TrackingError
 from topotrain.fields import TAG_BATCH_JOB, TAG_COMMAND
 from topotrain.model.checkpoint import read_checkpoint
 from topotrain.tracking.recorder import Recorder
-from topotrain.tracking.runs import fetch_artifact, metric_history
-from topotrain.tracking.store import open_store
-from topotrain.training import job_process
 
 RECIPE = {
     "paths": {"graph": "set/graphs", "train_labels": "set/train.csv", "val_labels": "set/val.csv"},
@@ -61,7 +62,7 @@ def run_batch(path: Path, uri: str, *options: str, cwd: Path | None = None) -> s
 
 
 def all_runs(uri: str) -> list[Run]:
-    client = open_store(uri)
+    client = mlflow_client(uri)
     return list(client.search_runs([e.experiment_id for e in client.search_experiments()]))
 
 
@@ -105,21 +106,19 @@ class Sweep:
         self.done = run_batch(self.manifest, uri, "--jobs", "2", cwd=root)
         self.parent = parents(uri)[0]
         self.children = {name: runs[0] for name, runs in children_by_job(uri).items()}
-        self.candidate = open_store(uri).get_model_version_by_alias("topoqa", "candidate")
+        self.candidate = mlflow_client(uri).get_model_version_by_alias("topoqa", "candidate")
         self.summary = mlflow.artifacts.load_dict(f"{self.parent.info.artifact_uri}/batch_summary.json")
 
 
 @pytest.fixture(scope="module")
 def sweep(_empty_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sweep]:
-    from conftest import _tests_conftest
-
     root = tmp_path_factory.mktemp("a sweep")
     (root / "store").mkdir()
     shutil.copyfile(_empty_store, root / "store" / "mlflow.db")
     with pytest.MonkeyPatch.context() as patch:
         for name in [name for name in os.environ if name.startswith("MLFLOW_") and "TELEMETRY" not in name]:
             patch.delenv(name)
-        yield Sweep(root, f"sqlite:///{root / 'store' / 'mlflow.db'}", _tests_conftest().write_graph_set)
+        yield Sweep(root, f"sqlite:///{root / 'store' / 'mlflow.db'}", write_graph_set)
 
 
 def test_streams_and_exit_status(sweep: Sweep) -> None:
@@ -164,7 +163,7 @@ def test_the_summary_agrees_with_the_server(sweep: Sweep) -> None:
         assert (row["status"], row["run_id"], row["exit_status"]) == ("finished", run.info.run_id, 0)
         assert row["best_epoch"] == int(run.data.tags["topotrain.best_epoch"])
         assert row["primary_value"] == run.data.metrics["best_val_loss"]
-        losses = metric_history(open_store(sweep.uri), run.info.run_id, "val_loss")
+        losses = metric_history(mlflow_client(sweep.uri), run.info.run_id, "val_loss")
         assert row["val_loss"] == losses[row["best_epoch"]]
         assert row["epochs"] == 2
         assert row["seconds"] > 0
@@ -217,7 +216,7 @@ def test_a_job_is_the_same_run_as_one_alone(sweep: Sweep, tmp_path: Path) -> Non
     recipe = {**RECIPE, "paths": {key: str(sweep.project / path) for key, path in RECIPE["paths"].items()}}
     config.write_text(yaml.safe_dump(recipe))
     alone = topotrain.fit(config, overrides=["seed=1", "mlflow.register=none"], tracking_uri=sweep.uri)
-    client = open_store(sweep.uri)
+    client = mlflow_client(sweep.uri)
     (tmp_path / "alone").mkdir()
     mine = weights(client, alone.run_id, tmp_path / "alone")
     theirs = weights(client, sweep.children["one"].info.run_id, tmp_path)
@@ -271,7 +270,7 @@ def test_after_a_failure_no_job_starts(graph_set: Any, store_uri: str) -> None:
     assert done.returncode == 2, done.stderr
     assert [row[1] for row in table(done.stdout).values()] == ["failed", "skipped"]
     assert set(children_by_job(store_uri)) == {"broken"}
-    assert open_store(store_uri).search_registered_models() == []
+    assert mlflow_client(store_uri).search_registered_models() == []
 
 
 # --- interruption -----------------------------------------------------------------------------------------------
@@ -289,7 +288,7 @@ def wait_for(what: Callable[[], Any], seconds: float = WAIT_SECONDS) -> Any:
 
 def epochs_of(uri: str, job: str) -> int:
     runs = children_by_job(uri).get(job, [])
-    return len(metric_history(open_store(uri), runs[0].info.run_id, "val_loss")) if runs else 0
+    return len(metric_history(mlflow_client(uri), runs[0].info.run_id, "val_loss")) if runs else 0
 
 
 def test_killed_and_resumed(graph_set: Any, store_uri: str) -> None:
@@ -336,7 +335,7 @@ def test_killed_and_resumed(graph_set: Any, store_uri: str) -> None:
     assert "0 jobs are finished, 1 go on, 1 are run" in err
     (run,) = children_by_job(store_uri)["long"]
     assert run.info.status == "FINISHED"
-    points = open_store(store_uri).get_metric_history(run.info.run_id, "val_loss")
+    points = mlflow_client(store_uri).get_metric_history(run.info.run_id, "val_loss")
     assert [point.step for point in points] == list(range(epochs)), "one point an epoch"
     assert parents(store_uri)[0].info.status == "FINISHED"
     assert len(parents(store_uri)) == 1
@@ -349,7 +348,7 @@ def test_resume_refuses_a_batch_that_is_still_running(graph_set: Any, store_uri:
     (job,) = load_manifest(manifest).jobs
     other.tags({TAG_BATCH_JOB: "a", "topotrain.batch_job_digest": job.digest})
     try:
-        wait_for(lambda: "topotrain.heartbeat" in open_store(store_uri).get_run(recorder.run_id).data.tags)
+        wait_for(lambda: "topotrain.heartbeat" in mlflow_client(store_uri).get_run(recorder.run_id).data.tags)
         with pytest.raises(TrackingError, match="is still running; expected one that ended"):
             batch(manifest, resume=True, tracking_uri=store_uri)
         recorder.close("KILLED")
@@ -378,7 +377,7 @@ def test_a_server_that_is_away_for_a_while(graph_set: Any, mlflow_server: Any) -
     assert process.returncode == 0, log.read_text()
     assert [row[1] for row in table(out).values()] == ["finished", "finished"]
     assert log.read_text().count("asking again") == 1
-    client = open_store(uri)
+    client = mlflow_client(uri)
     (run,) = children_by_job(uri)["long"]
     assert [point.step for point in client.get_metric_history(run.info.run_id, "val_loss")] == list(range(40))
     fine = children_by_job(uri)["next"][0].data.tags
@@ -390,9 +389,6 @@ def test_a_server_that_is_away_for_a_while(graph_set: Any, mlflow_server: Any) -
 
 def test_build_then_train(tmp_path: Path, store_uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two edge modules, one recipe: the runs differ in their schemas, and graphs are built once."""
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "unit"))
-    from features_kit import write_models
-
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     for target in ("T1", "T2"):
         keys = write_models(tmp_path / "pdb", (0.0, 1.0, 2.5), target)
@@ -513,7 +509,7 @@ def test_the_table() -> None:
 
 
 def test_lines_tell_changes_once(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
-    from topotrain.reports import batch_table
+    from topotrain.batches import display as batch_display
 
     one = report("a", "waiting")
     with BatchDisplay() as display:
@@ -524,7 +520,7 @@ def test_lines_tell_changes_once(caplog: pytest.LogCaptureFixture, monkeypatch: 
         one.epochs = 1
         display.show([one])
         assert caplog.messages == ["a: running"], "progress is told now and then"
-        monkeypatch.setattr(batch_table, "LINE_SECONDS", 0.0)
+        monkeypatch.setattr(batch_display, "LINE_SECONDS", 0.0)
         one.best_val_loss = 0.25
         display.show([one])
         display.show([one])

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 import yaml
 
+from kit.recorded import mlflow_client, point_mlflow_at
 from topotrain.cli import main
 from topotrain.data.graph_file import read_graph
 from topotrain.data.labels import read_labels
-from topotrain.tracking.store import open_store
 
 MODEL = "models:/topoqa@candidate"
 
@@ -32,7 +32,7 @@ def orphaned(finished: Any, tmp_path: Path) -> str:
         if log.exists():
             shutil.copyfile(log, f"{database}{suffix}")
     uri = f"sqlite:///{database}"
-    open_store(uri).delete_run(finished.result.run_id)
+    mlflow_client(uri).delete_run(finished.result.run_id)
     return uri
 
 
@@ -107,7 +107,7 @@ def test_the_baselines_are_what_they_say(describe, finished):
 
 
 def test_the_story_is_for_people(describe, orphaned, finished):
-    client = open_store(orphaned)
+    client = mlflow_client(orphaned)
     client.set_registered_model_alias("topoqa", "champion", "2")
     client.set_model_version_tag("topoqa", "2", "topotrain.promoted_reason", "it ranks better")
     version = client.get_model_version("topoqa", "2")
@@ -146,7 +146,7 @@ def test_the_story_is_for_people(describe, orphaned, finished):
 def test_a_folder_tells_its_story_without_a_store(describe, finished, tmp_path):
     from mlflow.artifacts import download_artifacts
 
-    open_store(finished.uri)
+    point_mlflow_at(finished.uri)
     folder = Path(download_artifacts(MODEL, dst_path=str(tmp_path / "model")))
     text = describe(str(folder))
     assert text.startswith(f"{folder}: not of a registry\n\n# topoqa: predicted DockQ")

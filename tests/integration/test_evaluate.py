@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from kit.graphs import GraphSet, write_graph_set
+from kit.recorded import mlflow_client, point_mlflow_at
 from topotrain.cli import main
 from topotrain.data.graph_dir import GraphDirectory
 from topotrain.data.split import read_split
@@ -31,19 +33,18 @@ from topotrain.fields import (
 )
 from topotrain.metrics.ranking import mean_ranking_loss
 from topotrain.scoring.load import load_scorer
-from topotrain.tracking.store import open_store
-from topotrain.tracking.verdicts import known_metrics
+from topotrain.tracking.store import find_store
 
 
 @pytest.fixture(scope="module")
-def judged(_empty_store: Path, tmp_path_factory: pytest.TempPathFactory, graph_kit: Any) -> Any:
+def judged(_empty_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """A store of this module with a run of three epochs, two versions, and its graph set."""
     import topotrain
 
     root = tmp_path_factory.mktemp("judged")
     shutil.copyfile(_empty_store, root / "mlflow.db")
-    graph_kit.write_graph_set(root / "set", train_targets=4, val_targets=3)
-    graph_set = graph_kit.GraphSet(root / "set")
+    write_graph_set(root / "set", train_targets=4, val_targets=3)
+    graph_set = GraphSet(root / "set")
     uri = f"sqlite:///{root / 'mlflow.db'}"
     overrides = [*graph_set.overrides, "trainer.num_epochs=3", "checkpoints.keep=2"]
     return uri, graph_set, topotrain.fit(None, overrides=overrides, tracking_uri=uri)
@@ -56,18 +57,20 @@ def judge_it(judged: Any, **options: Any) -> Any:
 
 
 def version_of(judged: Any, number: str) -> Any:
-    return open_store(judged[0]).get_model_version("topoqa", number)
+    return mlflow_client(judged[0]).get_model_version("topoqa", number)
 
 
 def test_the_verdict_is_on_the_server(judged):
     uri, graph_set, result = judged
     first = judge_it(judged, model="models:/topoqa@candidate")
-    client = open_store(uri)
+    client = mlflow_client(uri)
     version = client.get_model_version_by_alias("topoqa", "candidate")
     assert (first.model.version, first.run_id) == (str(version.version), result.run_id)
 
     split = read_split("x", GraphDirectory(graph_set.graphs), graph_set.val_labels)
-    scores = np.array(load_scorer("models:/topoqa@candidate").score([sample.graph for sample in split.samples]))
+    scores = np.array(
+        load_scorer("models:/topoqa@candidate", find_store(uri)).score([sample.graph for sample in split.samples])
+    )
     true = np.array([sample.dockq for sample in split.samples])
     expected = mean_ranking_loss(scores, true, [sample.target for sample in split.samples])
     assert first.reports["model"].metrics()["mean_ranking_loss"] == pytest.approx(expected, abs=1e-9)
@@ -92,7 +95,7 @@ def test_the_verdict_is_on_the_server(judged):
 def test_a_later_evaluation_is_a_new_point(judged):
     """Of other data, then of a sibling version; neither hides what is known of the first."""
     uri, graph_set, result = judged
-    client = open_store(uri)
+    client = mlflow_client(uri)
     candidate = str(client.get_model_version_by_alias("topoqa", "candidate").version)
     before = len(client.get_metric_history(result.run_id, EVAL_MSE))
     curve = client.get_metric_history(result.run_id, VAL_LOSS)
@@ -106,7 +109,8 @@ def test_a_later_evaluation_is_a_new_point(judged):
     assert [p.step for p in client.get_metric_history(result.run_id, VAL_LOSS)] == [p.step for p in curve]
     version = version_of(judged, candidate)
     assert version.tags[TAG_EVAL_DIGEST] == on_train.data["digest"] != on_val.data["digest"]
-    known = known_metrics(client, version)
+    versions = find_store(uri).versions
+    known = versions.known_metrics(versions.get("topoqa", candidate))
     assert known[EVAL_MSE] == on_train.reports["model"].metrics()["mse"]  # of its last data, not of its sibling
     assert known[VAL_LOSS] == float(version.tags[VAL_LOSS])
     mine = {
@@ -121,8 +125,8 @@ def test_a_later_evaluation_is_a_new_point(judged):
 def test_files_and_figures(judged, tmp_path):
     uri, graph_set, result = judged
     evaluation = judge_it(judged, run=result.run_id[:10])
-    assert evaluation.model.version == str(open_store(uri).get_model_version_by_alias("topoqa", "candidate").version)
-    client = open_store(uri)
+    assert evaluation.model.version == str(mlflow_client(uri).get_model_version_by_alias("topoqa", "candidate").version)
+    client = mlflow_client(uri)
     names = {Path(one.path).name: one for one in client.list_artifacts(result.run_id, "evaluation")}
     pictures = {"predicted_against_true.png", "ranking_loss.png", "calibration.png", "learning_curves.png"}
     assert set(names) == {"report.json", "per_target.csv", "figures.html", *pictures}
@@ -176,7 +180,7 @@ def test_a_run_without_versions_is_judged_by_its_checkpoint(graph_set, store_uri
     evaluation = evaluate(run="latest", **where)
     assert evaluation.model.version is None
     assert evaluation.model.uri == result.best_checkpoint
-    assert open_store(store_uri).get_run(result.run_id).data.metrics[EVAL_MSE] == pytest.approx(
+    assert mlflow_client(store_uri).get_run(result.run_id).data.metrics[EVAL_MSE] == pytest.approx(
         result.metrics[VAL_LOSS], rel=1e-4
     )
 
@@ -185,9 +189,9 @@ def test_a_version_whose_run_is_gone_gets_a_run_for_its_verdict(judged, tmp_path
     """As one registered by hand in the web page."""
     import mlflow
 
-    open_store(judged[0])
+    point_mlflow_at(judged[0])
     files = mlflow.artifacts.download_artifacts("models:/topoqa@candidate", dst_path=str(tmp_path))
-    client = open_store(store_uri)
+    client = mlflow_client(store_uri)
     client.create_registered_model("byhand")
     client.create_model_version("byhand", files)
     evaluation = judge_it(judged, model="models:/byhand/1", tracking_uri=store_uri)
@@ -198,7 +202,8 @@ def test_a_version_whose_run_is_gone_gets_a_run_for_its_verdict(judged, tmp_path
     version = client.get_model_version("byhand", "1")
     assert version.tags[TAG_EVAL_DIGEST] == evaluation.data["digest"]
     expected = evaluation.reports["model"].metrics()["mean_ranking_loss"]
-    assert known_metrics(client, version)[EVAL_RANKING_LOSS] == expected, "a gate looks here"
+    versions = find_store(store_uri).versions
+    assert versions.known_metrics(versions.get("byhand", "1"))[EVAL_RANKING_LOSS] == expected, "a gate looks here"
     folder = judge_it(judged, model=files, tracking_uri=f"sqlite:///{tmp_path}/absent.db")  # needs no store
     assert folder.run_id is None
     assert not (tmp_path / "absent.db").exists()
@@ -208,7 +213,7 @@ def test_a_model_without_names_is_checked_by_widths(judged, tmp_path, make_graph
     """As an imported one: its schema was read from tensors alone."""
     import mlflow
 
-    open_store(judged[0])
+    point_mlflow_at(judged[0])
     files = Path(mlflow.artifacts.download_artifacts("models:/topoqa@candidate", dst_path=str(tmp_path)))
     schema = next(files.rglob("feature_metadata.json"))
     content = json.loads(schema.read_text())
@@ -225,10 +230,10 @@ def test_a_model_without_names_is_checked_by_widths(judged, tmp_path, make_graph
         judge_it(judged, model=str(files), graphs=str(wide.graphs), labels=str(wide.val_labels))
 
 
-def test_graphs_that_nobody_names_need_a_word(judged, graph_kit, tmp_path, caplog):
+def test_graphs_that_nobody_names_need_a_word(judged, tmp_path, caplog):
     """As for predict: one graph that the sidecar leaves out is enough."""
     shutil.copytree(judged[1].root, tmp_path / "set")
-    graph_set = graph_kit.GraphSet(tmp_path / "set")
+    graph_set = GraphSet(tmp_path / "set")
     graph_set.edit_sidecar(lambda content: content.pop("V1/m2"))
     data = {"graphs": str(graph_set.graphs), "labels": str(graph_set.val_labels)}
     with pytest.raises(SchemaError, match="V1/m2.*--allow-unverified"):
@@ -239,7 +244,7 @@ def test_graphs_that_nobody_names_need_a_word(judged, graph_kit, tmp_path, caplo
 
 
 def test_graphs_of_another_kind_are_refused_and_nothing_is_logged(judged, make_graph_set):
-    client = open_store(judged[0])
+    client = mlflow_client(judged[0])
     before = len(client.get_metric_history(judged[2].run_id, EVAL_MSE))
     other = make_graph_set("other", module="edge/other/v1")
     with pytest.raises(SchemaError) as caught:
@@ -273,7 +278,7 @@ def test_what_cannot_be_judged(judged, options, kind, words):
 def test_the_command(judged, capsys, monkeypatch, form):
     """Under mlflow run the report is kept by the run that was made for it."""
     uri, graph_set, result = judged
-    client = open_store(uri)
+    client = mlflow_client(uri)
     adopted = client.create_run(client.get_run(result.run_id).info.experiment_id).info.run_id
     monkeypatch.setenv("MLFLOW_RUN_ID", adopted)
     capsys.readouterr()
@@ -303,7 +308,7 @@ def test_through_a_server_with_proxied_artifacts(graph_set, server, capsys):
     data = ["--graphs", str(graph_set.graphs), "--labels", str(graph_set.val_labels)]
     main(["evaluate", "--tracking-uri", server, "--format", "json", *data])
     report = json.loads(capsys.readouterr().out)
-    client = open_store(server)
+    client = mlflow_client(server)
     assert {Path(one.path).name for one in client.list_artifacts(run_id, "evaluation")} >= {
         "report.json",
         "figures.html",

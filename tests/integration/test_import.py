@@ -18,14 +18,14 @@ import pytest
 import torch
 from torch import Tensor
 
+from kit.recorded import artifact_json, mlflow_client
 from topotrain.cli import main
 from topotrain.data.graph_file import Graph
 from topotrain.model.network import NetworkSpec, TopoQANetwork
 from topotrain.model.original import RENAMED
 from topotrain.scoring.load import load_scorer
 from topotrain.scoring.wire_format import encode_graph
-from topotrain.tracking.runs import artifact_json, find_run
-from topotrain.tracking.store import open_store
+from topotrain.tracking.runs import find_run
 
 VECTORS = ("encoder_n172_e11_h8_add_noln", "encoder_n172_e24_h8_mean_ln", "flat_n172_e11_h8_mean")
 
@@ -123,7 +123,7 @@ def test_an_import_is_a_run_and_a_version_and_no_training_run(run, store_uri, tm
         status, out, err = run(path)
         assert (status, out) == (0, f"models:/old/{number}\n"), err
     assert "nobody names the columns: graphs will be held to 5 and 3" in err
-    client = open_store(store_uri)
+    client = mlflow_client(store_uri)
     version = client.get_model_version("old", "1")
     made = client.get_run(version.run_id)
     assert made.info.status == "FINISHED"
@@ -223,7 +223,7 @@ def test_wrong_weights_say_which(run, store_uri, tmp_path, edit, word):
     path = tmp_path / "old.ckpt"
     torch.save({"state_dict": weights}, path)
     refused(run(path), str(path), word)
-    assert open_store(store_uri).search_registered_models() == []
+    assert mlflow_client(store_uri).search_registered_models() == []
 
 
 def refused(outcome: tuple[int, str, str], *words: str) -> None:
@@ -265,7 +265,7 @@ def test_files_that_are_no_checkpoint_or_hostile_are_refused(run, store_uri, tmp
     refused(run(path), "no weight named")
     torch.save({"state_dict": weights, "hyper_parameters": {"pooling_type": "median"}}, path)
     refused(run(path), "pooling 'median'", "mean, add, max")
-    assert open_store(store_uri).search_registered_models() == []
+    assert mlflow_client(store_uri).search_registered_models() == []
 
 
 @pytest.mark.parametrize(

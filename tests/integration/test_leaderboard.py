@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 from rich.console import Console
-from runs_kit import DIGEST, HandMadeRun, epoch, silent_beat
 
+from kit.recorded import experiment_id, mlflow_client
+from kit.runs import DIGEST, HandMadeRun, epoch, silent_beat
 from topotrain.cli import main
 from topotrain.config import SelectionConfig
 from topotrain.errors import TrackingError
@@ -21,7 +22,6 @@ from topotrain.fields import BEST_OF
 from topotrain.reports.leaderboard import COLUMNS, leaderboard
 from topotrain.reports.leaderboard_view import as_columns, as_csv, show_tables
 from topotrain.tracking.runs import search_runs
-from topotrain.tracking.store import experiment_id, open_store
 
 
 def names(rows: list[dict[str, Any]]) -> list[tuple[int | None, str]]:
@@ -169,7 +169,7 @@ MANY = 1150
 
 def many_runs(uri: str) -> None:
     """Runs of one epoch written straight into the database; the oldest is the best, all others get worse with age."""
-    client = open_store(uri)
+    client = mlflow_client(uri)
     home = experiment_id(client, uri, "many")
     template = HandMadeRun(uri, "template", experiment="many")
     client.delete_run(template.run_id)
@@ -203,7 +203,7 @@ def many_runs(uri: str) -> None:
 
 def test_beyond_a_thousand_runs(store_uri, monkeypatch):
     many_runs(store_uri)
-    client = open_store(store_uri)
+    client = mlflow_client(store_uri)
     pages: list[int] = []
     original = type(client).search_runs
 
@@ -232,7 +232,7 @@ def test_beyond_a_thousand_runs(store_uri, monkeypatch):
 def test_pages_are_fetched_when_they_are_needed(store_uri):
     for number in range(5):
         HandMadeRun(store_uri, str(number), start_time=1000 + number)
-    client = open_store(store_uri)
+    client = mlflow_client(store_uri)
     homes = [experiment_id(client, store_uri, "by hand")]
     found = [run.info.run_name for run in search_runs(client, homes, "", page_size=2)]
     assert found == ["4", "3", "2", "1", "0"]

@@ -22,9 +22,9 @@ import pytest
 from mlflow.exceptions import MlflowException
 
 import topotrain
+from kit.recorded import mlflow_client
 from topotrain.data.demo import demo_paths, write_demo_structures
 from topotrain.features import build_graphs
-from topotrain.tracking.store import open_store
 from topotrain.training.resume import resume
 
 BANDS, SCALES = "edge/legacy_band/v11", "edge/multi_scale/v24"
@@ -85,7 +85,7 @@ class Recorded:
 
     @property
     def client(self) -> Any:
-        return open_store(self.uri)
+        return mlflow_client(self.uri)
 
     @property
     def experiment_id(self) -> str:
@@ -279,7 +279,7 @@ def test_the_web_page_compares_two_feature_sets(browser, server, study, tmp_path
     with chromium(*browser, tmp_path / "profile") as window:
         names = {BANDS: "bands", SCALES: "scales"}
         ids = [study.train(module, server, run_name=name).run_id for module, name in names.items()]
-        experiment = open_store(server).get_run(ids[0]).info.experiment_id
+        experiment = mlflow_client(server).get_run(ids[0]).info.experiment_id
         query = urllib.parse.urlencode({"runs": json.dumps(ids), "experiments": json.dumps([experiment])})
         window.get(f"{server}/#/compare-runs?{query}")
 

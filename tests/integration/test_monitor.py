@@ -23,8 +23,8 @@ from typing import Any
 
 import pytest
 from rich.console import Console
-from runs_kit import HandMadeRun, epoch, silent_beat
 
+from kit.runs import HandMadeRun, epoch, silent_beat
 from topotrain.cli import main
 from topotrain.errors import OutageError, TrackingError
 from topotrain.reports import monitor as module

@@ -13,6 +13,7 @@ import torch
 import yaml
 
 import topotrain
+from kit.recorded import artifact_json, fetch_artifact, metric_history, mlflow_client
 from topotrain.config import load_config
 from topotrain.data.packed_graphs import PackedGraphs
 from topotrain.data.prepare import prepare_data
@@ -21,8 +22,6 @@ from topotrain.model.checkpoint import load_network, read_checkpoint
 from topotrain.model.lightning import ScoringModule
 from topotrain.model.network import TopoQANetwork
 from topotrain.reports.summarise import summarise
-from topotrain.tracking.runs import artifact_json, fetch_artifact, metric_history
-from topotrain.tracking.store import open_store
 from topotrain.training.network_shape import network_spec
 from topotrain.training.resume import resume
 
@@ -30,11 +29,11 @@ QUIET = "mlflow.register=none"
 
 
 def curve(result: topotrain.TrainResult, name: str) -> dict[int, float]:
-    return metric_history(open_store(result.tracking_uri), result.run_id, name)
+    return metric_history(mlflow_client(result.tracking_uri), result.run_id, name)
 
 
 def checkpoint(result: topotrain.TrainResult, name: str, folder: Path) -> Path:
-    return fetch_artifact(open_store(result.tracking_uri), result.run_id, f"checkpoints/{name}", folder)
+    return fetch_artifact(mlflow_client(result.tracking_uri), result.run_id, f"checkpoints/{name}", folder)
 
 
 def squared_errors(network: TopoQANetwork, store: PackedGraphs) -> list[float]:
@@ -66,7 +65,7 @@ def test_every_graph_of_a_batch_is_trained_on(graph_set: Any) -> None:
     """Once only the first graph of each batch was: the loss must move with every label of the batch."""
     config = load_config(None, graph_set.overrides).config
     data = prepare_data(config)
-    module = ScoringModule(TopoQANetwork(network_spec(data.schema, config)), config, lambda *_: {}, [])
+    module = ScoringModule(TopoQANetwork(network_spec(data.schema, config)), config, [])
     batch = data.module.train.batch(range(len(data.module.train)))
     assert batch.num_graphs == 12
     batch.y.requires_grad_(True)
@@ -112,7 +111,7 @@ def test_best_is_the_best_and_not_the_oldest_that_was_kept(uneven: Any, tmp_path
     losses = curve(result, VAL_LOSS)
     ranked = sorted(losses, key=lambda epoch: (losses[epoch], epoch))[:3]
     assert ranked[0] != min(ranked), "a run whose best epoch is its oldest kept one could not tell"
-    client = open_store(result.tracking_uri)
+    client = mlflow_client(result.tracking_uri)
     kept = artifact_json(client, result.run_id, "checkpoints/kept.json")
     assert [one["epoch"] for one in kept] == ranked
     assert result.best_checkpoint.endswith(f"/epoch_{ranked[0]:04d}.ckpt")
@@ -150,7 +149,7 @@ def test_the_seed_is_used_and_not_only_recorded(graph_set: Any, store_uri: str, 
         return content["state_dict"]["network.node_embedding.weight"]
 
     plain, other = run(), run("seed=777")
-    client = open_store(store_uri)
+    client = mlflow_client(store_uri)
     recorded = [client.get_run(result.run_id).data.params["dataloader.seed"] for result in (plain, other)]
     assert recorded == ["222", "777"]
     assert not torch.equal(weights(plain), weights(other)), "initial weights"
@@ -208,7 +207,7 @@ def test_feature_metadata_is_there_before_the_first_step(graph_set: Any, store_u
         command += ["--override", override]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == -signal.SIGKILL, done.stderr
-    client = open_store(store_uri)
+    client = mlflow_client(store_uri)
     (run,) = client.search_runs([experiment.experiment_id for experiment in client.search_experiments()])
     assert run.info.status == "RUNNING"
     assert not client.get_metric_history(run.info.run_id, TRAIN_MSE)

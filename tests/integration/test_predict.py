@@ -15,13 +15,13 @@ import torch
 from pyarrow import parquet
 from torch_geometric.data import Data
 
+from kit.recorded import point_mlflow_at
 from topotrain.cli import main
 from topotrain.data.graph_dir import GraphDirectory
 from topotrain.data.graph_file import read_graph
-from topotrain.scoring import score as score_module
+from topotrain.scoring import predict_directory
 from topotrain.scoring.load import load_scorer
 from topotrain.scoring.scorer import Scorer
-from topotrain.tracking.store import open_store
 
 MODEL = "models:/topoqa@candidate"
 CHECKED = "were checked by width alone"
@@ -32,7 +32,7 @@ def model_dir(finished: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The files of the candidate, as a user may have copied them to a machine without a store."""
     from mlflow.artifacts import download_artifacts
 
-    open_store(finished.uri)
+    point_mlflow_at(finished.uri)
     return Path(download_artifacts(MODEL, dst_path=str(tmp_path_factory.mktemp("model"))))
 
 
@@ -182,7 +182,7 @@ def test_only_a_batch_of_graphs_is_in_memory(predict, finished, tmp_path, monkey
         most = max(most, len(alive))
         return graph
 
-    monkeypatch.setattr(score_module, "read_graph", watched)
+    monkeypatch.setattr(predict_directory, "read_graph", watched)
     arguments = ["--graphs", finished.graph_set.graphs, "--out", tmp_path / "t.csv", "--rank"]
     assert predict(*arguments, "--batch-size", 2)[0] == 0
     assert 2 <= most <= 4  # the batch being read, and at most the one before it

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from mlflow.entities import Metric
 
+from kit.recorded import experiment_id, mlflow_client, point_mlflow_at
 from topotrain.cli import main
 from topotrain.errors import TrackingError
 from topotrain.fields import (
@@ -29,7 +30,6 @@ from topotrain.fields import (
     TAG_ROLLED_BACK,
 )
 from topotrain.tracking.logged_models import move_alias, register
-from topotrain.tracking.store import experiment_id, open_store
 from topotrain.tracking.verdicts import EvaluatedModel, Verdict, record_verdict
 
 NAME = "topoqa"
@@ -39,7 +39,8 @@ class Registry:
     """A store with versions made without training; each is its run's only one."""
 
     def __init__(self, uri: str) -> None:
-        self.uri, self.client = uri, open_store(uri)
+        point_mlflow_at(uri)
+        self.uri, self.client = uri, mlflow_client(uri)
         self.home = experiment_id(self.client, uri, "e")
 
     def add(self, loss: float | None = None, rank: float | None = None, digest: str = "A" * 36, **tags: str) -> str:

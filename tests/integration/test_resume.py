@@ -15,6 +15,8 @@ import pytest
 import torch
 
 import topotrain
+from kit.graphs import GraphSet, write_graph_set
+from kit.recorded import artifact_json, artifact_names, fetch_artifact, metric_history, mlflow_client
 from topotrain.errors import ConfigError, DataError, SchemaError, TrackingError
 from topotrain.fields import (
     EPOCH_SECONDS,
@@ -25,8 +27,6 @@ from topotrain.fields import (
     TAG_RESUMED_FROM,
 )
 from topotrain.model.checkpoint import read_checkpoint
-from topotrain.tracking.runs import artifact_json, artifact_names, fetch_artifact, metric_history
-from topotrain.tracking.store import open_store
 from topotrain.training.continuation import drift_tag
 from topotrain.training.resume import AlreadyComplete, resume
 
@@ -47,7 +47,7 @@ def train(graph_set, uri: str, *overrides: str, **options: Any):
 
 
 def checkpoint(uri: str, run_id: str, name: str, folder: Path) -> dict[str, Any]:
-    return read_checkpoint(fetch_artifact(open_store(uri), run_id, f"checkpoints/{name}", folder / run_id))
+    return read_checkpoint(fetch_artifact(mlflow_client(uri), run_id, f"checkpoints/{name}", folder / run_id))
 
 
 def same_tensors(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
@@ -56,7 +56,7 @@ def same_tensors(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -
 
 def points(uri: str, run_id: str) -> dict[str, list[tuple[int, float]]]:
     """Every point of every metric, doubled ones too; seconds are those of the clock."""
-    client = open_store(uri)
+    client = mlflow_client(uri)
     names = set(client.get_run(run_id).data.metrics) - {EPOCH_SECONDS}
     return {
         name: sorted((point.step, point.value) for point in client.get_metric_history(run_id, name)) for name in names
@@ -72,7 +72,7 @@ def assert_same(uri: str, straight: str, resumed: str, folder: Path) -> None:
     assert one["lr_schedulers"] == other["lr_schedulers"]
     assert one["optimizer_states"][0]["param_groups"] == other["optimizer_states"][0]["param_groups"]
     assert points(uri, straight) == points(uri, resumed)
-    client = open_store(uri)
+    client = mlflow_client(uri)
     seconds = metric_history(client, resumed, EPOCH_SECONDS)
     assert len(seconds) == len(client.get_metric_history(resumed, EPOCH_SECONDS)) == one["epoch"] + 1
     assert artifact_names(client, straight, "checkpoints") == artifact_names(client, resumed, "checkpoints")
@@ -88,17 +88,12 @@ def assert_same(uri: str, straight: str, resumed: str, folder: Path) -> None:
 @pytest.fixture(scope="module")
 def straight(_empty_store, tmp_path_factory):
     """A run that nothing interrupted, in a store that the tests of this module share."""
-    import importlib.util
     import shutil
 
     root = tmp_path_factory.mktemp("straight")
     shutil.copyfile(_empty_store, root / "mlflow.db")
-    spec = importlib.util.spec_from_file_location("_base", Path(__file__).resolve().parents[1] / "conftest.py")
-    base = importlib.util.module_from_spec(spec)
-    sys.modules["_base"] = base
-    spec.loader.exec_module(base)
-    base.write_graph_set(root / "set")
-    graph_set, uri = base.GraphSet(root / "set"), f"sqlite:///{root / 'mlflow.db'}"
+    write_graph_set(root / "set")
+    graph_set, uri = GraphSet(root / "set"), f"sqlite:///{root / 'mlflow.db'}"
     here = os.getcwd()
     os.chdir(root)
     try:
@@ -131,7 +126,7 @@ def cut_off(graph_set, uri, monkeypatch, where: str, epoch: int, *overrides: str
         patch.setattr(Recorder, "close", lambda self, *a: self._heartbeat.stop())
         with pytest.raises(_Killed):
             train(graph_set, uri, *overrides)
-    client = open_store(uri)
+    client = mlflow_client(uri)
     client.delete_tag(seen["run"], "topotrain.heartbeat")
     # The process that began it is this one, which is alive: make the run as old as a dead one.
     client.set_tag(
@@ -150,7 +145,7 @@ def test_cut_off_in_any_epoch_it_ends_with_the_same_bits(straight, monkeypatch, 
     run_id = cut_off(graph_set, uri, monkeypatch, "metrics", epoch)
     result = resume(run_id, tracking_uri=uri)
     assert result.run_id == run_id
-    assert open_store(uri).get_run(run_id).info.status == "FINISHED"
+    assert mlflow_client(uri).get_run(run_id).info.status == "FINISHED"
     assert_same(uri, reference.run_id, run_id, tmp_path)
     assert result.metrics[EPOCH_SECONDS] > 0
     assert {k: v for k, v in result.metrics.items() if k != EPOCH_SECONDS} == {
@@ -162,7 +157,7 @@ def test_cut_off_between_a_checkpoint_and_its_copy(straight, monkeypatch, tmp_pa
     """The kept copy of epoch 0 was never written; the last checkpoint is it."""
     graph_set, uri, reference = straight
     run_id = cut_off(graph_set, uri, monkeypatch, "file", 0)
-    assert artifact_names(open_store(uri), run_id, "checkpoints") == {"last.ckpt"}
+    assert artifact_names(mlflow_client(uri), run_id, "checkpoints") == {"last.ckpt"}
     resume(run_id, tracking_uri=uri)
     assert_same(uri, reference.run_id, run_id, tmp_path)
 
@@ -209,7 +204,7 @@ def test_a_killed_process_goes_on_through_the_command_line(straight, tmp_path):
     done = subprocess.run(suggested, capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     run_id = done.stdout.strip()
-    assert open_store(uri).get_run(run_id).info.run_name == "plug pulled"
+    assert mlflow_client(uri).get_run(run_id).info.run_name == "plug pulled"
     assert_same(uri, reference.run_id, run_id, tmp_path)
     again = subprocess.run(suggested, capture_output=True, text=True, cwd=tmp_path)
     assert again.returncode == 0
@@ -222,7 +217,7 @@ def test_a_killed_process_goes_on_through_the_command_line(straight, tmp_path):
 
 def test_an_earlier_checkpoint_opens_a_new_run_with_the_history_up_to_there(straight, tmp_path):
     graph_set, uri, reference = straight
-    client = open_store(uri)
+    client = mlflow_client(uri)
     before = points(uri, reference.run_id)
     assert reference.best_epoch < EPOCHS - 1
     result = resume("straight", checkpoint="best", tracking_uri=uri)
@@ -246,7 +241,7 @@ def test_an_earlier_checkpoint_opens_a_new_run_with_the_history_up_to_there(stra
 def test_a_file_and_a_name_stand_for_checkpoints_too(straight, tmp_path):
     graph_set, uri, reference = straight
     name = f"epoch_{reference.best_epoch:04d}.ckpt"
-    path = fetch_artifact(open_store(uri), reference.run_id, f"checkpoints/{name}", tmp_path)
+    path = fetch_artifact(mlflow_client(uri), reference.run_id, f"checkpoints/{name}", tmp_path)
     for given in (str(path), name, f"runs:/{reference.run_id}/checkpoints/{name}"):
         result = resume(reference.run_id, checkpoint=given, overrides=["trainer.num_epochs=3"], tracking_uri=uri)
         assert result.epochs == max(3, reference.best_epoch + 1)
@@ -273,7 +268,7 @@ def test_a_checkpoint_that_can_not_be_read_names_the_way_out(straight, tmp_path)
 def test_a_checkpoint_of_another_run_is_refused(straight, tmp_path):
     graph_set, uri, reference = straight
     other = train(graph_set, uri, "trainer.num_epochs=1")
-    path = fetch_artifact(open_store(uri), other.run_id, "checkpoints/last.ckpt", tmp_path)
+    path = fetch_artifact(mlflow_client(uri), other.run_id, "checkpoints/last.ckpt", tmp_path)
     with pytest.raises(TrackingError, match=f"checkpoint of run {other.run_id}.*--resume-from"):
         resume(reference.run_id, checkpoint=str(path), tracking_uri=uri)
 
@@ -284,7 +279,7 @@ def test_kept_checkpoints_that_are_gone_are_no_longer_kept(straight, monkeypatch
     run_id = cut_off(graph_set, uri, monkeypatch, "metrics", 4)
     from topotrain.tracking.recorder import Recorder
 
-    client = open_store(uri)
+    client = mlflow_client(uri)
     recorder = Recorder(client, uri, run_id)
     for name in artifact_names(client, run_id, "checkpoints") - {"last.ckpt"}:
         recorder.remove(f"checkpoints/{name}")
@@ -313,7 +308,7 @@ def test_overrides_win_and_counters_are_kept(straight, monkeypatch, tmp_path, ca
     result = resume(run_id, overrides=[f"{k}={v}" for k, v in changes.items()], tracking_uri=uri)
     assert result.run_id == run_id
     assert result.epochs == 4
-    client = open_store(uri)
+    client = mlflow_client(uri)
     rates = metric_history(client, run_id, "learning_rate")
     assert [rates[0], rates[1], rates[2], rates[3]] == [0.01, 0.01, 0.01, 0.003]
     drift = json.loads(client.get_run(run_id).data.tags[TAG_PARAM_DRIFT])
@@ -341,7 +336,7 @@ def test_a_rate_that_is_asked_for_wins_over_the_schedulers_even_where_it_is_the_
 ):
     graph_set, uri, reference = straight
     run_id = cut_off(graph_set, uri, monkeypatch, "metrics", 4)
-    client = open_store(uri)
+    client = mlflow_client(uri)
     lowered = metric_history(client, reference.run_id, "learning_rate")[5]
     assert lowered < 0.01  # the configured rate
     caplog.clear()
@@ -375,7 +370,7 @@ def test_an_override_that_changes_the_shape_is_refused(straight, override, said)
     _, uri, reference = straight
     with pytest.raises(ConfigError, match=said):
         resume(reference.run_id, overrides=["trainer.num_epochs=9", override], tracking_uri=uri)
-    assert open_store(uri).get_run(reference.run_id).info.status == "FINISHED"
+    assert mlflow_client(uri).get_run(reference.run_id).info.status == "FINISHED"
 
 
 @pytest.mark.parametrize("override", ["model.hidden_dim=16", "edge_schema.use_layer_norm=false"])
@@ -397,9 +392,9 @@ def test_a_change_is_told_once_however_often_the_run_is_cut_off_after_it(straigh
         with pytest.raises(RuntimeError):
             resume(run_id, overrides=["optimizer.learning_rate=0.003"], tracking_uri=uri)
     resume(run_id, tracking_uri=uri)
-    drift = json.loads(open_store(uri).get_run(run_id).data.tags[TAG_PARAM_DRIFT])
+    drift = json.loads(mlflow_client(uri).get_run(run_id).data.tags[TAG_PARAM_DRIFT])
     assert drift == [{"epoch": 3, "key": "optimizer.learning_rate", "from": "0.01", "to": "0.003"}]
-    assert metric_history(open_store(uri), run_id, "learning_rate")[3] == 0.003
+    assert metric_history(mlflow_client(uri), run_id, "learning_rate")[3] == 0.003
 
 
 def test_many_changes_stay_readable():
@@ -437,7 +432,7 @@ def test_a_run_that_is_alive_is_left_alone_unless_forced(straight, monkeypatch):
 
     graph_set, uri, _ = straight
     run_id = cut_off(graph_set, uri, monkeypatch, "metrics", 1)
-    open_store(uri).set_tag(run_id, "topotrain.heartbeat", json.dumps(sign_of_life()))
+    mlflow_client(uri).set_tag(run_id, "topotrain.heartbeat", json.dumps(sign_of_life()))
     with pytest.raises(TrackingError, match="still being trained.*--force"):
         resume(run_id, tracking_uri=uri)
     assert resume(run_id, force=True, tracking_uri=uri).epochs == EPOCHS
@@ -457,7 +452,7 @@ def test_a_run_without_a_checkpoint(graph_set, store_uri):
 def test_under_mlflow_run_the_run_made_for_it_becomes_the_continuation(straight, monkeypatch, tmp_path):
     graph_set, uri, reference = straight
     run_id = cut_off(graph_set, uri, monkeypatch, "metrics", 3)
-    client = open_store(uri)
+    client = mlflow_client(uri)
     before = points(uri, run_id)
     made = client.create_run(client.get_run(run_id).info.experiment_id).info.run_id
     monkeypatch.setenv("MLFLOW_RUN_ID", made)
@@ -486,11 +481,11 @@ def test_mlflow_run_with_a_run_id_and_an_earlier_checkpoint_opens_a_new_run(stra
     before = points(uri, reference.run_id)
     monkeypatch.setenv("MLFLOW_RUN_ID", reference.run_id)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-    first = artifact_json(open_store(uri), reference.run_id, "checkpoints/kept.json")[-1]
+    first = artifact_json(mlflow_client(uri), reference.run_id, "checkpoints/kept.json")[-1]
     assert first["epoch"] < EPOCHS - 1
     result = resume(checkpoint=first["file"])
     assert result.run_id != reference.run_id
-    assert open_store(uri).get_run(result.run_id).data.tags[TAG_RESUMED_FROM] == reference.run_id
+    assert mlflow_client(uri).get_run(result.run_id).data.tags[TAG_RESUMED_FROM] == reference.run_id
     assert points(uri, reference.run_id) == before
     assert "MLFLOW_RUN_ID" not in os.environ
 
@@ -499,7 +494,7 @@ def test_versions_of_both_parts_are_ranked_together(graph_set, store_uri):
     recipe = [*graph_set.overrides, "checkpoints.keep=2", "optimizer.learning_rate=0.002"]
     first = topotrain.fit(overrides=[*recipe, "trainer.num_epochs=2"], tracking_uri=store_uri)
     result = resume(first.run_id, overrides=["trainer.num_epochs=5"], tracking_uri=store_uri)
-    client = open_store(store_uri)
+    client = mlflow_client(store_uri)
     versions = {v.version: v.tags for v in client.search_model_versions("name = 'topoqa'")}
     ranked = {tags["rank"]: (number, tags["epoch"]) for number, tags in versions.items() if "rank" in tags}
     kept = artifact_json(client, result.run_id, "checkpoints/kept.json")
@@ -514,7 +509,7 @@ def test_a_batch_keeps_the_alias_to_itself(graph_set, store_uri, monkeypatch):
     monkeypatch.setenv("TOPOTRAIN_SERVES", str(os.getpid()))
     monkeypatch.setattr("topotrain.training.resume.interruptible", contextlib.nullcontext)
     resume(first.run_id, overrides=["trainer.num_epochs=3"], tracking_uri=store_uri)
-    client = open_store(store_uri)
+    client = mlflow_client(store_uri)
     assert str(client.get_model_version_by_alias("topoqa", "candidate").version) == first.model_versions[0]
 
 
@@ -534,13 +529,13 @@ def test_fine_tuning_begins_with_the_weights_and_keeps_its_own_recipe(straight, 
     result = topotrain.fit(overrides=[*other.overrides, *still], resume_from=source, tracking_uri=uri)
     weights = [checkpoint(uri, r, "last.ckpt", tmp_path)["state_dict"] for r in (reference.run_id, result.run_id)]
     assert all(torch.allclose(weights[0][name], weights[1][name], atol=1e-9) for name in weights[0])  # scaling too
-    run = open_store(uri).get_run(result.run_id)
+    run = mlflow_client(uri).get_run(result.run_id)
     assert run.data.tags[TAG_RESUMED_FROM] == reference.run_id
     assert run.data.tags[TAG_RESUMED_CHECKPOINT] == source
     assert run.data.tags["topotrain.command"] == "run"
     assert run.data.params["optimizer.learning_rate"] == "1e-12"
-    assert list(metric_history(open_store(uri), result.run_id, "val_loss")) == [0]
-    path = fetch_artifact(open_store(uri), reference.run_id, "checkpoints/last.ckpt", tmp_path / "file")
+    assert list(metric_history(mlflow_client(uri), result.run_id, "val_loss")) == [0]
+    path = fetch_artifact(mlflow_client(uri), reference.run_id, "checkpoints/last.ckpt", tmp_path / "file")
     again = topotrain.fit(overrides=[*other.overrides, *still], resume_from=str(path), tracking_uri=uri)
     assert again.metrics["val_loss"] == result.metrics["val_loss"]
 
@@ -561,7 +556,7 @@ def test_fine_tuning_from_a_model_version(graph_set, store_uri):
     first = topotrain.fit(overrides=graph_set.overrides, tracking_uri=store_uri)
     source = "models:/topoqa@candidate"
     second = topotrain.fit(overrides=[*graph_set.overrides, QUIET], resume_from=source, tracking_uri=store_uri)
-    tags = open_store(store_uri).get_run(second.run_id).data.tags
+    tags = mlflow_client(store_uri).get_run(second.run_id).data.tags
     assert (tags[TAG_RESUMED_FROM], tags[TAG_RESUMED_CHECKPOINT]) == (first.run_id, source)
     with pytest.raises(ConfigError, match="hidden_dim is 32 in the checkpoint and 8 here"):
         topotrain.fit(

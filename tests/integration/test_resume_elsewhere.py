@@ -12,13 +12,12 @@ from pathlib import Path
 import pytest
 
 import topotrain
+from kit.recorded import fetch_artifact, mlflow_client
 from topotrain.model.checkpoint import read_checkpoint
-from topotrain.tracking.runs import fetch_artifact
-from topotrain.tracking.store import open_store
 
 
 def last_weights(uri: str, run_id: str, folder: Path):
-    return read_checkpoint(fetch_artifact(open_store(uri), run_id, "checkpoints/last.ckpt", folder / run_id))[
+    return read_checkpoint(fetch_artifact(mlflow_client(uri), run_id, "checkpoints/last.ckpt", folder / run_id))[
         "state_dict"
     ]
 
@@ -64,7 +63,7 @@ def test_on_a_second_machine_that_has_only_the_address(server, make_graph_set, t
     assert str(there.graphs) in refused.stderr
     done = resume(*(override for override in here.overrides if override.startswith("paths.")))
     assert done.returncode == 0, done.stderr
-    run = open_store(server).get_run(done.stdout.strip())
+    run = mlflow_client(server).get_run(done.stdout.strip())
     assert (run.info.run_name, run.info.status) == ("moved", "FINISHED")
     one, other = (last_weights(server, r, tmp_path / "got") for r in (reference.run_id, run.info.run_id))
     assert all(one[name].equal(other[name]) for name in one)
@@ -85,7 +84,7 @@ def test_under_mlflow_run(root, graph_set, store_uri, tmp_path):
     reference = topotrain.fit(overrides=[*graph_set.overrides, *epochs], tracking_uri=store_uri)
     train = [*mlflow, "-e", "train", "-P", f"overrides={overrides}", "-P", "run_name=cut off"]
     kill_after(train, 3, tmp_path, environment)
-    client = open_store(store_uri)
+    client = mlflow_client(store_uri)
     experiment = ["0"]
     (cut,) = client.search_runs(experiment, "attributes.run_name = 'cut off'")
     assert cut.info.status == "RUNNING"

@@ -19,12 +19,12 @@ import pytest
 import torch
 import yaml
 
+from kit.recorded import point_mlflow_at
 from topotrain.data.graph_file import Graph, read_graph
 from topotrain.errors import DataError, SchemaError
 from topotrain.model.checkpoint import read_checkpoint
 from topotrain.scoring.scorer import Scorer
 from topotrain.scoring.wire_format import decode_graph, encode_graph
-from topotrain.tracking.store import open_store
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,7 @@ def model_dir(finished: Any) -> Path:
     """The files of the candidate."""
     from mlflow.artifacts import download_artifacts
 
-    open_store(finished.uri)  # a model is looked up in the registry that MLflow's globals point at
+    point_mlflow_at(finished.uri)  # a model is looked up in the registry that MLflow's globals point at
     return Path(download_artifacts("models:/topoqa@candidate"))
 
 
@@ -48,7 +48,7 @@ def served(finished: Any) -> Any:
     """The model as MLflow loads it, in this process."""
     import mlflow
 
-    open_store(finished.uri)
+    point_mlflow_at(finished.uri)
     return mlflow.pyfunc.load_model("models:/topoqa@candidate")
 
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import mlflow
 import pytest
 
+from kit.recorded import mlflow_client
 from topotrain.reports.monitor import monitor
 from topotrain.reports.summarise import summarise
-from topotrain.tracking.store import open_store
 
 
 @pytest.mark.server
@@ -25,7 +25,7 @@ def test_a_run_is_seen_live_and_used_through_the_server(server, graph_set, tmp_p
     elsewhere.mkdir()
     monkeypatch.chdir(elsewhere)
     training = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    client = open_store(server)
+    client = mlflow_client(server)
     live: set[int] = set()
     while training.poll() is None:
         for run in client.search_runs([e.experiment_id for e in client.search_experiments()]):

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 import topotrain
+from kit.recorded import mlflow_client
 from topotrain.cli import main
 from topotrain.data.demo import demo_paths
 from topotrain.errors import SchemaError
 from topotrain.features import build_recorded_graphs
-from topotrain.tracking.store import open_store
 
 TARGETS = 3  # two to train on, one to validate
 DECOYS = 4
@@ -92,7 +92,7 @@ def train(few: Path, graphs: Path, uri: str) -> topotrain.TrainResult:
 
 def test_nothing_but_the_graphs_changes_between_feature_sets(few, built, store_uri):
     """Two edge modules, one configuration: schemas, digests and network widths differ as they must."""
-    client = open_store(store_uri)
+    client = mlflow_client(store_uri)
     params = {
         module: client.get_run(train(few, graphs, store_uri).run_id).data.params for module, graphs in built.items()
     }

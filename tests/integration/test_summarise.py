@@ -9,8 +9,8 @@ from typing import Any
 import jsonschema
 import pytest
 import yaml
-from runs_kit import HandMadeRun, epoch, silent_beat
 
+from kit.runs import HandMadeRun, epoch, silent_beat
 from topotrain.fields import BEST_OF, EPOCH_METRICS
 from topotrain.reports.summarise import summarise
 from topotrain.tracking.heartbeat import sign_of_life

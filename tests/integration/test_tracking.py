@@ -16,14 +16,16 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 import topotrain
+from kit.recorded import experiment_id, local_artifact, metric_history, mlflow_client
 from topotrain.config import load_config
 from topotrain.errors import TrackingError
 from topotrain.fields import BEST_SELECTION_METRIC, BEST_VAL_LOSS, SELECTION_METRIC, TAG_HEARTBEAT, VAL_LOSS
 from topotrain.model.checkpoint import read_checkpoint
 from topotrain.schema.feature_schema import FeatureSchema
+from topotrain.tracking import store
 from topotrain.tracking.recorder import Recorder
-from topotrain.tracking.runs import find_run, metric_history
-from topotrain.tracking.store import experiment_id, open_store, resolve_tracking_uri
+from topotrain.tracking.runs import artifact_json, find_run
+from topotrain.tracking.store import open_store, resolve_tracking_uri
 
 EVERY_EPOCH = (
     *("train_mse", "val_loss", "val_pearson_corr", "val_spearman_corr", "val_ranking_loss"),
@@ -227,7 +229,7 @@ def test_each_version_is_a_logged_model_of_the_run(finished):
 
 @pytest.mark.parametrize("named", [None, "by mlflow run --run-name"])
 def test_a_run_of_mlflow_run_is_adopted(graph_set, store_uri, monkeypatch, named):
-    client = open_store(store_uri)
+    client = mlflow_client(store_uri)
     elsewhere = client.create_experiment("chosen by mlflow run", artifact_location=None)
     made = client.create_run(elsewhere, run_name=named)
     monkeypatch.setenv("MLFLOW_RUN_ID", made.info.run_id)
@@ -334,7 +336,7 @@ def _open_fresh(uri: str, delay: float, results: Any) -> None:
     time.sleep(delay)
     try:
         client = open_store(uri)
-        number = experiment_id(client, uri, "the same one")
+        number = store.experiment_id(client, uri, "the same one")
         client.create_run(number)
         results.put(number)
     except BaseException as error:  # noqa: BLE001 (told to the parent)
@@ -343,8 +345,6 @@ def _open_fresh(uri: str, delay: float, results: Any) -> None:
 
 def test_processes_that_create_one_fresh_store_at_once(tmp_path, monkeypatch):
     """After one was killed in the middle of it; and the late ones come while the tables are being made."""
-    from topotrain.tracking import store
-
     database = tmp_path / "a fresh one" / "mlflow.db"
     uri = f"sqlite:///{database}"
 
@@ -366,7 +366,7 @@ def test_processes_that_create_one_fresh_store_at_once(tmp_path, monkeypatch):
     for worker in workers:
         worker.join(30)
     assert len(set(found)) == 1, found
-    client = open_store(uri)
+    client = mlflow_client(uri)
     assert len(client.search_runs([found[0]])) == 4
     assert client.get_experiment(found[0]).artifact_location == (database.parent / "mlartifacts").as_uri()
 
@@ -380,7 +380,7 @@ def test_a_file_that_is_no_database(tmp_path, content):
 
 
 def test_a_deleted_experiment_is_not_used(store_uri):
-    client = open_store(store_uri)
+    client = mlflow_client(store_uri)
     client.delete_experiment(experiment_id(client, store_uri, "gone"))
     with pytest.raises(TrackingError, match="'gone' was deleted"):
         Recorder.open(store_uri, "gone", command="run")
@@ -510,7 +510,7 @@ def test_an_outage_during_training_costs_nothing(graph_set, store_uri, monkeypat
 
     monkeypatch.setattr(ScoringModule, "_publish", falling)
     result = topotrain.fit(overrides=[*graph_set.overrides, *extra], tracking_uri=store_uri)
-    client = open_store(store_uri)
+    client = mlflow_client(store_uri)
     run = client.get_run(result.run_id)
     assert run.info.status == "FINISHED"
     for name in EVERY_EPOCH:
@@ -528,7 +528,6 @@ def test_a_file_replaces_one_of_the_same_name(recorder, tmp_path):
         local.write_text(content)
         recorder.file(local, "checkpoints")
     local.write_text("three")
-    from topotrain.tracking.runs import local_artifact
 
     written = local_artifact(recorder.client.get_run(recorder.run_id), "checkpoints/last.ckpt")
     assert Path(str(written)).read_text() == "two"
@@ -558,7 +557,6 @@ def test_a_removal_that_the_store_refuses_holds_nothing_up(recorder, monkeypatch
 
 def test_json_artifacts_keep_names_and_letters(recorder):
     recorder.json({"Å": [1, None]}, "deep/er/file.json")
-    from topotrain.tracking.runs import artifact_json
 
     assert artifact_json(recorder.client, recorder.run_id, "deep/er/file.json") == {"Å": [1, None]}
     assert artifact_json(recorder.client, recorder.run_id, "deep/er/other.json") is None
@@ -570,7 +568,7 @@ def test_json_artifacts_keep_names_and_letters(recorder):
 @pytest.fixture
 def runs(store_uri):
     """Five runs of two experiments, the last one an evaluation; start times a second apart."""
-    client = open_store(store_uri)
+    client = mlflow_client(store_uri)
     first = experiment_id(client, store_uri, "first")
     second = experiment_id(client, store_uri, "second")
     made = {}
@@ -642,4 +640,4 @@ def test_a_short_prefix_is_no_prefix(runs):
 
 def test_latest_on_an_empty_store(store_uri):
     with pytest.raises(TrackingError, match="no training run"):
-        find_run(open_store(store_uri), "latest")
+        find_run(mlflow_client(store_uri), "latest")

@@ -17,21 +17,21 @@ import pytest
 import torch
 
 import topotrain
+from kit.recorded import local_artifact, metric_history, mlflow_client
 from topotrain.config import load_config, validate
 from topotrain.data.prepare import prepare_data
 from topotrain.errors import ConfigError, DataError, InterruptedRunError, SchemaError, TrainingError
 from topotrain.fields import SELECTION_METRIC, TAG_STATUS_NOTE, TRAIN_MSE, VAL_LOSS, VAL_PEARSON, VAL_SPEARMAN
 from topotrain.metrics.ranking import epoch_metrics
 from topotrain.model.checkpoint import load_network, read_checkpoint
-from topotrain.tracking.runs import find_run, local_artifact, metric_history, search_runs
-from topotrain.tracking.store import open_store
+from topotrain.tracking.runs import find_run, search_runs
 from topotrain.training.fit import Limits, TrainResult
 
 QUIET = "mlflow.register=none"
 
 
 def artifact(result: TrainResult, name: str) -> Path:
-    run = open_store(result.tracking_uri).get_run(result.run_id)
+    run = mlflow_client(result.tracking_uri).get_run(result.run_id)
     found = local_artifact(run, name)
     assert found, f"{name} is not there"
     return Path(found)
@@ -46,12 +46,12 @@ def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
 
 
 def history(result: TrainResult, name: str) -> dict[int, float]:
-    return metric_history(open_store(result.tracking_uri), result.run_id, name)
+    return metric_history(mlflow_client(result.tracking_uri), result.run_id, name)
 
 
 def the_run(uri: str) -> Any:
     """The only run of a store."""
-    client = open_store(uri)
+    client = mlflow_client(uri)
     runs = list(search_runs(client, [e.experiment_id for e in client.search_experiments()], ""))
     assert len(runs) == 1
     return runs[0]
@@ -221,7 +221,7 @@ def test_early_stopping_and_the_scheduler(graph_set, store_uri):
 )
 def test_cut_short_runs_register_nothing(graph_set, store_uri, limits):
     result = topotrain.fit(overrides=graph_set.overrides, limits=limits, tracking_uri=store_uri)
-    client = open_store(store_uri)
+    client = mlflow_client(store_uri)
     assert result.model_versions == []
     assert client.search_registered_models() == []
     assert client.search_logged_models([result.experiment_id]) == []
@@ -321,7 +321,7 @@ def test_sigint_in_process_closes_as_killed_and_saves_models(graph_set, store_ur
     run = the_run(store_uri)
     assert run.info.status == "KILLED"
     assert "signal 2" in run.data.tags[TAG_STATUS_NOTE]
-    client = open_store(store_uri)
+    client = mlflow_client(store_uri)
     versions = client.search_model_versions("name = 'topoqa'")
     assert {version.tags["epoch"] for version in versions} == {"0", "1"}
     assert "candidate" not in client.get_registered_model("topoqa").aliases
@@ -351,7 +351,7 @@ def test_sigterm_of_the_program_exits_143(graph_set, store_uri):
     run = the_run(store_uri)
     assert run.info.status == "KILLED"
     kept = json.loads(Path(local_artifact(run, "checkpoints/kept.json")).read_text())
-    versions = open_store(store_uri).search_model_versions("name = 'topoqa'")
+    versions = mlflow_client(store_uri).search_model_versions("name = 'topoqa'")
     assert {version.tags["epoch"] for version in versions} == {str(one["epoch"]) for one in kept}
     assert {version.tags["rank"] for version in versions} == {"1", "2", "3"}
 
@@ -379,7 +379,7 @@ def test_training_outside_the_main_thread(graph_set, store_uri):
 @pytest.mark.parametrize(("register", "count"), [("best", 1), ("none", 0)])
 def test_what_is_registered(graph_set, store_uri, register, count):
     result = topotrain.fit(overrides=[*graph_set.overrides, f"mlflow.register={register}"], tracking_uri=store_uri)
-    client = open_store(store_uri)
+    client = mlflow_client(store_uri)
     assert len(result.model_versions) == count
     versions = client.search_model_versions("")
     assert len(versions) == count
@@ -390,7 +390,7 @@ def test_what_is_registered(graph_set, store_uri, register, count):
 
 def test_candidate_is_of_the_last_finished_run(finished, graph_set, store_uri):
     """A worse run that ends later takes the alias; one that fails does not."""
-    client = open_store(store_uri)
+    client = mlflow_client(store_uri)
     first = topotrain.fit(overrides=[*graph_set.overrides, "trainer.num_epochs=1"], tracking_uri=store_uri)
     second = topotrain.fit(
         overrides=[*graph_set.overrides, "trainer.num_epochs=1", "seed=3", "optimizer.learning_rate=1e-9"],
@@ -407,7 +407,7 @@ def test_any_registered_name_that_mlflow_takes(graph_set, store_uri, name):
     config = load_config(None, [*graph_set.overrides, "trainer.num_epochs=1"]).config.to_dict()
     config["mlflow"] |= {"model_name": name, "register": "best"}
     result = topotrain.fit(config, tracking_uri=store_uri)
-    client = open_store(store_uri)
+    client = mlflow_client(store_uri)
     assert str(client.get_model_version_by_alias(name, "candidate").version) == result.model_versions[0]
 
 

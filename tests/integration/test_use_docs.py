@@ -20,9 +20,8 @@ from typing import Any
 
 import pytest
 
+from kit.recorded import artifact_json, mlflow_client
 from topotrain.cli import main
-from topotrain.tracking.runs import artifact_json
-from topotrain.tracking.store import open_store
 
 DOCUMENTED_PORT = "5001"
 
@@ -42,7 +41,7 @@ def here(finished: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
         if Path(source + suffix).exists():
             shutil.copyfile(source + suffix, folder / f"mlflow.db{suffix}")
     shutil.copytree(finished.graph_set.root, folder / "demo")
-    open_store(f"sqlite:///{folder / 'mlflow.db'}").set_registered_model_alias("topoqa", "champion", "2")
+    mlflow_client(f"sqlite:///{folder / 'mlflow.db'}").set_registered_model_alias("topoqa", "champion", "2")
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.chdir(folder)
     return folder
@@ -88,7 +87,7 @@ def test_predict_as_an_entry_point(root, here):
     command += ["-P", f"graphs={here / 'demo' / 'graphs'}", "-P", f"out={out}", "-P", "rank=true"]
     run(command, here, root)
     assert out.read_text().splitlines()[0] == "MODEL,TARGET,PRED_DOCKQ,RANK"
-    client = open_store(uri)
+    client = mlflow_client(uri)
     (made,) = client.search_runs([client.get_experiment_by_name("reports").experiment_id])
     assert made.data.tags["topotrain.command"] == "predict"
     report = artifact_json(client, made.info.run_id, "predict.json")

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from features_kit import cif_text, halve_or_die, helix, helix_pair, pdb_text, shared_data, write_models
 
+from kit.structures import cif_text, halve_or_die, helix, helix_pair, pdb_text, shared_data, write_models
 from topotrain.data.graph_file import read_graph
 from topotrain.errors import DataError, UserInputError
 from topotrain.features import BuildReport, build_graphs, build_recorded_graphs

@@ -6,8 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from features_kit import Atom, helix, helix_pair, moved, pdb_text
 
+from kit.structures import Atom, helix, helix_pair, moved, pdb_text
 from topotrain.errors import DataError
 from topotrain.features.dockq import capri_class, label_models
 

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from features_kit import Atom, calpha_pair, helix, helix_pair, pdb_text
 from scipy.sparse.csgraph import minimum_spanning_tree
 from scipy.spatial import Delaunay
 from scipy.spatial.distance import pdist, squareform
 from scipy.spatial.transform import Rotation
 
+from kit.structures import Atom, calpha_pair, helix, helix_pair, pdb_text
 from topotrain.errors import DataError
 from topotrain.features.dssp import backbone_angles, relative_accessibility, secondary_structure
 from topotrain.features.geometry import count_in_bins, cross_chain_contacts, dihedral_angles

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from features_kit import shared_data
 
+from kit.structures import shared_data
 from topotrain.features.graph import GraphArrays, compute_graph
 from topotrain.features.module_set import select_modules
 from topotrain.features.residue_types import RESIDUE_TYPES

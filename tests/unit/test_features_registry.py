@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from features_kit import helix_pair, pdb_text, shared_data
 
+from kit.structures import helix_pair, pdb_text, shared_data
 from topotrain.data.graph_file import read_graph
 from topotrain.errors import SchemaError, UserInputError
 from topotrain.features import build_graphs, build_recorded_graphs, list_modules

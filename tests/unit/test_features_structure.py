@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from features_kit import Atom, cif_text, helix_pair, pdb_text
 
+from kit.structures import Atom, cif_text, helix_pair, pdb_text
 from topotrain.errors import DataError
 from topotrain.features.structure import Structure, is_structure_file, read_structure, structure_stem
 

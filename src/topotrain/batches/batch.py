@@ -21,6 +21,7 @@ from topotrain.credentials import mask_credentials
 from topotrain.errors import InterruptedRunError, TrackingError
 from topotrain.fields import (
     BATCH_SUMMARY_ARTIFACT,
+    INTERRUPTED_NOTE,
     TAG_BATCH_JOB,
     TAG_BATCH_JOB_DIGEST,
     TAG_BATCH_MANIFEST,
@@ -30,19 +31,14 @@ from topotrain.fields import (
     TAG_RESUMED_FROM,
 )
 from topotrain.signals import interruptible
-from topotrain.tracking.batches import (
-    COMMAND,
-    can_be_resumed,
-    earlier_children,
-    find_batch,
-    set_tag,
-)
+from topotrain.tracking.address import resolve_tracking_uri
+from topotrain.tracking.batches import COMMAND
 from topotrain.tracking.heartbeat import is_alive
-from topotrain.tracking.logged_models import CANDIDATE, set_alias
 from topotrain.tracking.provenance import provenance_tags
 from topotrain.tracking.recorder import Recorder
-from topotrain.tracking.runs import best_version
-from topotrain.tracking.store import Run, open_store, resolve_tracking_uri
+from topotrain.tracking.records import RunRecord
+from topotrain.tracking.store import Store
+from topotrain.tracking.versions import CANDIDATE
 
 log = logging.getLogger("topotrain")
 
@@ -123,11 +119,12 @@ def batch(
         log.info(notice)
     uri = resolve_tracking_uri(tracking_uri, plan.tracking_uri, log.info)
     with interruptible():
-        earlier = _earlier(plan, uri) if resume else None
+        store = Store.open(uri)
+        earlier = _earlier(plan, store) if resume else None
         states = {job.name: JobState(job, _report(job)) for job in plan.jobs}
         if earlier is not None:
-            _take_earlier(states, earlier, uri)
-        recorder = _open(plan, uri, run_name, earlier)
+            _take_earlier(states, earlier, store)
+        recorder = _open(plan, store, run_name, earlier)
         return _Batch(plan, recorder, states, jobs).run()
 
 
@@ -154,7 +151,7 @@ class _Batch:
             return result
         except InterruptedRunError as stop:
             self._record(replace(self._result(), interrupted=True))
-            recorder.close("KILLED", f"interrupted by signal {stop.signum}")
+            recorder.close("KILLED", f"{INTERRUPTED_NOTE} {stop.signum}")
             raise
         except BaseException as error:
             recorder.close("FAILED", f"{type(error).__name__}: {error}")
@@ -188,20 +185,19 @@ class _Batch:
 
     def _point_at_best(self) -> dict[str, str]:
         """The alias ``candidate`` of each registered model at the best version of its best job."""
-        client = self.recorder.client
         by_model: dict[str, list[tuple[JobState, str]]] = {}
         for state in self.states.values():
             name = state.job.config.mlflow.model_name
             if state.report.status == "finished" and state.report.run_id:
-                version = best_version(client, state.report.run_id, name)
+                version = self.recorder.store.versions.best_of_run(state.report.run_id, name)
                 if version is not None:
-                    by_model.setdefault(name, []).append((state, str(version.version)))
+                    by_model.setdefault(name, []).append((state, version.number))
         candidates: dict[str, str] = {}
         for name, made in by_model.items():
             best = best_state([state for state, _ in made])
             if best is not None:
                 candidates[name] = next(version for state, version in made if state is best)
-                set_alias(client, name, CANDIDATE, candidates[name])
+                self.recorder.alias(name, CANDIDATE, candidates[name])
                 log.info("%s of %s is version %s, of job %s", CANDIDATE, name, candidates[name], best.job.name)
         return candidates
 
@@ -228,16 +224,15 @@ def _report(job: Job) -> JobReport:
     )
 
 
-def _open(plan: Manifest, uri: str, run_name: str | None, earlier: Run | None) -> Recorder:
+def _open(plan: Manifest, store: Store, run_name: str | None, earlier: RunRecord | None) -> Recorder:
     """The batch's own run: the earlier one again, else that of ``mlflow run``, else a new one."""
     tags = {TAG_BATCH_MANIFEST: plan.digest, TAG_BATCH_NAME: plan.path.stem}
-    client = open_store(uri)
     if earlier is not None:
-        if os.environ.get("MLFLOW_RUN_ID") in (None, earlier.info.run_id):
-            return Recorder.reopen(client, uri, earlier.info.run_id, tags)
-        tags[TAG_RESUMED_FROM] = earlier.info.run_id
+        if os.environ.get("MLFLOW_RUN_ID") in (None, earlier.run_id):
+            return Recorder.reopen(store, earlier.run_id, tags)
+        tags[TAG_RESUMED_FROM] = earlier.run_id
     recorder = Recorder.open(
-        uri,
+        store,
         plan.experiment,
         command=COMMAND,
         run_name=run_name,
@@ -245,43 +240,42 @@ def _open(plan: Manifest, uri: str, run_name: str | None, earlier: Run | None) -
         tags={**provenance_tags(), **tags},
     )
     if earlier is not None:
-        set_tag(client, earlier.info.run_id, TAG_CONTINUED_BY, recorder.run_id)
+        store.runs.set_tag(earlier.run_id, TAG_CONTINUED_BY, recorder.run_id)
     return recorder
 
 
-def _earlier(plan: Manifest, uri: str) -> Run | None:
+def _earlier(plan: Manifest, store: Store) -> RunRecord | None:
     digests = {job.name: job.digest for job in plan.jobs}
-    found = find_batch(open_store(uri), plan.path.stem, plan.digest, digests)
+    found = store.batches.find(plan.path.stem, plan.digest, digests)
     if found is None:
         log.info("no earlier batch of %s on this store: everything is run", plan.path)
     return found
 
 
-def _take_earlier(states: Mapping[str, JobState], earlier: Run, uri: str) -> None:
+def _take_earlier(states: Mapping[str, JobState], earlier: RunRecord, store: Store) -> None:
     """Mark jobs that are finished, and those that were cut off and go on."""
-    client = open_store(uri)
     looked_at: set[str] = set()
-    for run in earlier_children(client, earlier):  # the newest first
-        state = states.get(run.data.tags[TAG_BATCH_JOB])
+    for run in store.batches.earlier_children(earlier):  # the newest first
+        state = states.get(run.tags[TAG_BATCH_JOB])
         if state is None:
             continue
-        state.before.add(run.info.run_id)
-        if run.data.tags.get(TAG_BATCH_JOB_DIGEST) != state.job.digest or state.report.status == "finished":
+        state.before.add(run.run_id)
+        if run.tags.get(TAG_BATCH_JOB_DIGEST) != state.job.digest or state.report.status == "finished":
             continue
         if is_alive(run):
             raise TrackingError(
-                f"job {state.job.name!r} is still being trained (run {run.info.run_id})",
+                f"job {state.job.name!r} is still being trained (run {run.run_id})",
                 "one that ended or was cut off",
                 "wait for it or stop it",
             )
-        if run.info.status == "FINISHED":
-            state.take(run, client)
+        if run.status == "FINISHED":
+            state.take(run, store)
             state.report.status, state.report.earlier, state.go_on_with = "finished", True, None
-        elif state.job.name not in looked_at and can_be_resumed(client, run):
-            state.go_on_with = run.info.run_id
+        elif state.job.name not in looked_at and store.batches.can_be_resumed(run):
+            state.go_on_with = run.run_id
         looked_at.add(state.job.name)
     counts = Counter("done" if s.report.earlier else "on" if s.go_on_with else "new" for s in states.values())
     log.info(
         "batch %s: %d jobs are finished, %d go on, %d are run",
-        *(earlier.info.run_id, counts["done"], counts["on"], counts["new"]),
+        *(earlier.run_id, counts["done"], counts["on"], counts["new"]),
     )

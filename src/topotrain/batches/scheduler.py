@@ -17,9 +17,9 @@ from topotrain.batches.job_process import JobProcess, child_environment, share_o
 from topotrain.batches.manifest import Job, Manifest
 from topotrain.errors import OutageError, TrackingError, UserInputError
 from topotrain.fields import TAG_BATCH_JOB, TAG_BATCH_JOB_DIGEST
-from topotrain.tracking.batches import achieved, children, close_dead, get_run
 from topotrain.tracking.recorder import Recorder
-from topotrain.tracking.store import Client, Run, experiment_name
+from topotrain.tracking.records import RunRecord
+from topotrain.tracking.store import Store
 
 log = logging.getLogger("topotrain")
 
@@ -55,16 +55,16 @@ class JobState:
         """Whether a process of it runs, or has ended and is not looked into."""
         return self.process is not None or self.ended is not None
 
-    def take(self, run: Run, client: Client) -> None:
+    def take(self, run: RunRecord, store: Store) -> None:
         """Take over what the server knows of its run."""
-        figures = achieved(client, run, self.job.primary_metric)
+        achieved = store.batches.achieved(run, self.job.primary_metric)
         report = self.report
-        report.run_id, report.run_name = run.info.run_id, run.info.run_name
-        report.epochs, report.best_val_loss = figures.epochs, figures.best_val_loss
-        report.best_epoch, report.primary_value = figures.best_epoch, figures.primary
-        report.val_loss, report.checkpoint = figures.val_loss, figures.checkpoint
-        if run.info.end_time and report.seconds is None:
-            report.seconds = round((run.info.end_time - run.info.start_time) / 1000, 1)
+        report.run_id, report.run_name = run.run_id, run.name
+        report.epochs, report.best_val_loss = achieved.epochs, achieved.best_val_loss
+        report.best_epoch, report.primary_value = achieved.best_epoch, achieved.primary
+        report.val_loss, report.checkpoint = achieved.val_loss, achieved.checkpoint
+        if run.ended and report.seconds is None:
+            report.seconds = round((run.ended - run.started).total_seconds(), 1)
 
     def fail(self, error: UserInputError) -> None:
         """It can't be started."""
@@ -94,8 +94,8 @@ class Scheduler:
     ) -> None:
         self.manifest, self.states, self.recorder = manifest, states, recorder
         self.jobs, self.display, self.folder = jobs, display, folder
-        self.experiment = experiment_name(recorder.client, recorder.experiment_id)
-        self.batch = get_run(recorder.client, recorder.run_id)
+        self.store = recorder.store
+        self.experiment = self.store.runs.experiment_name(recorder.experiment_id)
         self._looked = 0.0
         self._outage_told = False
 
@@ -238,14 +238,14 @@ class Scheduler:
         ]
         if not watched:
             return
-        newest: dict[str, list[Run]] = {}
-        for run in children(self.recorder.client, self.batch):
-            newest.setdefault(run.data.tags[TAG_BATCH_JOB], []).append(run)
+        newest: dict[str, list[RunRecord]] = {}
+        for run in self.store.batches.children(self.recorder.run_id):
+            newest.setdefault(run.tags[TAG_BATCH_JOB], []).append(run)
         for state in watched:
             try:
-                run = self._run_of(state, newest.get(state.job.name, []))
-                if run is not None:
-                    state.take(run, self.recorder.client)
+                own = self._run_of(state, newest.get(state.job.name, []))
+                if own is not None:
+                    state.take(own, self.store)
                 if state.ended:
                     self._close_dead(state.report, state.ended)
             except OutageError:
@@ -255,16 +255,16 @@ class Scheduler:
             if state.ended is not None:
                 self._settle(state, state.ended)
 
-    def _run_of(self, state: JobState, newest_first: list[Run]) -> Run | None:
+    def _run_of(self, state: JobState, newest_first: list[RunRecord]) -> RunRecord | None:
         """The run that this attempt makes, if it has got that far."""
         known = state.report.run_id or state.go_on_with
         if known:
-            return get_run(self.recorder.client, known)
-        return next((run for run in newest_first if run.info.run_id not in state.before), None)
+            return self.store.runs.get(known)
+        return next((run for run in newest_first if run.run_id not in state.before), None)
 
     def _close_dead(self, report: JobReport, exit_status: int) -> None:
         if report.run_id:
-            close_dead(self.recorder.client, report.run_id, f"its process ended with status {exit_status}")
+            self.store.batches.close_dead(report.run_id, f"its process ended with status {exit_status}")
 
     @staticmethod
     def _settle(state: JobState, exit_status: int) -> None:

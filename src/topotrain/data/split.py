@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -39,13 +40,13 @@ class Split:
         """Every target, sorted."""
         return sorted({sample.target for sample in self.samples})
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """SHA-256 over names, labels, targets and tensors; independent of order and of where the files lie."""
         parts = sorted(_fingerprint(sample) for sample in self.samples)
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
-    @property
+    @cached_property
     def label_digest(self) -> str:
         """SHA-256 over names, labels and targets alone."""
         rows = sorted(f"{sample.graph.key}\0{sample.dockq!r}\0{sample.target}" for sample in self.samples)

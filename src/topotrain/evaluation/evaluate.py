@@ -24,7 +24,6 @@ from topotrain.fields import (
     DATASET_DIGEST_LENGTH,
     DEMO,
     EVAL_PREFIX,
-    TAG_BEST_EPOCH,
     TAG_EVAL_AT,
     TAG_EVAL_DIGEST,
     TAG_EVAL_TARGETS,
@@ -37,16 +36,9 @@ from topotrain.schema.check import SchemaCheck
 from topotrain.scoring.load import load_scorer
 from topotrain.scoring.scorer import Scorer
 from topotrain.text import as_json
-from topotrain.tracking.logged_models import model_client
-from topotrain.tracking.runs import epoch_history, fetch_artifact, find_run, parse_run_uri
-from topotrain.tracking.store import Client, open_store, resolve_tracking_uri
-from topotrain.tracking.verdicts import (
-    EvaluatedModel,
-    Verdict,
-    evaluated_run,
-    find_evaluated_model,
-    record_verdict,
-)
+from topotrain.tracking.artifacts import checkpoint_of_uri
+from topotrain.tracking.records import EvaluatedModel, Verdict
+from topotrain.tracking.store import Store, find_store, store_of_model
 
 log = logging.getLogger("topotrain")
 
@@ -136,15 +128,14 @@ def evaluate(
     """
     if model and run:
         raise DataError(f"model {model!r} and run {run!r} are both given", "one of them")
-    uri = resolve_tracking_uri(tracking_uri, None, log.info)
-    client = open_store(uri, create=False) if run else model_client(model or DEFAULT_MODEL, uri)
-    if client is None:
-        subject = EvaluatedModel(str(model))
+    store = find_store(tracking_uri) if run else store_of_model(model or DEFAULT_MODEL, tracking_uri)
+    if store is None:
+        evaluated = EvaluatedModel(str(model))
     elif run:
-        subject = evaluated_run(client, find_run(client, run, experiment))
+        evaluated = store.versions.evaluated_run(store.runs.find(run, experiment))
     else:
-        subject = find_evaluated_model(client, model or DEFAULT_MODEL)
-    scorer = _load(client, subject)
+        evaluated = store.versions.evaluated(model or DEFAULT_MODEL)
+    scorer = _load(store, evaluated)
     graph_dir, label_path = _data_paths(graphs, labels)
     directory = GraphDirectory(graph_dir)
     held = SchemaCheck.of_directory(scorer.schema, directory.root, allow_unverified=allow_unverified)
@@ -160,10 +151,10 @@ def evaluate(
     }
     at = datetime.now(UTC).isoformat(timespec="seconds")
     reports, data["raw_feature"] = _reports(scorer, split)
-    evaluation = Evaluation(subject, reports, data, subject.run_id, at)
-    run_id = None if client is None else _record(client, uri, evaluation, split)
+    evaluation = Evaluation(evaluated, reports, data, evaluated.run_id, at)
+    run_id = None if store is None else _record(store, evaluation, split)
     if run_id is None:
-        log.info("%s is on no tracking server: the metrics are printed, not recorded", subject.title)
+        log.info("%s is on no tracking server: the metrics are printed, not recorded", evaluated.title)
     return replace(evaluation, run_id=run_id)
 
 
@@ -187,11 +178,11 @@ def _data_paths(graphs: str, labels: str) -> tuple[Path, Path]:
     return Path(graphs), Path(labels).absolute()
 
 
-def _load(client: Client | None, subject: EvaluatedModel) -> Scorer:
-    if client is None or not subject.uri.startswith("runs:/"):
-        return load_scorer(subject.uri)
+def _load(store: Store | None, evaluated: EvaluatedModel) -> Scorer:
+    if store is None or not evaluated.uri.startswith("runs:/"):
+        return load_scorer(evaluated.uri, store)
     with tempfile.TemporaryDirectory() as folder:
-        return Scorer(*load_network(fetch_artifact(client, *parse_run_uri(subject.uri), Path(folder))))
+        return Scorer(*load_network(store.artifacts.fetch(checkpoint_of_uri(evaluated.uri), Path(folder))))
 
 
 def _reports(scorer: Scorer, split: Split) -> tuple[dict[str, RankingReport], str]:
@@ -207,13 +198,13 @@ def _reports(scorer: Scorer, split: Split) -> tuple[dict[str, RankingReport], st
     return reports, feature
 
 
-def _record(client: Client, uri: str, evaluation: Evaluation, split: Split) -> str | None:
+def _record(store: Store, evaluation: Evaluation, split: Split) -> str | None:
     """Write report and figures, and record the verdict."""
     data = evaluation.data
     metrics = evaluation.reports[MODEL].metrics()
     with tempfile.TemporaryDirectory(prefix="topotrain-evaluate-") as name:
         folder = Path(name)
-        _write_files(evaluation, split, _history(client, evaluation.model), folder)
+        _write_files(evaluation, split, _history(store, evaluation.model), folder)
         verdict = Verdict(
             metrics={f"{EVAL_PREFIX}{key}": value for key, value in metrics.items()},
             dataset_name=f"{Path(data['graphs']).name}-{Path(data['labels']).stem}",
@@ -225,17 +216,16 @@ def _record(client: Client, uri: str, evaluation: Evaluation, split: Split) -> s
             },
             folder=folder,
         )
-        return record_verdict(client, uri, evaluation.model, verdict)
+        return store.verdicts.record(evaluation.model, verdict)
 
 
-def _history(client: Client, subject: EvaluatedModel) -> tuple[dict[int, dict[str, float]], int | None]:
-    if subject.run_id is None:
+def _history(store: Store, evaluated: EvaluatedModel) -> tuple[dict[int, dict[str, float]], int | None]:
+    if evaluated.run_id is None:
         return {}, None
-    run = client.get_run(subject.run_id)
-    history = epoch_history(client, run, CURVES)
-    best = run.data.tags.get(TAG_BEST_EPOCH)
-    complete = {epoch: figures for epoch, figures in history.items() if len(figures) == len(CURVES)}
-    return complete, None if best is None else int(best)
+    run = store.runs.get(evaluated.run_id)
+    history = store.runs.history(run, CURVES)
+    complete = {epoch: metrics for epoch, metrics in history.items() if len(metrics) == len(CURVES)}
+    return complete, run.best_epoch
 
 
 def _write_files(

@@ -9,7 +9,6 @@ import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
 
 from topotrain.errors import ConfigError, GateRefusedError, TrackingError
 from topotrain.evaluation.gate import Decision, VersionMetrics, decide, decision_cells, parse_gate
@@ -25,10 +24,9 @@ from topotrain.fields import (
     TAG_ROLLED_BACK,
 )
 from topotrain.text import aligned
-from topotrain.tracking.logged_models import CANDIDATE, alias_version, model_version, move_alias
-from topotrain.tracking.runs import best_version, find_run
-from topotrain.tracking.store import open_store, resolve_tracking_uri
-from topotrain.tracking.verdicts import known_metrics
+from topotrain.tracking.records import VersionRecord
+from topotrain.tracking.store import Store, find_store
+from topotrain.tracking.versions import CANDIDATE
 
 log = logging.getLogger("topotrain")
 
@@ -101,15 +99,13 @@ def promote(
     if version and run:
         raise ConfigError(f"version {version} and run {run!r} are both given", "one of them")
     conditions = [parse_gate(gate) for gate in gates]
-    uri = resolve_tracking_uri(tracking_uri, None, log.info)
-    client = open_store(uri, create=False)
-    candidate = _candidate(client, model_name, version, run, experiment)
-    champion = alias_version(client, model_name, alias)
-    if champion is not None and str(champion.version) == str(candidate.version):
-        return Promotion(None, f"{alias} of {model_name} is version {candidate.version} already; nothing was changed")
-    decision = decide(
-        _standing(client, candidate), _standing(client, champion) if champion is not None else None, conditions
-    )
+    store = find_store(tracking_uri)
+    candidate = _candidate(store, model_name, version, run, experiment)
+    champion = store.versions.with_alias(model_name, alias)
+    if champion is not None and champion.number == candidate.number:
+        return Promotion(None, f"{alias} of {model_name} is version {candidate.number} already; nothing was changed")
+    replaced = None if champion is None else _version_metrics(store, champion)
+    decision = decide(_version_metrics(store, candidate), replaced, conditions)
     move = f"{alias} of {model_name}: version {decision.champion or NONE} -> {decision.candidate}"
     if not decision.holds and not force:
         return Promotion(decision, f"refused; {alias} stays", _refusal(decision, candidate, champion, alias))
@@ -121,7 +117,7 @@ def promote(
         TAG_PROMOTED_NUMBERS: json.dumps(decision.numbers),
         TAG_PROMOTED_REPLACED: decision.champion or NONE,
     }
-    move_alias(client, model_name, alias, decision.candidate, expected=decision.champion, tags=tags)
+    store.versions.move_alias(model_name, alias, decision.candidate, expected=decision.champion, tags=tags)
     first_one = "" if decision.champion else " (there was none before; nothing was compared)"
     return Promotion(decision, f"moved {move}{first_one}" + ("" if decision.holds else f" BY FORCE: {reason.strip()}"))
 
@@ -146,46 +142,46 @@ def rollback(
     Raises:
         TrackingError: nothing has the alias, nothing is recorded of what it replaced, or that version is gone.
     """
-    client = open_store(resolve_tracking_uri(tracking_uri, None, log.info), create=False)
-    present = alias_version(client, model_name, alias)
+    versions = find_store(tracking_uri).versions
+    present = versions.with_alias(model_name, alias)
     if present is None:
         raise TrackingError(f"no version of {model_name} has the alias {alias}", "a version that was promoted")
     replaced = present.tags.get(TAG_PROMOTED_REPLACED)
     if replaced is None or present.tags.get(TAG_PROMOTED_ALIAS) != alias:
         raise TrackingError(
-            f"nothing is recorded of what version {present.version} of {model_name} replaced as {alias}",
+            f"nothing is recorded of what version {present.number} of {model_name} replaced as {alias}",
             "a version that topotrain promote gave this alias",
             "give the version: topotrain promote --version N --force --reason ...",
         )
     if replaced == NONE:
-        raise TrackingError(f"version {present.version} of {model_name} was the first {alias}", "a version before it")
-    model_version(client, model_name, replaced)
-    move = f"{alias} of {model_name}: version {present.version} -> {replaced}, back"
+        raise TrackingError(f"version {present.number} of {model_name} was the first {alias}", "a version before it")
+    versions.get(model_name, replaced)
+    move = f"{alias} of {model_name}: version {present.number} -> {replaced}, back"
     if dry_run:
         return Promotion(None, f"would move {move} (dry run: nothing was changed)")
     signature = _signature(alias)
     note = f"{signature[TAG_PROMOTED_AT]} by {signature[TAG_PROMOTED_BY]} to version {replaced}"
     tags = {TAG_ROLLED_BACK: f"{note}: {reason.strip()}" if reason.strip() else note}
-    move_alias(
-        client, model_name, alias, replaced, expected=str(present.version), tags=tags, tagged=str(present.version)
-    )
+    versions.move_alias(model_name, alias, replaced, expected=present.number, tags=tags, tagged=present.number)
     return Promotion(None, f"moved {move}")
 
 
-def _candidate(client: Any, model_name: str, version: str | None, run: str | None, experiment: str | None) -> Any:
+def _candidate(
+    store: Store, model_name: str, version: str | None, run: str | None, experiment: str | None
+) -> VersionRecord:
     if version:
-        return model_version(client, model_name, version)
+        return store.versions.get(model_name, version)
     if run:
-        found = find_run(client, run, experiment)
-        best = best_version(client, found.info.run_id, model_name)
+        found = store.runs.find(run, experiment)
+        best = store.versions.best_of_run(found.run_id, model_name)
         if best is None:
             raise TrackingError(
-                f"run {found.info.run_id} registered no version of {model_name}",
+                f"run {found.run_id} registered no version of {model_name}",
                 "a run that registered one",
                 "give --version N",
             )
-        return model_version(client, model_name, str(best.version))
-    candidate = alias_version(client, model_name, CANDIDATE)
+        return best
+    candidate = store.versions.with_alias(model_name, CANDIDATE)
     if candidate is None:
         raise TrackingError(
             f"no version of {model_name} has the alias {CANDIDATE}", "a version that has it", "give --version N"
@@ -193,25 +189,25 @@ def _candidate(client: Any, model_name: str, version: str | None, run: str | Non
     return candidate
 
 
-def _standing(client: Any, version: Any) -> VersionMetrics:
+def _version_metrics(store: Store, version: VersionRecord) -> VersionMetrics:
     return VersionMetrics(
-        str(version.version),
-        known_metrics(client, version),
+        version.number,
+        store.versions.known_metrics(version),
         version.tags.get(TAG_EVAL_DIGEST),
         version.tags.get(TAG_EVAL_TARGETS),
     )
 
 
-def _refusal(decision: Decision, candidate: Any, champion: Any | None, alias: str) -> str:
+def _refusal(decision: Decision, candidate: VersionRecord, champion: VersionRecord | None, alias: str) -> str:
     """The failing line, and what to do where an evaluation is missing or is of other data."""
     first = decision.failing[0]
     line = f"promotion refused: {first.condition}: candidate {first.candidate}, {alias} {first.champion}"
     digests = [one.tags.get(TAG_EVAL_DIGEST) for one in (candidate, champion) if one is not None]
     command = "topotrain evaluate --model models:"
     if digests[0] is None:
-        return f"{line}; evaluate it: {command}/{candidate.name}/{candidate.version}"
+        return f"{line}; evaluate it: {command}/{candidate.name}/{candidate.number}"
     if champion is not None and len(set(digests)) > 1:
-        return f"{line}; evaluate both on the same data: {command}/{champion.name}/{champion.version} --graphs --labels"
+        return f"{line}; evaluate both on the same data: {command}/{champion.name}/{champion.number} --graphs --labels"
     return line
 
 

@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from topotrain.errors import DataError
 from topotrain.fields import CARD_ARTIFACT, MODEL_FILES, RECIPE_ARTIFACT, SCHEMA_ARTIFACT
 from topotrain.schema.feature_schema import FeatureSchema
+
+if TYPE_CHECKING:
+    from topotrain.tracking.store import Store
 
 SHOWN_DIGEST = 8  # characters
 
@@ -23,7 +27,7 @@ def describe(model: str, tracking_uri: str | None = None) -> dict[str, Any]:
         tracking_uri: of the store; by default MLFLOW_TRACKING_URI, else ``mlflow.db`` here.
 
     Returns:
-        ``model``, what the registry says (``version_facts``), ``schema``, ``recipe`` and ``card``; the last two are
+        ``model``, what the registry says, ``schema``, ``recipe`` and ``card``; the last two are
         ``None`` for a version that carries none.
 
     Raises:
@@ -31,19 +35,36 @@ def describe(model: str, tracking_uri: str | None = None) -> dict[str, Any]:
         DataError: it is no model of topotrain.
         SchemaError: its schema is malformed.
     """
-    from topotrain.tracking.logged_models import download_model, model_client, version_facts
+    from topotrain.tracking.store import fetch_model, store_of_model
 
-    client = model_client(model, tracking_uri)
-    facts = version_facts(client, model) if client else {}
+    store = store_of_model(model, tracking_uri)
     with tempfile.TemporaryDirectory() as folder:
-        files = download_model(model, Path(folder)) / MODEL_FILES
+        files = fetch_model(model, store, Path(folder)) / MODEL_FILES
         schema, recipe = (_json(files / name) for name in (SCHEMA_ARTIFACT, RECIPE_ARTIFACT))
         if schema is None:
             raise DataError(f"model {model!r} has no {SCHEMA_ARTIFACT}", "a model version made by topotrain")
         FeatureSchema.from_dict(schema)  # refuses one that is malformed
         card = files / CARD_ARTIFACT
         text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else None
-    return {"model": model, **facts, "schema": schema, "recipe": recipe, "card": text}
+    registered = _registry_entry(store, model) if store else {}
+    return {"model": model, **registered, "schema": schema, "recipe": recipe, "card": text}
+
+
+def _registry_entry(store: Store, model: str) -> dict[str, Any]:
+    """What the registry says of a version, as plain values; nothing where it knows none of that URI."""
+    version = store.versions.of_uri(model)
+    if version is None:
+        return {}
+    return {
+        "name": version.name,
+        "version": version.number,
+        "aliases": list(version.aliases),
+        "tags": dict(sorted(version.tags.items())),
+        "created": version.created.isoformat(timespec="seconds"),
+        "run_id": version.run_id,
+        "model_id": version.model_id,
+        "metrics": [asdict(one) for one in store.versions.logged_metrics(version)],
+    }
 
 
 def _json(path: Path) -> dict[str, Any] | None:

@@ -13,8 +13,8 @@ from topotrain.fields import TAG_HEARTBEAT
 from topotrain.reports.run_state import config_of, run_state
 
 if TYPE_CHECKING:
-    from mlflow.entities import Run
-    from mlflow.tracking import MlflowClient
+    from topotrain.tracking.records import RunRecord
+    from topotrain.tracking.store import Store
 
 log = logging.getLogger("topotrain")
 
@@ -94,13 +94,12 @@ class _Watch:
     """Looks at one run again and again, and fetches only what may have changed.
 
     Args:
-        client: of the store.
-        uri: of the store.
+        store: that the run is on.
         run_id: the run.
     """
 
-    def __init__(self, client: MlflowClient, uri: str, run_id: str) -> None:
-        self._client, self._uri, self._run_id = client, uri, run_id
+    def __init__(self, store: Store, run_id: str) -> None:
+        self._store, self._run_id = store, run_id
         self._seen: tuple[Any, ...] | None = None
         self._history: dict[int, dict[str, float]] = {}
         self._config: dict[str, Any] = {}
@@ -111,13 +110,10 @@ class _Watch:
     @classmethod
     def of(cls, run: str, experiment: str | None, tracking_uri: str | None) -> _Watch:
         """Find the run that is meant, once: a later ``latest`` is another run."""
-        from topotrain.tracking.runs import find_run
-        from topotrain.tracking.store import asking, open_store, resolve_tracking_uri
+        from topotrain.tracking.store import find_store
 
-        uri = resolve_tracking_uri(tracking_uri, None, log.info)
-        client = open_store(uri, create=False)
-        with asking(uri):
-            return cls(client, uri, find_run(client, run, experiment).info.run_id)
+        store = find_store(tracking_uri)
+        return cls(store, store.runs.find(run, experiment).run_id)
 
     def look(self) -> State:
         """Where the run stands now.
@@ -126,33 +122,29 @@ class _Watch:
             OutageError: the server does not answer.
             TrackingError: the run is not there any more.
         """
-        from topotrain.tracking.runs import epoch_history
-        from topotrain.tracking.store import asking
-
         try:
-            with asking(self._uri):
-                run, alive = self._run()
-                tags = {key: value for key, value in run.data.tags.items() if key != TAG_HEARTBEAT}
-                seen = (run.info.status, run.data.metrics, len(run.data.params), tags)
-                if seen != self._seen:
-                    self._history = epoch_history(self._client, run)
-                    self._config = config_of(self._client, run)
-                    self._seen = seen
+            run, alive = self._run()
+            tags = {key: value for key, value in run.tags.items() if key != TAG_HEARTBEAT}
+            seen = (run.status, run.metrics, len(run.params), tags)
+            if seen != self._seen:
+                self._history = self._store.runs.history(run)
+                self._config = config_of(self._store, run)
+                self._seen = seen
         except OutageError:
             self._silent = True
             raise
         return run_state(run, self._history, self._config, alive=alive)
 
-    def _run(self) -> tuple[Run, bool]:
+    def _run(self) -> tuple[RunRecord, bool]:
         from topotrain.tracking.heartbeat import is_alive
 
-        run = self._client.get_run(self._run_id)
+        run = self._store.runs.get(self._run_id)
         self._count_outage()
         alive = is_alive(run, self._now())
-        if run.info.status == "RUNNING" and not alive:  # its process may have ended well just after the question
-            run = self._client.get_run(self._run_id)
+        if run.status == "RUNNING" and not alive:  # its process may have ended well just after the question
+            run = self._store.runs.get(self._run_id)
             alive = is_alive(run, self._now())
-        if run.info.lifecycle_stage != "active":
+        if run.deleted:
             raise TrackingError(f"run {self._run_id} was deleted", "a run that is there")
         return run, alive
 

@@ -16,38 +16,35 @@ from topotrain.fields import (
     EPOCH_SECONDS,
     LEARNING_RATE,
     TAG_BEST_CHECKPOINT,
-    TAG_BEST_EPOCH,
     TAG_CONTINUED_BY,
     TAG_PARAM_DRIFT,
-    TAG_STATUS_NOTE,
 )
 
 if TYPE_CHECKING:
-    from mlflow.entities import Run
-    from mlflow.tracking import MlflowClient
+    from topotrain.tracking.records import RunRecord
+    from topotrain.tracking.store import Store
 
 History = Mapping[int, Mapping[str, float]]
 TEXT_SECTIONS = ("mlflow", "paths")  # whose values are texts, whatever they look like
 
 
-def run_state(run: Run, history: History, config: Mapping[str, Any], *, alive: bool) -> dict[str, Any]:
+def run_state(run: RunRecord, history: History, config: Mapping[str, Any], *, alive: bool) -> dict[str, Any]:
     """Where a run stands, as plain values for JSON; what is not known is ``None``.
 
     Args:
         run: as the server has it.
-        history: figures of each epoch.
+        history: metrics of each epoch.
         config: the resolved configuration, by ``config_of``.
         alive: whether somebody still works on it.
     """
-    from topotrain.tracking.runs import local_artifact
+    from topotrain.tracking.artifacts import local_artifact
 
-    metrics, checkpoint = run.data.metrics, run.data.tags.get(TAG_BEST_CHECKPOINT)
-    best_epoch = whole(run.data.tags.get(TAG_BEST_EPOCH))
+    metrics, checkpoint, best_epoch = run.metrics, run.best_checkpoint, run.best_epoch
     best = history.get(best_epoch) if best_epoch is not None else None
     state = {
-        "run_id": run.info.run_id,
-        "run_name": run.info.run_name,
-        "status": run.info.status,
+        "run_id": run.run_id,
+        "run_name": run.name,
+        "status": run.status,
         "alive": alive,
         "selection_primary_metric": _section(config, "selection").get("primary_metric"),
         "best_val_loss": metrics.get(BEST_VAL_LOSS),
@@ -55,35 +52,33 @@ def run_state(run: Run, history: History, config: Mapping[str, Any], *, alive: b
         "best_epoch": best_epoch,
         "best_metrics": dict(best) if best else None,
         "best_checkpoint": {
-            "uri": f"runs:/{run.info.run_id}/{checkpoint}",
-            "local_path": local_artifact(run, checkpoint),
+            "uri": checkpoint.uri,
+            "local_path": local_artifact(run, checkpoint.path),
         }
         if checkpoint
         else None,
         "learning_parameters": _learning_parameters(_as_of(best_epoch, config, drift_of(run)), best or {}),
-        "progress": _progress(run.info.status, history, config, alive),
+        "progress": _progress(run.status, history, config, alive),
         "latest_metrics": dict(metrics),
         "warnings": _warnings(run, len(history), alive),
     }
     return plain(state)  # type: ignore[no-any-return]
 
 
-def config_of(client: MlflowClient, run: Run) -> dict[str, Any]:
+def config_of(store: Store, run: RunRecord) -> dict[str, Any]:
     """The resolved configuration: the artifact, or what can be told from the parameters where it can't be read."""
-    from topotrain.tracking.runs import artifact_text
-
-    text = artifact_text(client, run.info.run_id, CONFIG_ARTIFACT)
+    text = store.artifacts.text(run.run_id, CONFIG_ARTIFACT)
     try:
         config = yaml.safe_load(text) if text else None
     except yaml.YAMLError:
         config = None
-    return config if isinstance(config, dict) else _config_of_params(run.data.params)
+    return config if isinstance(config, dict) else _config_of_params(run.params)
 
 
-def drift_of(run: Run) -> list[dict[str, Any]]:
+def drift_of(run: RunRecord) -> list[dict[str, Any]]:
     """Settings that resuming the run changed: from which epoch on, key, old and new value as text."""
     try:
-        entries = json.loads(run.data.tags.get(TAG_PARAM_DRIFT, "[]"))
+        entries = json.loads(run.tags.get(TAG_PARAM_DRIFT, "[]"))
     except ValueError:  # a tag too long for the server is cut
         return []
     return entries if isinstance(entries, list) else []
@@ -96,11 +91,6 @@ def plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [plain(inner) for inner in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def whole(text: str | None) -> int | None:
-    """A whole number out of a tag or a parameter; ``None`` where there is none."""
-    return int(text) if text is not None and text.isdecimal() else None
 
 
 def _config_of_params(params: Mapping[str, str]) -> dict[str, Any]:
@@ -173,10 +163,9 @@ def _progress(status: str, history: History, config: Mapping[str, Any], alive: b
     }
 
 
-def _warnings(run: Run, num_epochs: int, alive: bool) -> list[str]:
-    tags, status = run.data.tags, run.info.status
-    note = tags.get(TAG_STATUS_NOTE, "")
-    advice = f"resume with: topotrain resume --run-id {run.info.run_id}" if num_epochs else "no epoch to resume from"
+def _warnings(run: RunRecord, num_epochs: int, alive: bool) -> list[str]:
+    tags, status, note = run.tags, run.status, run.note
+    advice = f"resume with: topotrain resume --run-id {run.run_id}" if num_epochs else "no epoch to resume from"
     told = [] if TAG_BEST_CHECKPOINT in tags else ["no checkpoint yet"]
     if status == "FINISHED":
         return told
@@ -184,7 +173,6 @@ def _warnings(run: Run, num_epochs: int, alive: bool) -> list[str]:
         return [*told, "run in progress"]
     if TAG_CONTINUED_BY in tags:
         return [*told, f"continued by run {tags[TAG_CONTINUED_BY]}"]
-    # Under mlflow run the exit status has the last word, and makes an interrupted run FAILED.
-    if status == "FAILED" and not note.startswith("interrupted"):
+    if status == "FAILED" and not run.interrupted:
         return [*told, f"failed: {note}" if note else "failed", *([advice] if num_epochs else [])]
     return [*told, f"interrupted; {advice}"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -18,16 +17,14 @@ from topotrain.fields import (
     VAL_LOSS,
     VAL_SPEARMAN,
 )
-from topotrain.reports.run_state import config_of, drift_of, plain, run_state, whole
+from topotrain.reports.run_state import config_of, drift_of, plain, run_state
+from topotrain.text import whole
 
 if TYPE_CHECKING:
-    from mlflow.entities import Run
-    from mlflow.tracking import MlflowClient
-
-log = logging.getLogger("topotrain")
+    from topotrain.tracking.records import RunRecord
+    from topotrain.tracking.store import Store
 
 RECENT_EPOCHS = 10
-PARENT_TAG = "mlflow.parentRunId"
 
 
 def summarise(run: str, *, experiment: str | None = None, tracking_uri: str | None = None) -> dict[str, Any]:
@@ -41,29 +38,25 @@ def summarise(run: str, *, experiment: str | None = None, tracking_uri: str | No
     Raises:
         TrackingError: the store can't be used, or the run is not there.
     """
-    from topotrain.tracking.runs import find_run
-    from topotrain.tracking.store import asking, open_store, resolve_tracking_uri
+    from topotrain.tracking.store import find_store
 
-    uri = resolve_tracking_uri(tracking_uri, None, log.info)
-    client = open_store(uri, create=False)
-    with asking(uri):
-        return document(client, find_run(client, run, experiment))
+    store = find_store(tracking_uri)
+    return document(store, store.runs.find(run, experiment))
 
 
-def document(client: MlflowClient, run: Run) -> dict[str, Any]:
+def document(store: Store, run: RunRecord) -> dict[str, Any]:
     """The summary of a run that was found."""
     from topotrain.tracking.heartbeat import is_alive
-    from topotrain.tracking.runs import artifact_json, epoch_history
 
-    run_id, params = run.info.run_id, run.data.params
-    history = epoch_history(client, run)
-    config = config_of(client, run)
-    coverage = artifact_json(client, run_id, COVERAGE_ARTIFACT)
+    params = run.params
+    history = store.runs.history(run)
+    config = config_of(store, run)
+    coverage = store.artifacts.json(run.run_id, COVERAGE_ARTIFACT)
     state = run_state(run, history, config, alive=is_alive(run))
     more = {
-        "top_checkpoints": _top_checkpoints(client, run),
+        "top_checkpoints": _top_checkpoints(store, run),
         "recent_metrics": [{"epoch": epoch, **history[epoch]} for epoch in list(history)[-RECENT_EPOCHS:]],
-        "schema": artifact_json(client, run_id, SCHEMA_ARTIFACT),
+        "schema": store.artifacts.json(run.run_id, SCHEMA_ARTIFACT),
         "config": config,
         "data": {
             "num_train": whole(params.get("data.num_train")),
@@ -72,17 +65,15 @@ def document(client: MlflowClient, run: Run) -> dict[str, Any]:
         },
         "num_parameters": whole(params.get("model.num_parameters")),
         "dataset_coverage": coverage,
-        "lineage": _lineage(client, run),
+        "lineage": _lineage(store, run),
     }
     warnings = [*state.pop("warnings"), *_coverage_warnings(coverage)]
     return plain({**state, **more, "warnings": warnings})  # type: ignore[no-any-return]
 
 
-def _top_checkpoints(client: MlflowClient, run: Run) -> list[dict[str, Any]]:
-    from topotrain.tracking.runs import artifact_json, model_versions
-
-    kept = artifact_json(client, run.info.run_id, f"{CHECKPOINT_DIR}/{KEPT_INDEX}") or []
-    versions = {version.epoch: version for version in model_versions(client, [run.info.run_id])}
+def _top_checkpoints(store: Store, run: RunRecord) -> list[dict[str, Any]]:
+    kept = store.artifacts.json(run.run_id, f"{CHECKPOINT_DIR}/{KEPT_INDEX}") or []
+    versions = {version.epoch: version for version in store.versions.of_runs([run.run_id])}
     rows = []
     for one in kept:
         version = versions.get(one["epoch"])
@@ -91,7 +82,7 @@ def _top_checkpoints(client: MlflowClient, run: Run) -> list[dict[str, Any]]:
                 "rank": one["rank"],
                 "epoch": one["epoch"],
                 **{name: one.get(name) for name in (VAL_LOSS, VAL_SPEARMAN, SELECTION_METRIC)},
-                "checkpoint": f"runs:/{run.info.run_id}/{CHECKPOINT_DIR}/{one['file']}",
+                "checkpoint": f"runs:/{run.run_id}/{CHECKPOINT_DIR}/{one['file']}",
                 "model_version": version.uri if version else None,
                 "aliases": list(version.aliases) if version else [],
             }
@@ -99,20 +90,18 @@ def _top_checkpoints(client: MlflowClient, run: Run) -> list[dict[str, Any]]:
     return rows
 
 
-def _lineage(client: MlflowClient, run: Run) -> dict[str, Any]:
+def _lineage(store: Store, run: RunRecord) -> dict[str, Any]:
     """Which run this one goes on from or is part of, and which go on from it or are part of it."""
-    from topotrain.tracking.runs import child_runs
-
-    tags = run.data.tags
+    tags = run.tags
     return {
         "resumed_from": tags.get(TAG_RESUMED_FROM),
         "resumed_checkpoint": tags.get(TAG_RESUMED_CHECKPOINT),
         "continued_by": tags.get(TAG_CONTINUED_BY),
         "param_drift": drift_of(run),
-        "parent_run_id": tags.get(PARENT_TAG),
+        "parent_run_id": run.parent_run_id,
         "children": [
-            {"run_id": child.info.run_id, "run_name": child.info.run_name, "status": child.info.status}
-            for child in child_runs(client, run)
+            {"run_id": child.run_id, "run_name": child.name, "status": child.status}
+            for child in store.runs.children(run.run_id)
         ],
     }
 

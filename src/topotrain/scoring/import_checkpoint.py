@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from topotrain.config import TrainConfig
+from topotrain.credentials import mask_credentials
 from topotrain.data.graph_file import Graph
-from topotrain.errors import DataError, SchemaError
+from topotrain.errors import DataError, OutageError, SchemaError
 from topotrain.fields import SCHEMA_ARTIFACT, TAG_SCHEMA_DIGEST
 from topotrain.model.checkpoint import load_plain
 from topotrain.model.network import TopoQANetwork
@@ -24,10 +25,10 @@ from topotrain.model.original import load_original
 from topotrain.schema.feature_schema import FeatureSchema
 from topotrain.scoring.export import export_model
 from topotrain.scoring.recipe import base_recipe
-from topotrain.tracking.logged_models import log_model, register
+from topotrain.tracking.address import resolve_tracking_uri
 from topotrain.tracking.provenance import provenance_tags
 from topotrain.tracking.recorder import Recorder
-from topotrain.tracking.store import resolve_tracking_uri
+from topotrain.tracking.store import Store
 
 log = logging.getLogger("topotrain")
 EXPECTED = "a Lightning checkpoint of an original TopoQA network"
@@ -85,7 +86,7 @@ def import_checkpoint(
     uri = resolve_tracking_uri(tracking_uri, None, log.info)
     tags = {**provenance_tags(), TAG_SCHEMA_DIGEST: schema.digest}
     recorder = Recorder.open(
-        uri, TrainConfig().mlflow.experiment, command="import", run_name=f"import_{path.stem}", tags=tags
+        Store.open(uri), TrainConfig().mlflow.experiment, command="import", run_name=f"import_{path.stem}", tags=tags
     )
     try:
         version = _register(recorder, path, content, model_name, network, schema)
@@ -169,8 +170,11 @@ def _register(
     }
     with tempfile.TemporaryDirectory(prefix="topotrain-import-") as folder:
         files = export_model(network, schema, _example(schema), Path(folder) / "model", recipe)
-        model_id = log_model(recorder.client, files, f"{model_name}-imported", recorder.run_id, 0, tags)
-    return register(recorder.client, model_id, model_name, recorder.run_id, tags)
+        version = recorder.version(files, model_name, title=f"{model_name}-imported", step=0, tags=tags)
+    if version.number is None:
+        what = f"{mask_credentials(recorder.uri)} does not take the version"
+        raise OutageError(what, "a store that can be written", "try again")
+    return version.number
 
 
 def _example(schema: FeatureSchema) -> Graph:

@@ -8,21 +8,22 @@ from pathlib import Path
 from topotrain.errors import DataError
 from topotrain.fields import MODEL_FILES, SCHEMA_ARTIFACT, WEIGHTS_ARTIFACT
 from topotrain.scoring.scorer import Scorer
-from topotrain.tracking.logged_models import download_model
+from topotrain.tracking.store import Store, fetch_model
 
 
-def load_scorer(model: str) -> Scorer:
+def load_scorer(model: str, store: Store | None) -> Scorer:
     """Load a model version's network and schema; nothing is unpickled.
 
     Args:
         model: ``models:/NAME@alias``, ``models:/NAME/VERSION``, ``models:/ID`` or a local folder.
+        store: that the model is on; a local folder needs none.
 
     Raises:
         TrackingError: no such model.
         DataError: it is no model of topotrain.
     """
     with tempfile.TemporaryDirectory() as folder:
-        files = download_model(model, Path(folder))
+        files = fetch_model(model, store, Path(folder))
         weights, schema = (files / MODEL_FILES / name for name in (WEIGHTS_ARTIFACT, SCHEMA_ARTIFACT))
         for path in (weights, schema):
             if not path.is_file():

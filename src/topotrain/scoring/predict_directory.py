@@ -20,7 +20,7 @@ from topotrain.schema.feature_schema import SHOWN_GRAPHS, GraphFacts
 from topotrain.scoring.load import load_scorer
 from topotrain.scoring.score_table import Scored, check_table_path, columns, rank_by_target, write_table
 from topotrain.scoring.scorer import SCORING_BATCH, Scorer
-from topotrain.tracking.logged_models import model_client
+from topotrain.tracking.store import store_of_model
 
 log = logging.getLogger("topotrain")
 
@@ -78,8 +78,7 @@ def predict_directory(
     if not directory.keys:
         raise DataError(f"{directory.root}: no graphs", "at least one .pt file")
     known = _labels_by_key(directory, labels) if labels else {}
-    model_client(model, tracking_uri)
-    scorer = load_scorer(model)
+    scorer = load_scorer(model, store_of_model(model, tracking_uri))
     held = SchemaCheck.of_directory(scorer.schema, directory.root, allow_unverified=allow_unverified)
     failures: dict[str, str] = {}
 

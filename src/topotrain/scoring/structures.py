@@ -14,7 +14,7 @@ from topotrain.features import build_recorded_graphs
 from topotrain.scoring.load import load_scorer
 from topotrain.scoring.predict_directory import score_directory
 from topotrain.scoring.score_table import Scored, rank_by_target
-from topotrain.tracking.logged_models import model_client
+from topotrain.tracking.store import store_of_model
 
 
 @dataclass(frozen=True)
@@ -52,8 +52,7 @@ def score_structures(
         DataError: no structures, or none that gives a graph.
         TrackingError: no such model.
     """
-    model_client(model, tracking_uri)
-    scorer = load_scorer(model)
+    scorer = load_scorer(model, store_of_model(model, tracking_uri))
     with tempfile.TemporaryDirectory(prefix="topotrain-score-") as folder:
         report = build_recorded_graphs(
             structures, Path(folder), scorer.schema.module_registry, jobs=jobs, progress=progress

@@ -1,11 +1,11 @@
-"""What the tracking server knows of batches: earlier ones, their children, and what these achieved."""
+"""What the store knows of batches: earlier ones, their children, and what these achieved."""
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Concatenate, ParamSpec, TypeVar
+
+from mlflow.tracking import MlflowClient
 
 from topotrain.credentials import mask_credentials
 from topotrain.errors import TrackingError
@@ -18,26 +18,17 @@ from topotrain.fields import (
     TAG_BATCH_JOB_DIGEST,
     TAG_BATCH_MANIFEST,
     TAG_BATCH_NAME,
-    TAG_BEST_CHECKPOINT,
-    TAG_BEST_EPOCH,
-    TAG_COMMAND,
     TAG_RESUMED_FROM,
     TAG_STATUS_NOTE,
     VAL_LOSS,
 )
+from topotrain.tracking.artifacts import Artifacts
 from topotrain.tracking.heartbeat import is_alive
-from topotrain.tracking.runs import (
-    artifact_names,
-    child_runs,
-    experiment_ids,
-    metric_history,
-    search_runs,
-)
-from topotrain.tracking.store import Client, Run, asking
+from topotrain.tracking.outages import Asker, asks
+from topotrain.tracking.records import RunRecord
+from topotrain.tracking.runs import Runs
 
 COMMAND = "batch"
-P = ParamSpec("P")
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -61,105 +52,82 @@ class Achieved:
     checkpoint: str | None
 
 
-def _asked(call: Callable[Concatenate[Client, P], T]) -> Callable[Concatenate[Client, P], T]:
-    """Names what goes wrong while the store is asked; see ``asking``."""
+class Batches(Asker):
+    """The batches of a store.
 
-    @functools.wraps(call)
-    def ask(client: Client, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        with asking(client.tracking_uri):
-            return call(client, *args, **kwargs)
-
-    return ask
-
-
-@_asked
-def find_batch(client: Client, name: str, digest: str, jobs: Mapping[str, str]) -> Run | None:
-    """The newest batch of a manifest.
+    Every method raises ``OutageError`` where the store does not answer, ``TrackingError`` where it refuses.
 
     Args:
         client: of the store.
-        name: the manifest's file name without its ending.
-        digest: of its jobs; a batch with the same one comes first.
-        jobs: digests by job name; a batch of another digest counts where it holds a run of one of these jobs.
-
-    Raises:
-        TrackingError: it is still running.
+        runs: of the store.
+        artifacts: of the store.
     """
-    experiments = experiment_ids(client)
-    ours = f"tags.`{TAG_COMMAND}` = '{COMMAND}' and tags.`{{}}` = {{}}"
-    found = next(search_runs(client, experiments, ours.format(TAG_BATCH_MANIFEST, f"'{digest}'")), None)
-    quote = '"' if "'" in name else "'"
-    if found is None and quote not in name:
-        for run in search_runs(client, experiments, ours.format(TAG_BATCH_NAME, f"{quote}{name}{quote}")):
-            made = {
-                (c.data.tags.get(TAG_BATCH_JOB), c.data.tags.get(TAG_BATCH_JOB_DIGEST)) for c in children(client, run)
-            }
-            if made & set(jobs.items()):
-                found = run
-                break
-    if found is not None and is_alive(found):
-        raise TrackingError(
-            f"batch {found.info.run_id} ({found.info.run_name}) is still running",
-            "one that ended or was cut off",
-            "wait for it or stop it",
+
+    def __init__(self, client: MlflowClient, runs: Runs, artifacts: Artifacts) -> None:
+        super().__init__(client)
+        self._runs, self._artifacts = runs, artifacts
+
+    def find(self, name: str, digest: str, jobs: Mapping[str, str]) -> RunRecord | None:
+        """The newest batch of a manifest.
+
+        Args:
+            name: the manifest's file name without its ending.
+            digest: of its jobs; a batch with the same one comes first.
+            jobs: digests by job name; a batch of another digest counts where it holds a run of one of these jobs.
+
+        Raises:
+            TrackingError: it is still running.
+        """
+        found = next(self._runs.tagged(TAG_BATCH_MANIFEST, digest, COMMAND), None)
+        if found is None:
+            named = self._runs.tagged(TAG_BATCH_NAME, name, COMMAND)
+            found = next((batch for batch in named if self._made(batch) & set(jobs.items())), None)
+        if found is not None and is_alive(found):
+            raise TrackingError(
+                f"batch {found.run_id} ({found.name}) is still running",
+                "one that ended or was cut off",
+                "wait for it or stop it",
+            )
+        return found
+
+    def children(self, batch_id: str) -> list[RunRecord]:
+        """Runs of a batch's jobs, the newest first."""
+        return [run for run in reversed(self._runs.children(batch_id)) if TAG_BATCH_JOB in run.tags]
+
+    def earlier_children(self, batch: RunRecord) -> list[RunRecord]:
+        """Runs of the jobs of a batch and of those it goes on for, the newest first."""
+        before = batch.tags.get(TAG_RESUMED_FROM)
+        earlier = self.earlier_children(self._runs.get(before)) if before else []
+        return self.children(batch.run_id) + earlier
+
+    def achieved(self, run: RunRecord, primary_metric: str) -> Achieved:
+        """What a run has achieved so far."""
+        losses = self._runs.values(run.run_id, VAL_LOSS)
+        best, checkpoint = run.best_epoch, run.best_checkpoint
+        return Achieved(
+            epochs=len(losses),
+            best_val_loss=run.metrics.get(BEST_VAL_LOSS),
+            best_epoch=best,
+            primary=run.metrics.get(BEST_OF[primary_metric]),
+            val_loss=losses.get(best) if best is not None else None,
+            checkpoint=checkpoint.uri if checkpoint else None,
         )
-    return found
 
+    def can_be_resumed(self, run: RunRecord) -> bool:
+        """Whether a run was cut off and left a checkpoint to go on from."""
+        if run.status not in ("RUNNING", "KILLED") or is_alive(run):
+            return False
+        return LAST_CHECKPOINT in self._artifacts.names(run.run_id, CHECKPOINT_DIR)
 
-@_asked
-def children(client: Client, batch: Run) -> list[Run]:
-    """Runs of a batch's jobs, the newest first."""
-    return [run for run in reversed(child_runs(client, batch)) if TAG_BATCH_JOB in run.data.tags]
+    @asks
+    def close_dead(self, run_id: str, note: str) -> None:
+        """End a run whose process died without doing so."""
+        if self._client.get_run(run_id).info.status == "RUNNING":
+            self._client.set_tag(run_id, TAG_STATUS_NOTE, mask_credentials(note))
+            self._client.set_terminated(run_id, status="KILLED")
 
-
-@_asked
-def earlier_children(client: Client, batch: Run) -> list[Run]:
-    """Runs of the jobs of a batch and of those it goes on for, the newest first."""
-    found = children(client, batch)
-    before = batch.data.tags.get(TAG_RESUMED_FROM)
-    return found + (earlier_children(client, client.get_run(before)) if before else [])
-
-
-@_asked
-def get_run(client: Client, run_id: str) -> Run:
-    """One run, as the server has it."""
-    return client.get_run(run_id)
-
-
-@_asked
-def achieved(client: Client, run: Run, primary_metric: str) -> Achieved:
-    """What a run has achieved so far."""
-    tags, metrics = run.data.tags, run.data.metrics
-    losses = metric_history(client, run.info.run_id, VAL_LOSS)
-    best = int(tags[TAG_BEST_EPOCH]) if TAG_BEST_EPOCH in tags else None
-    checkpoint = tags.get(TAG_BEST_CHECKPOINT)
-    return Achieved(
-        epochs=len(losses),
-        best_val_loss=metrics.get(BEST_VAL_LOSS),
-        best_epoch=best,
-        primary=metrics.get(BEST_OF[primary_metric]),
-        val_loss=losses.get(best) if best is not None else None,
-        checkpoint=f"runs:/{run.info.run_id}/{checkpoint}" if checkpoint else None,
-    )
-
-
-@_asked
-def can_be_resumed(client: Client, run: Run) -> bool:
-    """Whether a run was cut off and left a checkpoint to go on from."""
-    if run.info.status not in ("RUNNING", "KILLED") or is_alive(run):
-        return False
-    return LAST_CHECKPOINT in artifact_names(client, run.info.run_id, CHECKPOINT_DIR)
-
-
-@_asked
-def close_dead(client: Client, run_id: str, note: str) -> None:
-    """End a run whose process died without doing so."""
-    if client.get_run(run_id).info.status == "RUNNING":
-        client.set_tag(run_id, TAG_STATUS_NOTE, mask_credentials(note))
-        client.set_terminated(run_id, status="KILLED")
-
-
-@_asked
-def set_tag(client: Client, run_id: str, key: str, value: str) -> None:
-    """Set one tag of a run."""
-    client.set_tag(run_id, key, value)
+    def _made(self, batch: RunRecord) -> set[tuple[str | None, str | None]]:
+        """Jobs, with their digests, of which a batch has runs."""
+        return {
+            (run.tags.get(TAG_BATCH_JOB), run.tags.get(TAG_BATCH_JOB_DIGEST)) for run in self.children(batch.run_id)
+        }

@@ -12,14 +12,14 @@ from datetime import UTC, datetime
 from typing import Any
 
 import psutil
-from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 
 from topotrain.fields import TAG_HEARTBEAT
+from topotrain.tracking.records import RunRecord
 
 INTERVAL_SECONDS = 30.0
 MISSED_BEATS = 3
-SAME_START_SECONDS = 2.0  # a process's start is told to a hundredth of a second or so
+SAME_START_SECONDS = 2.0  # a process's start is known to a hundredth of a second or so
 
 
 class Heartbeat:
@@ -64,7 +64,7 @@ def sign_of_life() -> dict[str, str | int | float]:
     }
 
 
-def is_alive(run: Run, now: datetime | None = None) -> bool:
+def is_alive(run: RunRecord, now: datetime | None = None) -> bool:
     """Whether somebody still works on a run.
 
     On the host that beats, its process decides; elsewhere three missed beats do. A run without a beat, as
@@ -74,12 +74,12 @@ def is_alive(run: Run, now: datetime | None = None) -> bool:
         run: as the server has it.
         now: with a time zone; by default the time.
     """
-    if run.info.status != "RUNNING":
+    if run.status != "RUNNING":
         return False
     now = now or datetime.now(UTC)
     beat = _last_beat(run)
     if beat is None:
-        last = datetime.fromtimestamp(run.info.start_time / 1000, UTC)
+        last = run.started
     elif beat["host"] == socket.gethostname():
         return _same_process(int(beat["pid"]), float(beat["process_start"]))
     else:
@@ -87,10 +87,10 @@ def is_alive(run: Run, now: datetime | None = None) -> bool:
     return (now - last).total_seconds() < MISSED_BEATS * INTERVAL_SECONDS
 
 
-def _last_beat(run: Run) -> Mapping[str, Any] | None:
+def _last_beat(run: RunRecord) -> Mapping[str, Any] | None:
     """The sign of life, or ``None`` where there is none that can be read."""
     try:
-        beat = json.loads(run.data.tags.get(TAG_HEARTBEAT, "null"))
+        beat = json.loads(run.tags.get(TAG_HEARTBEAT, "null"))
         datetime.fromisoformat(beat["time"]).astimezone(UTC)
         return {"host": str(beat["host"]), "pid": int(beat["pid"]), **beat}
     except (ValueError, TypeError, KeyError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import shutil
 import tempfile
 from collections import deque
@@ -18,10 +19,8 @@ from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunT
 from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
-from mlflow.tracking import MlflowClient
 from mlflow.tracking.context.registry import resolve_tags
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME, MLFLOW_RUN_NOTE
-from mlflow.utils.name_utils import _GENERATOR_NOUNS, _GENERATOR_PREDICATES
 from mlflow.utils.validation import MAX_PARAM_VAL_LENGTH, MAX_TAG_VAL_LENGTH
 
 from topotrain.credentials import mask_credentials
@@ -29,8 +28,11 @@ from topotrain.errors import TrackingError
 from topotrain.fields import DATASET_DIGEST_LENGTH, TAG_COMMAND, TAG_STATUS_NOTE
 from topotrain.files import write_whole
 from topotrain.text import as_json, one_line
+from topotrain.tracking.address import web_address
 from topotrain.tracking.heartbeat import Heartbeat
-from topotrain.tracking.store import experiment_id, open_store, web_address
+from topotrain.tracking.logged_models import ModelFiles, NewVersion
+from topotrain.tracking.outages import Asker
+from topotrain.tracking.store import Store
 
 log = logging.getLogger("topotrain")
 
@@ -39,6 +41,8 @@ PERMANENT = (PermissionError, FileNotFoundError, IsADirectoryError, NotADirector
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 MAX_PARAMS_PER_CALL = 100
 MAX_TAG_LENGTH: int = MAX_TAG_VAL_LENGTH
+# What MLflow calls a run that nobody named: two words and a number, such as "serious-fox-123".
+MLFLOWS_OWN_NAME = re.compile(r"[a-z]+-[a-z]+-\d{1,4}")
 
 
 @dataclass(frozen=True)
@@ -52,35 +56,35 @@ class DatasetFacts:
     profile: Mapping[str, Any]
 
 
-class Recorder:
-    """Records one run: parameters, metrics, tags, artifacts, data sets, status.
+class Recorder(Asker):
+    """Records one run: parameters, metrics, tags, artifacts, data sets, model versions, status.
 
     What can't be delivered is kept in order and tried again with the next call, so that an outage of the server
     costs no point. Open one with ``Recorder.open``; end it with ``close``.
 
     Args:
-        client: of the store.
-        uri: of the store.
+        store: where it is recorded.
         run_id: the run, which is running.
     """
 
-    def __init__(self, client: MlflowClient, uri: str, run_id: str) -> None:
-        self.client, self.uri, self.run_id = client, uri, run_id
-        run = client.get_run(run_id)
+    def __init__(self, store: Store, run_id: str) -> None:
+        super().__init__(store._client)
+        self.store, self.run_id = store, run_id
+        run = self._client.get_run(run_id)
         self.experiment_id = str(run.info.experiment_id)
         self.run_name = str(run.info.run_name)
         self.artifact_uri = str(run.info.artifact_uri)
-        self._artifacts = get_artifact_repository(self.artifact_uri)
+        self._artifacts = get_artifact_repository(self.artifact_uri, tracking_uri=self.uri)
         self._undelivered: deque[tuple[str, Callable[[], None]]] = deque()
-        self._outage_told = False
+        self._outage_reported = False
         self._spool = Path(tempfile.mkdtemp(prefix="topotrain-spool-"))
         self._spooled = 0
-        self._heartbeat = Heartbeat(client, run_id)
+        self._heartbeat = Heartbeat(self._client, run_id)
 
     @classmethod
     def open(
         cls,
-        uri: str,
+        store: Store,
         experiment: str,
         *,
         command: str,
@@ -93,7 +97,7 @@ class Recorder:
         """Adopt the run that ``mlflow run`` made, or open one.
 
         Args:
-            uri: of the tracking store.
+            store: where it is recorded.
             experiment: name; an adopted run stays in the experiment it was made in.
             command: the topotrain command, as the tag that marks our runs.
             run_name: by default ``default_name``; an adopted run that the user named keeps its name.
@@ -105,25 +109,25 @@ class Recorder:
         Raises:
             TrackingError: the store can't be used, or the run to adopt is not there.
         """
-        client = open_store(uri)
+        client = store._client
         everything = {**(tags or {}), TAG_COMMAND: command}
         if notes:
             everything[MLFLOW_RUN_NOTE] = notes
         if parent_run_id:
             everything[MLFLOW_PARENT_RUN_ID] = parent_run_id
+        default = default_name or default_run_name()
         # Read once: a second run of this process must open its own.
         given = os.environ.pop("MLFLOW_RUN_ID", None)
         if given:
-            generated = _is_generated(_adoptable(client, uri, given))
-            name = run_name or ((default_name or default_run_name()) if generated else None)
+            name = run_name or (default if MLFLOWS_OWN_NAME.fullmatch(_adoptable(store, given)) else None)
             if name:
                 everything[MLFLOW_RUN_NAME] = name
         else:
-            name = run_name or default_name or default_run_name()
-            home = experiment_id(client, uri, experiment)
+            name = run_name or default
+            home = store.runs.experiment_id(experiment)
             given = client.create_run(home, run_name=name, tags={**resolve_tags(), MLFLOW_RUN_NAME: name}).info.run_id
         try:
-            recorder = cls(client, uri, given)
+            recorder = cls(store, given)
             recorder.run_name = everything.get(MLFLOW_RUN_NAME, recorder.run_name)
             recorder.tags(everything)
             recorder._heartbeat.start()
@@ -131,18 +135,15 @@ class Recorder:
             client.set_terminated(given, status="FAILED")
             if isinstance(error, TrackingError) or not isinstance(error, Exception):
                 raise
-            raise TrackingError(
-                f"run {given} can't be recorded ({one_line(error)})", "a store that can be used"
-            ) from None
+            raise _not_recordable(given, error) from None
         return recorder
 
     @classmethod
-    def reopen(cls, client: MlflowClient, uri: str, run_id: str, tags: Mapping[str, str] | None = None) -> Recorder:
+    def reopen(cls, store: Store, run_id: str, tags: Mapping[str, str] | None = None) -> Recorder:
         """Go on recording a run that ended or was cut off.
 
         Args:
-            client: of the store.
-            uri: of the store.
+            store: where it is recorded.
             run_id: the run.
             tags: to set.
 
@@ -151,16 +152,15 @@ class Recorder:
         """
         if os.environ.get("MLFLOW_RUN_ID") == run_id:
             del os.environ["MLFLOW_RUN_ID"]
+        client = store._client
         try:
             if TAG_STATUS_NOTE in client.get_run(run_id).data.tags:
                 client.delete_tag(run_id, TAG_STATUS_NOTE)
             client.update_run(run_id, status="RUNNING")
-            recorder = cls(client, uri, run_id)
+            recorder = cls(store, run_id)
             recorder.tags(tags or {})
         except MlflowException as error:
-            raise TrackingError(
-                f"run {run_id} can't be recorded ({one_line(error)})", "a store that can be used"
-            ) from None
+            raise _not_recordable(run_id, error) from None
         recorder._heartbeat.start()
         return recorder
 
@@ -180,13 +180,13 @@ class Recorder:
         entries = [Param(key, value) for key, value in short.items()]
         for start in range(0, len(entries), MAX_PARAMS_PER_CALL):
             part = entries[start : start + MAX_PARAMS_PER_CALL]
-            self._deliver("parameters", lambda part=part: self.client.log_batch(self.run_id, params=part))  # type: ignore[misc]
+            self._deliver("parameters", lambda part=part: self._client.log_batch(self.run_id, params=part))  # type: ignore[misc]
 
     def metrics(self, values: Mapping[str, float], step: int) -> None:
         """Log one point for each metric, in one call."""
         now = int(datetime.now(UTC).timestamp() * 1000)
         entries = [Metric(key, float(value), now, step) for key, value in values.items()]
-        self._deliver("metrics", lambda: self.client.log_batch(self.run_id, metrics=entries))
+        self._deliver("metrics", lambda: self._client.log_batch(self.run_id, metrics=entries))
 
     def tags(self, values: Mapping[str, str]) -> None:
         """Set tags; one too long for the server is cut, and ends by saying so."""
@@ -195,7 +195,7 @@ class Recorder:
             RunTag(key, value if len(value) <= MAX_TAG_VAL_LENGTH else value[: MAX_TAG_VAL_LENGTH - len(mark)] + mark)
             for key, value in values.items()
         ]
-        self._deliver("tags", lambda: self.client.log_batch(self.run_id, tags=entries))
+        self._deliver("tags", lambda: self._client.log_batch(self.run_id, tags=entries))
 
     def text(self, content: str, artifact: str) -> None:
         """Write a small text artifact."""
@@ -229,6 +229,52 @@ class Recorder:
 
         self._deliver(f"removal of {artifact}", delete)
 
+    def version(self, files: ModelFiles, name: str, *, title: str, step: int, tags: Mapping[str, str]) -> NewVersion:
+        """Make a logged model of this run and register it as the next version.
+
+        Args:
+            files: what it is made of; they must stay until the recorder is closed.
+            name: of the registered model.
+            title: of the logged model, for the page.
+            step: epoch; MLflow links the run's metrics of that step to the model.
+            tags: of the logged model and of the version.
+
+        Returns:
+            The version, which has a number once it is delivered.
+
+        Raises:
+            TrackingError: the registry refuses.
+        """
+        new = NewVersion(files, name, title=title, run_id=self.run_id, step=step, tags=tags)
+        self._deliver(f"a version of {name}", lambda: new.deliver(self._client))
+        return new
+
+    def version_tags(self, name: str, number: str, tags: Mapping[str, str | None]) -> None:
+        """Set tags of a version that is registered already; ``None`` removes one."""
+
+        def tag() -> None:
+            present = self._client.get_model_version(name, number).tags
+            for key, value in tags.items():
+                if value is not None:
+                    self._client.set_model_version_tag(name, number, key, value)
+                elif key in present:
+                    self._client.delete_model_version_tag(name, number, key)
+
+        self._deliver(f"tags of {name} version {number}", tag)
+
+    def alias(self, name: str, alias: str, version: NewVersion | str) -> None:
+        """Point an alias at a version, given by its number where it is registered already.
+
+        Raises:
+            TrackingError: the registry refuses.
+        """
+
+        def point() -> None:
+            number = version if isinstance(version, str) else version.number
+            self._client.set_registered_model_alias(name, alias, number)
+
+        self._deliver(f"alias {alias} of {name}", point)
+
     def datasets(self, facts: list[DatasetFacts]) -> None:
         """Log the run's inputs."""
         inputs = [
@@ -244,7 +290,7 @@ class Recorder:
             )
             for one in facts
         ]
-        self._deliver("data sets", lambda: self.client.log_inputs(self.run_id, datasets=inputs))
+        self._deliver("data sets", lambda: self._client.log_inputs(self.run_id, datasets=inputs))
 
     @property
     def complete(self) -> bool:
@@ -261,7 +307,7 @@ class Recorder:
         self._heartbeat.stop()
         if note:
             self._finally("note", lambda: self.tags({TAG_STATUS_NOTE: mask_credentials(note)}))
-        self._finally("status", lambda: self.client.set_terminated(self.run_id, status=status))
+        self._finally("status", lambda: self._client.set_terminated(self.run_id, status=status))
         if self.complete:
             shutil.rmtree(self._spool, ignore_errors=True)
         else:
@@ -287,7 +333,7 @@ class Recorder:
                 if error.error_code in ("INVALID_PARAMETER_VALUE", "BAD_REQUEST", "RESOURCE_DOES_NOT_EXIST"):
                     self._undelivered.popleft()  # asking again can't help
                     raise TrackingError(f"the server refused {name} ({one_line(error)})") from None
-                return self._tell_outage(name, error)
+                return self._report_outage(name, error)
             except PERMANENT as error:
                 self._undelivered.popleft()
                 raise TrackingError(
@@ -295,18 +341,18 @@ class Recorder:
                     "artifacts that can be written",
                 ) from None
             except Exception as error:  # noqa: BLE001 (each backend raises its own kinds)
-                return self._tell_outage(name, error)
+                return self._report_outage(name, error)
             self._undelivered.popleft()
-        if self._outage_told:
+        if self._outage_reported:
             log.warning("the tracking server answers again; nothing was lost")
-            self._outage_told = False
+            self._outage_reported = False
 
-    def _tell_outage(self, what: str, error: Exception) -> None:
-        if not self._outage_told:
+    def _report_outage(self, what: str, error: Exception) -> None:
+        if not self._outage_reported:
             log.warning(
                 "the tracking server does not take %s (%s); training goes on, trying again", what, one_line(error)
             )
-            self._outage_told = True
+            self._outage_reported = True
 
     def _replace(self, local: Path, directory: str) -> None:
         directory = "" if directory == "." else directory
@@ -321,24 +367,21 @@ def default_run_name() -> str:
     return datetime.now().strftime("training_run_%Y-%m-%d_%H-%M-%S")
 
 
-def _adoptable(client: MlflowClient, uri: str, run_id: str) -> str:
+def _adoptable(store: Store, run_id: str) -> str:
     """The name of a run that is there and that nobody recorded yet."""
-    try:
-        run = client.get_run(run_id)
-    except MlflowException:
+    run = store.runs.known(run_id)
+    if run is None:
         raise TrackingError(
-            f"run {run_id} (MLFLOW_RUN_ID) is not on {mask_credentials(uri)}",
+            f"run {run_id} (MLFLOW_RUN_ID) is not on {mask_credentials(store.uri)}",
             "the store that mlflow run used",
             "set MLFLOW_TRACKING_URI to an absolute URI, or unset MLFLOW_RUN_ID",
-        ) from None
-    if TAG_COMMAND in run.data.tags:
+        )
+    if run.command is not None:
         raise TrackingError(
             f"run {run_id} (MLFLOW_RUN_ID) was recorded by topotrain already", "a new run", "unset MLFLOW_RUN_ID"
         )
-    return str(run.info.run_name)
+    return run.name
 
 
-def _is_generated(name: str) -> bool:
-    """Whether MLflow made the name up (``adjective-noun-number``)."""
-    parts = name.split("-")
-    return len(parts) == 3 and parts[0] in _GENERATOR_PREDICATES and parts[1] in _GENERATOR_NOUNS and parts[2].isdigit()
+def _not_recordable(run_id: str, error: Exception) -> TrackingError:
+    return TrackingError(f"run {run_id} can't be recorded ({one_line(error)})", "a store that can be used")

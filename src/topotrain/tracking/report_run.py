@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
+import logging
+import os
+
 from topotrain.fields import TAG_COMMAND
-from topotrain.tracking.store import open_store
+from topotrain.text import one_line
+
+log = logging.getLogger("topotrain")
 
 
-def record_report(uri: str, run_id: str, command: str, text: str, artifact: str) -> None:
-    """Tag the run that ``mlflow run`` made for a report, and keep what was printed.
+def keep_report(command: str, text: str, artifact: str, tracking_uri: str | None) -> None:
+    """Keep what a command printed, under ``mlflow run``; otherwise do nothing.
 
     Args:
-        uri: of the tracking store.
-        run_id: that run's id.
         command: the topotrain command; runs so tagged are no training runs.
-        text: what was printed.
+        text: what it printed.
         artifact: file name to keep it under.
+        tracking_uri: of the command line.
     """
-    client = open_store(uri)
-    client.set_tag(run_id, TAG_COMMAND, command)
-    client.log_text(run_id, text, artifact)
+    run_id = os.environ.get("MLFLOW_RUN_ID")
+    if not run_id:
+        return
+    from topotrain.tracking.address import resolve_tracking_uri
+    from topotrain.tracking.store import Store
+
+    try:
+        client = Store.open(resolve_tracking_uri(tracking_uri, None, log.info))._client
+        client.set_tag(run_id, TAG_COMMAND, command)
+        client.log_text(run_id, text, artifact)
+    except Exception as error:  # noqa: BLE001 (what was printed is printed; keeping it is a courtesy)
+        log.warning("what was printed could not be kept with the run (%s)", one_line(error))

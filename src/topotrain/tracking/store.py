@@ -1,86 +1,141 @@
-"""Where the tracking store is, and a client for it."""
+"""One tracking store, opened from one URI: its runs, their artifacts, model versions, verdicts and batches."""
 
 from __future__ import annotations
 
+import logging
 import os
 import sqlite3
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
-from typing import TypeAlias
-from urllib.parse import urlsplit
-from urllib.request import url2pathname
 
-import mlflow
 from filelock import FileLock
-from mlflow import entities
 from mlflow.entities import ViewType
-from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
-from topotrain.config import absolute_uri
 from topotrain.credentials import mask_credentials
-from topotrain.errors import OutageError, TrackingError
+from topotrain.errors import TrackingError
 from topotrain.text import one_line
+from topotrain.tracking.address import Say, database_path, resolve_tracking_uri
+from topotrain.tracking.artifacts import Artifacts
+from topotrain.tracking.batches import Batches
+from topotrain.tracking.outages import Asker
+from topotrain.tracking.runs import Runs
+from topotrain.tracking.verdicts import Verdicts
+from topotrain.tracking.versions import Versions
 
-DATABASE_NAME = "mlflow.db"
-ARTIFACTS_NAME = "mlartifacts"
-ATTEMPTS = 5
-# What asking again does not mend.
-REFUSALS = (
-    "BAD_REQUEST",
-    "INVALID_PARAMETER_VALUE",
-    "PERMISSION_DENIED",
-    "RESOURCE_DOES_NOT_EXIST",
-    "UNAUTHENTICATED",
-)
-PAGE_TAGS = {"mlflow.experimentKind": "custom_model_development"}  # the page opens on runs, not on chat traces
-
-Say = Callable[[str], None]
-# For rooms that hand them on.
-Client: TypeAlias = MlflowClient
-Run: TypeAlias = entities.Run
+log = logging.getLogger("topotrain")
 
 
-def resolve_tracking_uri(option: str | None, configured: str | None, say: Say) -> str:
-    """Pick the tracking URI: option, then configuration, then MLFLOW_TRACKING_URI, then a database here.
+class Store(Asker):
+    """A tracking store that answered when it was opened; open one with ``Store.open``."""
 
-    Under ``mlflow run`` (MLFLOW_RUN_ID is set) the variable wins: the run already lives on that store.
+    @classmethod
+    def open(cls, uri: str, *, create: bool = True) -> Store:
+        """Open a store.
+
+        Args:
+            uri: of the store, absolute.
+            create: whether a local database that does not exist yet is made.
+
+        Raises:
+            TrackingError: the store is not there, or can't be reached or used.
+        """
+        database = database_path(uri)
+        if database is not None and not create and not database.exists():
+            raise TrackingError(
+                f"{database}: no such tracking store", "a store with runs", "train first, or give --tracking-uri"
+            )
+        _settle_mlflow()
+        try:
+            if database is not None:
+                _create_once(database)
+            client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+            client.search_experiments(view_type=ViewType.ACTIVE_ONLY, max_results=1)
+        except Exception as error:  # noqa: BLE001 (each backend raises its own kinds)
+            raise TrackingError(
+                f"tracking store {mask_credentials(uri)} can't be used ({one_line(error)})",
+                "a running MLflow server, or sqlite:///FILE",
+                "start it, or give another --tracking-uri",
+            ) from None
+        return cls(client)
+
+    @cached_property
+    def runs(self) -> Runs:
+        """Its runs."""
+        return Runs(self._client)
+
+    @cached_property
+    def artifacts(self) -> Artifacts:
+        """The artifacts of its runs."""
+        return Artifacts(self._client)
+
+    @cached_property
+    def versions(self) -> Versions:
+        """The versions of its registered models."""
+        return Versions(self._client, self.runs)
+
+    @cached_property
+    def verdicts(self) -> Verdicts:
+        """Where evaluations are kept."""
+        return Verdicts(self._client, self.runs)
+
+    @cached_property
+    def batches(self) -> Batches:
+        """Its batches."""
+        return Batches(self._client, self.runs, self.artifacts)
+
+
+def find_store(tracking_uri: str | None, say: Say = log.info) -> Store:
+    """The store that is meant, which must be there.
 
     Args:
-        option: from the command line.
-        configured: ``mlflow.tracking_uri`` of the configuration.
+        tracking_uri: of the store; by default MLFLOW_TRACKING_URI, else ``mlflow.db`` here.
         say: takes one line where the choice may surprise.
 
-    Returns:
-        A URI that does not depend on the current directory.
+    Raises:
+        TrackingError: the store is not there, or can't be used.
     """
-    variable = os.environ.get("MLFLOW_TRACKING_URI")
-    asked = option or configured
-    here = Path.cwd()
-    if os.environ.get("MLFLOW_RUN_ID") and variable:
-        if asked and absolute_uri(asked, here) != absolute_uri(variable, here):
-            say(f"tracking to {mask_credentials(variable)}, which mlflow run chose, not to {mask_credentials(asked)}")
-        asked = variable
-    uri = asked or variable or str(here / DATABASE_NAME)
-    return _database_uri(absolute_uri(uri, here), say, said=bool(asked or variable))
+    return Store.open(resolve_tracking_uri(tracking_uri, None, say), create=False)
 
 
-def open_store(uri: str, *, create: bool = True) -> MlflowClient:
-    """A client for the store.
+def store_of_model(model: str, tracking_uri: str | None) -> Store | None:
+    """The store that a model is on; a local folder needs none.
 
     Args:
-        uri: of the store, absolute.
-        create: whether a local database that does not exist yet is made.
+        model: its URI.
+        tracking_uri: of the store; by default MLFLOW_TRACKING_URI, else ``mlflow.db`` here.
 
     Raises:
-        TrackingError: the store is not there, or can't be reached or used.
+        TrackingError: the store is not there, or can't be used.
     """
-    database = database_path(uri)
-    if database is not None and not create and not database.exists():
-        raise TrackingError(
-            f"{database}: no such tracking store", "a store with runs", "train first, or give --tracking-uri"
-        )
+    return None if Path(model).is_dir() else find_store(tracking_uri)
+
+
+def fetch_model(model: str, store: Store | None, folder: Path) -> Path:
+    """The files of a model version, without running any of them.
+
+    Args:
+        model: ``models:/NAME@alias``, ``models:/NAME/VERSION``, ``models:/ID``, or a local folder.
+        store: that the model is on; a local folder needs none.
+        folder: where to put what is fetched.
+
+    Raises:
+        TrackingError: there is no such model.
+    """
+    if Path(model).is_dir():
+        return Path(model)
+    if store is None:
+        raise TrackingError(f"{model}: no such folder", "a model's folder, models:/NAME@alias or models:/NAME/VERSION")
+    return store.versions.download(model, folder)
+
+
+def prepare_store(uri: str, experiment: str) -> None:
+    """Create a store and an experiment before ``mlflow run`` does, which would choose another artifact folder."""
+    Store.open(uri).runs.experiment_id(experiment)
+
+
+def _settle_mlflow() -> None:
+    """Settings of MLflow that the user may have set otherwise."""
     # MLflow cuts long values in silence unless told not to; its usage reporting changes the environment offline;
     # and its default of 246 s for a dead server is longer than anybody waits for a first answer.
     os.environ.setdefault("MLFLOW_TRUNCATE_LONG_VALUES", "false")
@@ -88,104 +143,6 @@ def open_store(uri: str, *, create: bool = True) -> MlflowClient:
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # standard output is for documents
-    try:
-        if database is not None:
-            _create_once(database)
-        mlflow.set_tracking_uri(uri)
-        mlflow.set_registry_uri(uri)
-        client = MlflowClient(tracking_uri=uri, registry_uri=uri)
-        client.search_experiments(view_type=ViewType.ACTIVE_ONLY, max_results=1)
-    except Exception as error:  # noqa: BLE001 (each backend raises its own kinds)
-        raise TrackingError(
-            f"tracking store {mask_credentials(uri)} can't be used ({one_line(error)})",
-            "a running MLflow server, or sqlite:///FILE",
-            "start it, or give another --tracking-uri",
-        ) from None
-    return client
-
-
-@contextmanager
-def asking(uri: str) -> Iterator[None]:
-    """Name what goes wrong while the store is asked.
-
-    Args:
-        uri: of the store.
-
-    Raises:
-        OutageError: it does not answer, but may later.
-        TrackingError: it refuses.
-    """
-    try:
-        yield
-    except (MlflowException, OSError) as error:  # OSError: what requests raises, too
-        if isinstance(error, MlflowException) and error.error_code in REFUSALS:
-            raise TrackingError(f"{mask_credentials(uri)} refuses ({one_line(error)})") from None
-        raise OutageError(
-            f"{mask_credentials(uri)} does not answer ({one_line(error)})", "a store that can be asked", "try again"
-        ) from None
-
-
-def database_path(uri: str) -> Path | None:
-    """The file of a local database, or ``None`` for any other store."""
-    if not uri.startswith("sqlite:///"):
-        return None
-    return Path(uri.removeprefix("sqlite:///").split("?", 1)[0])
-
-
-def experiment_id(client: MlflowClient, uri: str, name: str) -> str:
-    """Get or create an experiment; never falls back to another one.
-
-    Raises:
-        TrackingError: it was deleted, or can't be created.
-    """
-    database = database_path(uri)
-    location = (database.parent / ARTIFACTS_NAME).as_uri() if database else None
-    reason = ""
-    for _ in range(ATTEMPTS):
-        found = client.get_experiment_by_name(name)
-        if found is not None:
-            if found.lifecycle_stage != "active":
-                raise TrackingError(
-                    f"experiment {name!r} was deleted", "an active experiment", "restore it, or choose another name"
-                )
-            return str(found.experiment_id)
-        try:
-            return str(client.create_experiment(name, artifact_location=location, tags=PAGE_TAGS))
-        except MlflowException as error:  # perhaps another process created it in between
-            reason = one_line(error)
-    raise TrackingError(f"experiment {name!r} can't be created ({reason})", "a store that can be written")
-
-
-def experiment_name(client: MlflowClient, experiment: str) -> str:
-    """The name of an experiment, by its id."""
-    return str(client.get_experiment(experiment).name)
-
-
-def prepare_store(uri: str, experiment: str) -> None:
-    """Create a store and an experiment before ``mlflow run`` does, which would choose another artifact folder."""
-    experiment_id(open_store(uri), uri, experiment)
-
-
-def web_address(uri: str, experiment: str, run_id: str) -> str | None:
-    """The run's page, where the store is a server."""
-    if urlsplit(uri).scheme not in ("http", "https"):
-        return None
-    return f"{mask_credentials(uri).rstrip('/')}/#/experiments/{experiment}/runs/{run_id}"
-
-
-def _database_uri(uri: str, say: Say, *, said: bool) -> str:
-    """A bare directory (the file store of old) or a database file to the database's URI."""
-    if uri.startswith("file:"):
-        uri = os.path.abspath(url2pathname(urlsplit(uri).path))
-    if "://" in uri or uri.startswith("databricks"):
-        return uri
-    path = Path(uri)
-    if path.suffix == ".db":
-        return f"sqlite:///{path}"
-    database = f"sqlite:///{path / DATABASE_NAME}"
-    if said:
-        say(f"tracking to {database}: the file store of old ({path}) is no longer supported by MLflow")
-    return database
 
 
 def _create_once(database: Path) -> None:

@@ -8,7 +8,8 @@ import sys
 from collections.abc import Callable
 
 from topotrain.errors import TrackingError
-from topotrain.tracking.store import ARTIFACTS_NAME, database_path, open_store, resolve_tracking_uri
+from topotrain.tracking.address import artifact_root, is_server, resolve_tracking_uri
+from topotrain.tracking.store import Store
 
 
 def serve_page(tracking_uri: str | None, host: str, port: int, say: Callable[[str], None]) -> None:
@@ -24,10 +25,10 @@ def serve_page(tracking_uri: str | None, host: str, port: int, say: Callable[[st
         TrackingError: the store can't be used, or the port is taken.
     """
     uri = resolve_tracking_uri(tracking_uri, None, say)
-    if uri.startswith(("http://", "https://")):
+    if is_server(uri):
         say(f"this store is a server; its page is {uri}")
         return
-    open_store(uri)
+    Store.open(uri)
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -38,9 +39,8 @@ def serve_page(tracking_uri: str | None, host: str, port: int, say: Callable[[st
             ) from None
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri]
     command += ["--host", host, "--port", str(port), "--workers", "1"]
-    database = database_path(uri)
-    if database is not None:
-        command += ["--default-artifact-root", (database.parent / ARTIFACTS_NAME).as_uri()]
+    if root := artifact_root(uri):
+        command += ["--default-artifact-root", root]
     say(f"opening http://{host}:{port} on {uri} (Ctrl-C ends it)")
     # Job execution starts a second fleet of processes that only generative-AI features use.
     environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}

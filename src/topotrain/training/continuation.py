@@ -24,7 +24,6 @@ from topotrain.fields import (
 from topotrain.model.network import NetworkSpec
 from topotrain.schema.feature_schema import FeatureSchema
 from topotrain.tracking.recorder import MAX_TAG_LENGTH, Recorder
-from topotrain.tracking.runs import artifact_names, model_versions, recorded_steps
 from topotrain.training.network_shape import check_shape, network_spec
 from topotrain.training.selection import Selection, write_kept_index
 
@@ -42,19 +41,21 @@ class Continuation:
     Attributes:
         content: of the checkpoint, as ``read_checkpoint`` gives it.
         source: folder that holds ``last.ckpt`` (the checkpoint) and those of the kept ones that could be fetched.
+        selection: its state when the checkpoint was made.
         drift: settings that differ from the checkpoint's, each with the old and the new value, as text.
         same_run: whether the run goes on in place, with its records up to the checkpoint.
+        recorded: names of the checkpoints that the run has already; none of a new run.
     """
 
     content: Mapping[str, Any]
     source: Path
+    selection: Selection
     drift: Mapping[str, tuple[str, str]]
     same_run: bool
+    recorded: frozenset[str]
 
-    def restore(
-        self, recorder: Recorder, loaded: LoadedConfig, selection: Selection, checkpoints: Path
-    ) -> dict[int, str]:
-        """Bring selection, checkpoint folder and the run's records to where the checkpoint was made.
+    def restore(self, recorder: Recorder, loaded: LoadedConfig, checkpoints: Path) -> dict[int, str]:
+        """Bring checkpoint folder and the run's records to where the checkpoint was made.
 
         Points that the server lacks are filled in from the checkpoint's history, so that none is doubled.
 
@@ -63,18 +64,19 @@ class Continuation:
         """
         for file in self.source.iterdir():
             file.replace(checkpoints / file.name)
-        restore_selection(selection, self.content, checkpoints)
+        selection = self.selection
+        _keep_what_is_there(selection, checkpoints)
         log.info("going on after epoch %d", max(selection.history, default=-1))
-        known = recorded_steps(recorder.client, recorder.run_id, next(iter(selection.points.values()), {}))
+        known = recorder.store.runs.steps(recorder.run_id, next(iter(selection.points.values()), {}))
         for epoch, figures in selection.points.items():
             missing = {name: value for name, value in figures.items() if epoch not in known.get(name, ())}
             if missing:
                 recorder.metrics(missing, step=epoch)
-        for name in [LAST_CHECKPOINT, *(kept.file_name for kept in selection.kept)]:
+        kept_names = [kept.file_name for kept in selection.kept]
+        for name in [LAST_CHECKPOINT, *(name for name in kept_names if name not in self.recorded)]:
             recorder.file(checkpoints / name, CHECKPOINT_DIR)
         recorder.file(write_kept_index(selection, checkpoints), CHECKPOINT_DIR)
-        present = artifact_names(recorder.client, recorder.run_id, CHECKPOINT_DIR)
-        for name in present - {kept.file_name for kept in selection.kept}:
+        for name in self.recorded - set(kept_names):
             if name.startswith("epoch_"):  # dropped, but the run was cut off before it was removed
                 recorder.remove(f"{CHECKPOINT_DIR}/{name}")
         if selection.best is not None:
@@ -83,7 +85,7 @@ class Continuation:
         self._record_drift(recorder, loaded, epoch=max(selection.history, default=-1) + 1)
         if not self.same_run:
             return {}
-        versions = model_versions(recorder.client, [recorder.run_id])
+        versions = recorder.store.versions.of_runs([recorder.run_id])
         return {version.epoch: version.number for version in versions if version.epoch is not None}
 
     def _record_drift(self, recorder: Recorder, loaded: LoadedConfig, epoch: int) -> None:
@@ -92,7 +94,7 @@ class Continuation:
         for key, (old, new) in self.drift.items():
             log.info("%s: %s -> %s, from epoch %d on", key, old, new, epoch)
         entries = [{"epoch": epoch, "key": key, "from": old, "to": new} for key, (old, new) in self.drift.items()]
-        earlier = recorder.client.get_run(recorder.run_id).data.tags.get(TAG_PARAM_DRIFT, "[]")
+        earlier = recorder.store.runs.get(recorder.run_id).tags.get(TAG_PARAM_DRIFT, "[]")
         recorder.tags({TAG_PARAM_DRIFT: drift_tag(earlier, entries)})
         recorder.text(loaded.config.to_yaml(), CONFIG_ARTIFACT)
 
@@ -112,19 +114,25 @@ def drift_tag(earlier: str, entries: Sequence[Mapping[str, Any]]) -> str:
     return json.dumps(told)
 
 
-def restore_selection(selection: Selection, content: Mapping[str, Any], checkpoints: Path) -> None:
-    """Restore the selection's state; a kept checkpoint whose file is gone is no longer kept.
+def restored_selection(content: Mapping[str, Any], config: TrainConfig) -> Selection:
+    """The selection as it was when a checkpoint was made.
 
     Raises:
         DataError: the state is malformed.
     """
+    selection = Selection(config)
     try:
         selection.load_state_dict(content["selection"])
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise DataError(
             f"the checkpoint's selection state is malformed ({type(error).__name__}: {error})",
             "a checkpoint written by topotrain",
         ) from None
+    return selection
+
+
+def _keep_what_is_there(selection: Selection, checkpoints: Path) -> None:
+    """A kept checkpoint whose file is gone is no longer kept."""
     newest = max(selection.history, default=-1)
     for kept in list(selection.kept):
         path = checkpoints / kept.file_name

@@ -11,9 +11,10 @@ from topotrain.config import LoadedConfig, TrainConfig, config_of_mapping, load_
 from topotrain.errors import ConfigError
 from topotrain.fields import TAG_TRIAL_LABEL
 from topotrain.signals import interruptible
+from topotrain.tracking.address import resolve_tracking_uri
 from topotrain.tracking.provenance import provenance_tags
 from topotrain.tracking.recorder import Recorder
-from topotrain.tracking.store import resolve_tracking_uri
+from topotrain.tracking.store import Store
 from topotrain.training.training_run import Limits, TrainingRun, TrainResult
 
 __all__ = ["Limits", "TrainResult", "fit"]
@@ -63,7 +64,7 @@ def fit(
     label = {TAG_TRIAL_LABEL: trial_label} if trial_label else {}
     with interruptible():
         recorder = Recorder.open(
-            uri,
+            Store.open(uri),
             recipe.mlflow.experiment,
             command="run",
             run_name=run_name or recipe.mlflow.run_name,

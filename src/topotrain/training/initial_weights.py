@@ -5,7 +5,6 @@ from __future__ import annotations
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from topotrain.errors import SchemaError
 from topotrain.fields import TAG_RESUMED_CHECKPOINT, TAG_RESUMED_FROM
@@ -13,12 +12,9 @@ from topotrain.model.checkpoint import network_of, read_checkpoint
 from topotrain.model.network import NetworkSpec, TopoQANetwork
 from topotrain.schema.feature_schema import FeatureSchema
 from topotrain.scoring.load import load_scorer
-from topotrain.tracking.logged_models import run_of_model
-from topotrain.tracking.runs import fetch_artifact, parse_run_uri
+from topotrain.tracking.artifacts import checkpoint_of_uri
+from topotrain.tracking.store import Store
 from topotrain.training.network_shape import check_shape
-
-if TYPE_CHECKING:
-    from topotrain.tracking.store import Client
 
 
 @dataclass(frozen=True)
@@ -59,25 +55,24 @@ class InitialWeights:
         check_shape(self.network.spec, spec)
 
 
-def load_initial_weights(source: str, client: Client) -> InitialWeights:
+def load_initial_weights(source: str, store: Store) -> InitialWeights:
     """Load a checkpoint or a model version, without running anything they say.
 
     Args:
         source: the path of a checkpoint, ``runs:/ID/checkpoints/NAME``, or ``models:/NAME@alias`` and the like.
-        client: of the store.
+        store: that holds it, if it is no file.
 
     Raises:
         TrackingError: the store holds no such checkpoint or model.
         DataError: it is none of topotrain's.
     """
     if source.startswith("models:/"):
-        scorer = load_scorer(source)
-        return InitialWeights(source, scorer.network.float(), scorer.schema, run_of_model(client, source))
+        scorer, version = load_scorer(source, store), store.versions.of_uri(source)
+        return InitialWeights(source, scorer.network.float(), scorer.schema, version.run_id if version else None)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(source)
         if source.startswith("runs:/"):
-            run_id, artifact = parse_run_uri(source)
-            path = fetch_artifact(client, run_id, artifact, Path(folder))
+            path = store.artifacts.fetch(checkpoint_of_uri(source), Path(folder))
         content = read_checkpoint(path)
     network, schema = network_of(content)
     return InitialWeights(source, network, schema, content.get("run_id"))

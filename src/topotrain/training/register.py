@@ -12,8 +12,9 @@ from topotrain.fields import CHECKPOINT_DIR, SELECTION_METRIC, VAL_LOSS, VAL_SPE
 from topotrain.model.checkpoint import load_network
 from topotrain.progress import track
 from topotrain.scoring.export import export_model
-from topotrain.tracking.logged_models import CANDIDATE, log_model, register, set_alias, tag_version
+from topotrain.tracking.logged_models import NewVersion
 from topotrain.tracking.recorder import Recorder
+from topotrain.tracking.versions import CANDIDATE
 from topotrain.training.recipe import training_recipe, version_recipe
 from topotrain.training.selection import Kept, Selection
 
@@ -42,30 +43,34 @@ def register_kept(
         candidate: whether the best becomes the candidate.
 
     Returns:
-        Version numbers, best first.
+        Version numbers, best first; without those that the server has not taken yet.
     """
     name = config.mlflow.model_name
     kept = selection.kept if config.mlflow.register_ == "all" else selection.kept[:1]
     example = min(data.val.samples, key=lambda sample: (sample.graph.facts.num_nodes, sample.graph.key)).graph
     for epoch in versions.keys() - {one.epoch for one in kept}:  # kept when an earlier part of the run ended
-        tag_version(recorder.client, name, versions[epoch], {"rank": None})
+        recorder.version_tags(name, versions[epoch], {"rank": None})
     shared: dict[str, Any] = {}
+    new: dict[int, NewVersion] = {}
     # Worst first, so that the newest version in the registry is the best one.
     ranked = list(enumerate(kept, start=1))[::-1]
     for rank, one in track(ranked, len(ranked), "registering models"):
         if one.epoch in versions:
-            tag_version(recorder.client, name, versions[one.epoch], {"rank": str(rank)})
+            recorder.version_tags(name, versions[one.epoch], {"rank": str(rank)})
             continue
         network, schema = load_network(workdir / CHECKPOINT_DIR / one.file_name)
         shared = shared or training_recipe(recorder, config, data)
         recipe = version_recipe(shared, one, network.spec)
         files = export_model(network, schema, example, workdir / "models" / one.file_name, recipe)
         tags = _tags(one, rank, recorder.run_id, schema.digest)
-        model_id = log_model(recorder.client, files, f"{name}-epoch-{one.epoch}", recorder.run_id, one.epoch, tags)
-        versions[one.epoch] = register(recorder.client, model_id, name, recorder.run_id, tags)
-    best_first = [versions[one.epoch] for one in kept]
+        title = f"{name}-epoch-{one.epoch}"
+        new[one.epoch] = recorder.version(files, name, title=title, step=one.epoch, tags=tags)
+    if candidate and kept:
+        best = kept[0].epoch
+        recorder.alias(name, CANDIDATE, new[best] if best in new else versions[best])
+    versions |= {epoch: version.number for epoch, version in new.items() if version.number is not None}
+    best_first = [versions[one.epoch] for one in kept if one.epoch in versions]
     if candidate and best_first:
-        set_alias(recorder.client, name, CANDIDATE, best_first[0])
         numbers = ", ".join(reversed(best_first))
         log.info("registered %s versions %s; %s is version %s", name, numbers, CANDIDATE, best_first[0])
     return best_first

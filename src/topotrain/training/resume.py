@@ -19,7 +19,6 @@ from topotrain.fields import (
     CONFIG_ARTIFACT,
     KEPT_INDEX,
     LAST_CHECKPOINT,
-    TAG_COMMAND,
     TAG_CONTINUED_BY,
     TAG_RESUMED_CHECKPOINT,
     TAG_RESUMED_FROM,
@@ -31,11 +30,11 @@ from topotrain.signals import SERVES_VARIABLE, interruptible
 from topotrain.tracking.heartbeat import is_alive
 from topotrain.tracking.provenance import provenance_tags
 from topotrain.tracking.recorder import Recorder
-from topotrain.tracking.runs import LATEST, artifact_json, artifact_names, fetch_artifact, find_run, recorded_steps
-from topotrain.tracking.store import Client, Run, experiment_name, open_store, resolve_tracking_uri
-from topotrain.training.continuation import Continuation, check_same, drift_of
+from topotrain.tracking.records import Checkpoint, RunRecord
+from topotrain.tracking.runs import LATEST
+from topotrain.tracking.store import Store, find_store
+from topotrain.training.continuation import Continuation, check_same, drift_of, restored_selection
 from topotrain.training.network_shape import check_network
-from topotrain.training.selection import Kept, Selection
 from topotrain.training.training_run import Limits, TrainingRun, TrainResult
 
 log = logging.getLogger("topotrain")
@@ -91,31 +90,39 @@ def resume(
         ConfigError: an override is wrong, or changes the network's shape.
         InterruptedRunError: SIGINT or SIGTERM; the run is closed as KILLED.
     """
-    uri = resolve_tracking_uri(tracking_uri, None, log.info)
-    client = open_store(uri, create=False)
+    store = find_store(tracking_uri)
     adopted = os.environ.get("MLFLOW_RUN_ID")
-    original = find_run(client, run or _begun(client, adopted) or LATEST, experiment)
+    original = store.runs.find(run or _begun(store, adopted) or LATEST, experiment)
     _check_can_go_on(original, force=force)
     with interruptible(), tempfile.TemporaryDirectory(prefix="topotrain-resume-") as folder:
-        content = _fetch(client, original, checkpoint, Path(folder))
-        loaded = _recipe(client, original, overrides)
-        state = Selection(loaded.config)
-        state.load_state_dict(content["selection"])
+        present = store.artifacts.names(original.run_id, CHECKPOINT_DIR)
+        content = _fetch(store, original, checkpoint, present, Path(folder))
+        loaded = _recipe(store, original, overrides)
+        state = restored_selection(content, loaded.config)
         check_network(content, loaded.config)
         reached = max(state.history, default=-1)
-        recorded = max(recorded_steps(client, original.info.run_id, [VAL_LOSS])[VAL_LOSS], default=-1)
-        if original.info.status == "FINISHED" and reached >= recorded and not state.has_epochs_left:
-            return AlreadyComplete(original.info.run_id, original.info.run_name, len(state.history))
+        recorded = max(store.runs.values(original.run_id, VAL_LOSS), default=-1)
+        if original.status == "FINISHED" and reached >= recorded and not state.has_epochs_left:
+            return AlreadyComplete(original.run_id, original.name, len(state.history))
         data = prepare_data(loaded.config, track)
         check_same(content, data, loaded.config)
-        _fetch_kept(client, original, state.kept, Path(folder))
-        same_run = adopted in (None, original.info.run_id) and reached >= recorded
-        continuation = Continuation(content, Path(folder), drift_of(loaded.config, content, overrides), same_run)
+        for kept in state.kept:
+            if kept.file_name in present:
+                _fetch_to(store, original, kept.file_name, Path(folder) / kept.file_name)
+        same_run = adopted in (None, original.run_id) and reached >= recorded
+        continuation = Continuation(
+            content,
+            Path(folder),
+            state,
+            drift_of(loaded.config, content, overrides),
+            same_run,
+            frozenset(present if same_run else ()),
+        )
         if same_run:  # reading the data took a while: somebody else may have gone on with the run since
-            _check_can_go_on(find_run(client, original.info.run_id), force=force)
-            recorder = Recorder.reopen(client, uri, original.info.run_id)
+            _check_can_go_on(store.runs.get(original.run_id), force=force)
+            recorder = Recorder.reopen(store, original.run_id)
         else:
-            recorder = _open_new(client, uri, original, loaded, run_name, _artifact_name(client, original, checkpoint))
+            recorder = _open_new(store, original, loaded, run_name, _artifact_name(store, original, checkpoint))
         return _training(loaded, recorder, continuation).execute(data)
 
 
@@ -125,77 +132,76 @@ def _training(loaded: LoadedConfig, recorder: Recorder, continuation: Continuati
     return TrainingRun(loaded, recorder, limits, continuation=continuation, take_alias=alone)
 
 
-def _begun(client: Client, adopted: str | None) -> str | None:
+def _begun(store: Store, adopted: str | None) -> str | None:
     """The run of MLFLOW_RUN_ID, if it is one that was recorded before: ``mlflow run --run-id`` goes on with it."""
-    if adopted and TAG_COMMAND in find_run(client, adopted).data.tags:
+    if adopted and store.runs.find(adopted).command is not None:
         return adopted
     return None
 
 
-def _check_can_go_on(run: Run, *, force: bool) -> None:
-    command = run.data.tags.get(TAG_COMMAND)
+def _check_can_go_on(run: RunRecord, *, force: bool) -> None:
+    command = run.command
     if command not in ("run", "resume"):
         raise TrackingError(
-            f"run {run.info.run_id} ({run.info.run_name}) is of the command {command!r}",
+            f"run {run.run_id} ({run.name}) is of the command {command!r}",
             "a training run",
             "see: topotrain leaderboard",
         )
     if is_alive(run) and not force:
         raise TrackingError(
-            f"run {run.info.run_id} ({run.info.run_name}) is still being trained",
+            f"run {run.run_id} ({run.name}) is still being trained",
             "a run that ended or was cut off",
             "wait for it or stop it, or give --force if nobody works on it",
         )
 
 
-def _artifact_name(client: Client, run: Run, checkpoint: str) -> str:
+def _artifact_name(store: Store, run: RunRecord, checkpoint: str) -> str:
     """``best`` and the like to a file name below ``checkpoints/``; another name stays."""
     if checkpoint == LAST:
         return LAST_CHECKPOINT
     if checkpoint in RANKED:
-        kept = artifact_json(client, run.info.run_id, f"{CHECKPOINT_DIR}/{KEPT_INDEX}") or []
+        kept = store.artifacts.json(run.run_id, f"{CHECKPOINT_DIR}/{KEPT_INDEX}") or []
         rank = RANKED.index(checkpoint)
         if rank >= len(kept):
             raise TrackingError(
-                f"run {run.info.run_id} has kept {len(kept)} checkpoints, so there is no {checkpoint}",
+                f"run {run.run_id} has kept {len(kept)} checkpoints, so there is no {checkpoint}",
                 "last, best, or the name of a checkpoint",
             )
         return str(kept[rank]["file"])
-    return checkpoint.removeprefix(f"runs:/{run.info.run_id}/").removeprefix(f"{CHECKPOINT_DIR}/")
+    return checkpoint.removeprefix(f"runs:/{run.run_id}/").removeprefix(f"{CHECKPOINT_DIR}/")
 
 
-def _fetch(client: Client, run: Run, checkpoint: str, folder: Path) -> dict[str, Any]:
+def _fetch(store: Store, run: RunRecord, checkpoint: str, present: set[str], folder: Path) -> dict[str, Any]:
     """Put the checkpoint into a folder as ``last.ckpt``, and read it."""
-    name = _artifact_name(client, run, checkpoint)
-    present = artifact_names(client, run.info.run_id, CHECKPOINT_DIR)
+    name = _artifact_name(store, run, checkpoint)
     target = folder / LAST_CHECKPOINT
     if name in present:
-        _fetch_to(client, run, name, target)
+        _fetch_to(store, run, name, target)
     elif Path(checkpoint).is_file():
         shutil.copyfile(checkpoint, target)
     elif not any(entry.endswith(".ckpt") for entry in present):
         raise TrackingError(
-            f"run {run.info.run_id} ({run.info.run_name}) has no checkpoint yet",
+            f"run {run.run_id} ({run.name}) has no checkpoint yet",
             "a run that completed an epoch",
             "train it anew with: topotrain run",
         )
     else:
         raise TrackingError(
-            f"run {run.info.run_id} has no checkpoint {checkpoint!r}",
+            f"run {run.run_id} has no checkpoint {checkpoint!r}",
             f"last, best, second_best, third_best, a file, or one of {', '.join(sorted(present - {KEPT_INDEX}))}",
         )
     try:
         content = read_checkpoint(target)
     except DataError as error:
         raise DataError(
-            f"checkpoint {checkpoint} of run {run.info.run_id}: {error.what.partition(': ')[2]}",
+            f"checkpoint {checkpoint} of run {run.run_id}: {error.what.partition(': ')[2]}",
             "a checkpoint that can be read",
             "go on from another with: --checkpoint best",
         ) from None
     owner = content.get("run_id")
-    if name not in present and owner not in (None, run.info.run_id, run.data.tags.get(TAG_RESUMED_FROM)):
+    if name not in present and owner not in (None, run.run_id, run.tags.get(TAG_RESUMED_FROM)):
         raise TrackingError(
-            f"{checkpoint} is a checkpoint of run {owner}, not of {run.info.run_id}",
+            f"{checkpoint} is a checkpoint of run {owner}, not of {run.run_id}",
             "one of the run's own",
             f"go on with that run, or begin a new one with: topotrain run --resume-from {checkpoint}",
         )
@@ -209,40 +215,33 @@ def _fetch(client: Client, run: Run, checkpoint: str, folder: Path) -> dict[str,
     return content
 
 
-def _fetch_kept(client: Client, run: Run, kept: Sequence[Kept], folder: Path) -> None:
-    present = artifact_names(client, run.info.run_id, CHECKPOINT_DIR)
-    for one in kept:
-        if one.file_name in present:
-            _fetch_to(client, run, one.file_name, folder / one.file_name)
-
-
-def _fetch_to(client: Client, run: Run, name: str, target: Path) -> None:
+def _fetch_to(store: Store, run: RunRecord, name: str, target: Path) -> None:
     with tempfile.TemporaryDirectory(dir=target.parent) as aside:
-        fetch_artifact(client, run.info.run_id, f"{CHECKPOINT_DIR}/{name}", Path(aside)).replace(target)
+        store.artifacts.fetch(Checkpoint(run.run_id, f"{CHECKPOINT_DIR}/{name}"), Path(aside)).replace(target)
 
 
-def _recipe(client: Client, run: Run, overrides: Sequence[str]) -> LoadedConfig:
+def _recipe(store: Store, run: RunRecord, overrides: Sequence[str]) -> LoadedConfig:
     """The run's own configuration, overridden."""
     with tempfile.TemporaryDirectory() as folder:
-        path = fetch_artifact(client, run.info.run_id, CONFIG_ARTIFACT, Path(folder))
+        path = store.artifacts.fetch(Checkpoint(run.run_id, CONFIG_ARTIFACT), Path(folder))
         return load_config(path, overrides)
 
 
 def _open_new(
-    client: Client, uri: str, original: Run, loaded: LoadedConfig, run_name: str | None, checkpoint: str
+    store: Store, original: RunRecord, loaded: LoadedConfig, run_name: str | None, checkpoint: str
 ) -> Recorder:
     """The run that goes on for another: that of ``mlflow run``, else one beside the original."""
-    if os.environ.get("MLFLOW_RUN_ID") == original.info.run_id:
+    if os.environ.get("MLFLOW_RUN_ID") == original.run_id:
         del os.environ["MLFLOW_RUN_ID"]  # mlflow run --run-id: the original is no run to adopt
-    lineage = {TAG_RESUMED_FROM: original.info.run_id, TAG_RESUMED_CHECKPOINT: checkpoint}
+    lineage = {TAG_RESUMED_FROM: original.run_id, TAG_RESUMED_CHECKPOINT: checkpoint}
     recorder = Recorder.open(
-        uri,
-        experiment_name(client, original.info.experiment_id),
+        store,
+        store.runs.experiment_name(original.experiment_id),
         command="resume",
-        run_name=run_name or f"{original.info.run_name}_continued",
+        run_name=run_name or f"{original.name}_continued",
         tags={**loaded.config.mlflow.tags, **provenance_tags(), **lineage},
-        parent_run_id=original.info.run_id,
+        parent_run_id=original.run_id,
     )
-    client.set_tag(original.info.run_id, TAG_CONTINUED_BY, recorder.run_id)
-    log.info("run %s goes on for run %s", recorder.run_id, original.info.run_id)
+    store.runs.set_tag(original.run_id, TAG_CONTINUED_BY, recorder.run_id)
+    log.info("run %s goes on for run %s", recorder.run_id, original.run_id)
     return recorder

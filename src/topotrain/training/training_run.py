@@ -18,7 +18,7 @@ from lightning_fabric.utilities.exceptions import MisconfigurationException
 from topotrain.config import LoadedConfig
 from topotrain.data.prepare import PreparedData, prepare_data
 from topotrain.errors import ConfigError, InterruptedRunError
-from topotrain.fields import CHECKPOINT_DIR, LAST_CHECKPOINT
+from topotrain.fields import CHECKPOINT_DIR, INTERRUPTED_NOTE, LAST_CHECKPOINT
 from topotrain.invocation import resume_command
 from topotrain.model.lightning import ScoringModule
 from topotrain.model.network import TopoQANetwork
@@ -106,7 +106,7 @@ class TrainingRun:
         self.versions: dict[int, str] = {}
         self.torch_settings = (torch.get_num_threads(), torch.are_deterministic_algorithms_enabled())
         self.config = loaded.config
-        self.selection = Selection(self.config)
+        self.selection = continuation.selection if continuation else Selection(self.config)
         self.data: PreparedData | None = None
 
     @cached_property
@@ -139,7 +139,7 @@ class TrainingRun:
         try:
             return self._run(data)
         except InterruptedRunError as stop:
-            self.recorder.close("KILLED", f"interrupted by signal {stop.signum} after {self.epochs} epochs")
+            self.recorder.close("KILLED", f"{INTERRUPTED_NOTE} {stop.signum} after {self.epochs} epochs")
             self.salvage()
             if self.epochs:
                 log.info("to go on: %s", resume_command(self.recorder.run_id, self.recorder.uri))
@@ -170,7 +170,7 @@ class TrainingRun:
             *(data.schema.node_dim, data.schema.edge_dim, num_parameters),
         )
         if self.continuation is not None:
-            self.versions = self.continuation.restore(self.recorder, self.loaded, self.selection, self.checkpoints)
+            self.versions = self.continuation.restore(self.recorder, self.loaded, self.checkpoints)
         if self.selection.has_epochs_left:
             self._train(network, data)
         record_figures(self.recorder, self.selection, data, self.workdir)
@@ -182,7 +182,7 @@ class TrainingRun:
         """New, or with the weights of another; a run that goes on takes its own from the checkpoint."""
         spec = network_spec(data.schema, self.config)
         if self.initial is not None:
-            initial = load_initial_weights(self.initial, self.recorder.client)
+            initial = load_initial_weights(self.initial, self.recorder.store)
             initial.check(spec, data.schema)
             self.recorder.tags(initial.lineage)
             log.info("beginning with the weights of %s", self.initial)

@@ -10,6 +10,7 @@ from typing import Any
 from mlflow.entities import Metric, Param, RunTag
 from mlflow.tracking import MlflowClient
 
+from kit.recorded import experiment_id, mlflow_client
 from topotrain.config import TrainConfig
 from topotrain.fields import (
     BEST_OF,
@@ -30,7 +31,6 @@ from topotrain.fields import (
     VAL_SPEARMAN,
 )
 from topotrain.tracking.heartbeat import sign_of_life
-from topotrain.tracking.store import experiment_id, open_store
 
 DIGEST = "0123456789abcdef" * 4
 
@@ -66,7 +66,7 @@ class HandMadeRun:
         tags: Mapping[str, str] | None = None,
         heartbeat: Mapping[str, Any] | None = None,
     ) -> None:
-        self.client: MlflowClient = open_store(uri)
+        self.client: MlflowClient = mlflow_client(uri)
         self.primary, self.history = primary, dict[int, dict[str, float]]()
         home = experiment_id(self.client, uri, experiment)
         everything = {**(tags or {}), TAG_HEARTBEAT: json.dumps(heartbeat or sign_of_life())}

@@ -1,0 +1,102 @@
+"""Questions about the artifacts of runs."""
+
+from __future__ import annotations
+
+import json
+import re
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import mlflow
+from mlflow.exceptions import MlflowException
+
+from topotrain.errors import TrackingError
+from topotrain.text import one_line
+from topotrain.tracking.address import local_folder
+from topotrain.tracking.outages import Asker, asks
+from topotrain.tracking.records import Checkpoint, RunRecord
+
+READS = 3  # of an artifact that may be in the middle of being replaced
+
+
+class Artifacts(Asker):
+    """The artifacts of a store's runs.
+
+    Reading raises ``OutageError`` where the store does not answer, ``TrackingError`` where it refuses.
+    """
+
+    def names(self, run_id: str, folder: str) -> set[str]:
+        """Names of the artifacts in one folder of a run."""
+        try:
+            return {Path(item.path).name for item in self._client.list_artifacts(run_id, folder)}
+        except (MlflowException, OSError):
+            return set()
+
+    @asks
+    def text(self, run_id: str, artifact: str) -> str | None:
+        """A text artifact of a run, or ``None`` when the run has none of that name that can be read here."""
+        folder = artifact.rpartition("/")[0]
+        with tempfile.TemporaryDirectory() as scratch:
+            try:
+                # Listed first: a failed download does not tell a file that is not there from a server that is away.
+                if artifact not in [item.path for item in self._client.list_artifacts(run_id, folder or None)]:
+                    return None
+                return self._download(run_id, artifact, Path(scratch)).read_text(encoding="utf-8")
+            except (PermissionError, FileNotFoundError, UnicodeDecodeError):
+                return None
+
+    def json(self, run_id: str, artifact: str) -> Any | None:
+        """A JSON artifact of a run, or ``None`` when the run has none of that name that can be read here."""
+        for attempt in range(READS):
+            text = self.text(run_id, artifact)
+            try:
+                return None if text is None else json.loads(text)
+            except ValueError:
+                time.sleep(0.2 * (attempt + 1))
+        return None
+
+    def fetch(self, checkpoint: Checkpoint, folder: Path) -> Path:
+        """Download one artifact of a run.
+
+        Args:
+            checkpoint: which.
+            folder: where to put it.
+
+        Raises:
+            TrackingError: the run has none of that name, or it can't be fetched.
+        """
+        try:
+            return self._download(checkpoint.run_id, checkpoint.path, folder)
+        except (MlflowException, OSError) as error:
+            raise TrackingError(
+                f"{checkpoint.uri} can't be fetched ({one_line(error)})", "an artifact of a run on this store"
+            ) from None
+
+    def _download(self, run_id: str, artifact: str, folder: Path) -> Path:
+        uri = self.uri
+        return Path(
+            mlflow.artifacts.download_artifacts(
+                run_id=run_id, artifact_path=artifact, dst_path=str(folder), tracking_uri=uri, registry_uri=uri
+            )
+        )
+
+
+def checkpoint_of_uri(uri: str) -> Checkpoint:
+    """``runs:/ID/PATH`` as a checkpoint.
+
+    Raises:
+        TrackingError: it is not of that form.
+    """
+    match = re.fullmatch(r"runs:/([0-9a-zA-Z_-]+)/(.+)", uri)
+    if match is None:
+        raise TrackingError(f"{uri!r} is malformed", "runs:/RUN_ID/checkpoints/NAME")
+    return Checkpoint(match[1], match[2])
+
+
+def local_artifact(run: RunRecord, artifact: str) -> str | None:
+    """Path of an artifact, where the artifact store is a folder of this machine and the file is there."""
+    root = local_folder(run.artifact_uri)
+    path = root / artifact if root else None
+    return str(path) if path and path.exists() else None
