@@ -52,9 +52,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         uri = arguments.tracking_uri or f"sqlite:///{folder}/mlflow.db"
         judged = {f"seed {seed}": train_and_judge(seed, arguments.override, uri) for seed in arguments.seeds}
-    models = {name: evaluation.judgements[MODEL].to_dict() for name, evaluation in judged.items()}
+    models = {name: evaluation.reports[MODEL].to_dict() for name, evaluation in judged.items()}
     first = next(iter(judged.values()))
-    free = {name: one.to_dict() for name, one in first.judgements.items() if name != MODEL}
+    free = {name: one.to_dict() for name, one in first.reports.items() if name != MODEL}
     print("\n".join(summary_table({**models, **free})))
     print(f"best raw feature: {first.data['raw_feature']}; data digest {first.data['digest']}")
     print(mean_of_seeds(list(models.values())))

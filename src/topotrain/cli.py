@@ -633,11 +633,11 @@ def metrics(predictions: str, form: str, per_target: bool) -> None:
     topotrain metrics --predictions predictions.csv
     topotrain metrics --predictions predictions.csv --format json | jq '.all.mean_ranking_loss'
     """
-    from topotrain.evaluation.predictions_file import judge_predictions, read_predictions
+    from topotrain.evaluation.predictions_file import ranking_reports, read_predictions
     from topotrain.evaluation.table import render
 
-    judgements = judge_predictions(read_predictions(Path(predictions)))
-    documents = {dataset: judgement.to_dict() for dataset, judgement in judgements.items()}
+    reports = ranking_reports(read_predictions(Path(predictions)))
+    documents = {dataset: report.to_dict() for dataset, report in reports.items()}
     _deliver(render(documents, form, "dataset", per_target=per_target), None)
 
 

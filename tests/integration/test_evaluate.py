@@ -71,7 +71,7 @@ def test_the_verdict_is_on_the_server(judged):
     first = judge_it(judged, model="models:/topoqa@candidate")
     client = mlflow_client(uri)
     version = client.get_model_version_by_alias("topoqa", "candidate")
-    assert (first.subject.version, first.run_id) == (str(version.version), result.run_id)
+    assert (first.model.version, first.run_id) == (str(version.version), result.run_id)
 
     split = read_split("x", GraphDirectory(graph_set.graphs), graph_set.val_labels)
     scores = np.array(
@@ -79,17 +79,17 @@ def test_the_verdict_is_on_the_server(judged):
     )
     true = np.array([sample.dockq for sample in split.samples])
     expected = mean_ranking_loss(scores, true, [sample.target for sample in split.samples])
-    assert first.judgements["model"].metrics()["mean_ranking_loss"] == pytest.approx(expected, abs=1e-9)
-    assert first.judgements["model"].metrics()["mse"] == pytest.approx(np.mean((scores - true) ** 2), abs=1e-9)
+    assert first.reports["model"].metrics()["mean_ranking_loss"] == pytest.approx(expected, abs=1e-9)
+    assert first.reports["model"].metrics()["mse"] == pytest.approx(np.mean((scores - true) ** 2), abs=1e-9)
 
     assert version.tags[TAG_EVAL_DIGEST] == split.digest[:36]
     assert version.tags[TAG_EVAL_TARGETS] == "folder; label DockQ"
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00", version.tags[TAG_EVAL_AT])
     linked = {
-        one.key: one for one in client.get_logged_model(first.subject.model_id).metrics if one.key.startswith("eval_")
+        one.key: one for one in client.get_logged_model(first.model.model_id).metrics if one.key.startswith("eval_")
     }
     assert linked[EVAL_RANKING_LOSS].value == pytest.approx(expected)
-    assert linked[EVAL_PEARSON].value == first.judgements["model"].means["mean_pearson"]
+    assert linked[EVAL_PEARSON].value == first.reports["model"].means["mean_pearson"]
     assert linked[EVAL_MSE].dataset_digest == split.digest[:36]
     assert linked[EVAL_MSE].dataset_name == "graphs-val"
     assert client.get_run(result.run_id).data.metrics[EVAL_SPEARMAN] == linked[EVAL_SPEARMAN].value
@@ -116,23 +116,21 @@ def test_a_later_evaluation_is_a_new_point(judged):
     version = version_of(judged, candidate)
     assert version.tags[TAG_EVAL_DIGEST] == on_train.data["digest"] != on_val.data["digest"]
     known = known_metrics(judged[0], version)
-    assert known[EVAL_MSE] == on_train.judgements["model"].metrics()["mse"]  # of its last data, not of its sibling
+    assert known[EVAL_MSE] == on_train.reports["model"].metrics()["mse"]  # of its last data, not of its sibling
     assert known[VAL_LOSS] == float(version.tags[VAL_LOSS])
     mine = {
-        p.dataset_digest: p.value for p in client.get_logged_model(on_val.subject.model_id).metrics if p.key == EVAL_MSE
+        p.dataset_digest: p.value for p in client.get_logged_model(on_val.model.model_id).metrics if p.key == EVAL_MSE
     }
     assert mine == {
-        on_val.data["digest"]: on_val.judgements["model"].metrics()["mse"],
-        on_train.data["digest"]: on_train.judgements["model"].metrics()["mse"],
+        on_val.data["digest"]: on_val.reports["model"].metrics()["mse"],
+        on_train.data["digest"]: on_train.reports["model"].metrics()["mse"],
     }
 
 
 def test_files_and_figures(judged, tmp_path):
     uri, graph_set, result = judged
     evaluation = judge_it(judged, run=result.run_id[:10])
-    assert evaluation.subject.version == str(
-        mlflow_client(uri).get_model_version_by_alias("topoqa", "candidate").version
-    )
+    assert evaluation.model.version == str(mlflow_client(uri).get_model_version_by_alias("topoqa", "candidate").version)
     client = mlflow_client(uri)
     names = {Path(one.path).name: one for one in client.list_artifacts(result.run_id, "evaluation")}
     pictures = {"predicted_against_true.png", "ranking_loss.png", "calibration.png", "learning_curves.png"}
@@ -140,7 +138,7 @@ def test_files_and_figures(judged, tmp_path):
     folder = Path(client.download_artifacts(result.run_id, "evaluation", str(tmp_path)))
     report = json.loads((folder / "report.json").read_text())
     assert report == json.loads(json.dumps(evaluation.to_dict()))
-    assert report["model"]["uri"] == f"models:/topoqa/{evaluation.subject.version}"
+    assert report["model"]["uri"] == f"models:/topoqa/{evaluation.model.version}"
     assert list(report["figures"]) == ["model", "constant", "best raw feature"]
     rows = list(csv.DictReader((folder / "per_target.csv").open()))
     assert [(row["predictor"], row["target"]) for row in rows[:3]] == [("model", f"V{i}") for i in range(3)]
@@ -162,15 +160,15 @@ def test_baselines_by_hand(judged):
     evaluation = judge_it(judged)
     split = read_split("x", GraphDirectory(graph_set.graphs), graph_set.val_labels)
     true = np.array([sample.dockq for sample in split.samples])
-    constant = evaluation.judgements["constant"].to_dict()
+    constant = evaluation.reports["constant"].to_dict()
     assert constant["mse"] == pytest.approx(true.var())
     assert constant["mean_spearman"] is None
     assert constant["targets"]["V0"]["ranking_loss"] == pytest.approx(true[:4].max() - true[:4].mean())
-    name, feature = evaluation.data["raw_feature"], evaluation.judgements["best raw feature"]
+    name, feature = evaluation.data["raw_feature"], evaluation.reports["best raw feature"]
     counts = {
-        "number of contacts": [s.graph.edge_index.shape[1] for s in split.samples],
+        "number of contacts": [s.graph.edge_index.shape[1] / 2 for s in split.samples],
         "number of residues": [s.graph.x.shape[0] for s in split.samples],
-        "contacts per residue": [s.graph.edge_index.shape[1] / s.graph.x.shape[0] for s in split.samples],
+        "contacts per residue": [s.graph.edge_index.shape[1] / 2 / s.graph.x.shape[0] for s in split.samples],
     }
     assert feature.predicted.tolist() == pytest.approx(counts[name])
     residual = true - np.polyval(np.polyfit(counts[name], true, 1), counts[name])
@@ -185,8 +183,8 @@ def test_a_run_without_versions_is_judged_by_its_checkpoint(graph_set, store_uri
     result = topotrain.fit(None, overrides=overrides, tracking_uri=store_uri)
     where = {"graphs": str(graph_set.graphs), "labels": str(graph_set.val_labels), "tracking_uri": store_uri}
     evaluation = evaluate(run="latest", **where)
-    assert evaluation.subject.version is None
-    assert evaluation.subject.uri == result.best_checkpoint
+    assert evaluation.model.version is None
+    assert evaluation.model.uri == result.best_checkpoint
     assert mlflow_client(store_uri).get_run(result.run_id).data.metrics[EVAL_MSE] == pytest.approx(
         result.metrics[VAL_LOSS], rel=1e-4
     )
@@ -205,10 +203,10 @@ def test_a_version_whose_run_is_gone_gets_a_run_for_its_verdict(judged, tmp_path
     run = client.get_run(evaluation.run_id)
     assert run.data.tags[TAG_COMMAND] == "evaluate"
     assert run.info.status == "FINISHED"
-    assert run.data.metrics[EVAL_RANKING_LOSS] == evaluation.judgements["model"].metrics()["mean_ranking_loss"]
+    assert run.data.metrics[EVAL_RANKING_LOSS] == evaluation.reports["model"].metrics()["mean_ranking_loss"]
     version = client.get_model_version("byhand", "1")
     assert version.tags[TAG_EVAL_DIGEST] == evaluation.data["digest"]
-    expected = evaluation.judgements["model"].metrics()["mean_ranking_loss"]
+    expected = evaluation.reports["model"].metrics()["mean_ranking_loss"]
     assert known_metrics(store_uri, version)[EVAL_RANKING_LOSS] == expected, "a gate looks here"
     folder = judge_it(judged, model=files, tracking_uri=f"sqlite:///{tmp_path}/absent.db")  # needs no store
     assert folder.run_id is None
@@ -230,7 +228,7 @@ def test_a_model_without_names_is_checked_by_widths(judged, tmp_path, make_graph
     assert "by width alone" not in caplog.text
     nameless = judge_it(judged, model=str(files))
     assert "by width alone" in caplog.text
-    assert nameless.judgements["model"].metrics() == named.judgements["model"].metrics()
+    assert nameless.reports["model"].metrics() == named.reports["model"].metrics()
     wide = make_graph_set("wide", edge_dim=4)
     with pytest.raises(SchemaError, match="edge dim: 3 against 4"):
         judge_it(judged, model=str(files), graphs=str(wide.graphs), labels=str(wide.val_labels))
@@ -246,7 +244,7 @@ def test_graphs_that_nobody_names_need_a_word(judged, tmp_path, caplog):
         judge_it(judged, **data)
     done = judge_it(judged, **data, allow_unverified=True)
     assert "1 graphs, whose columns nobody names, were checked by width alone" in caplog.text
-    assert done.judgements["model"].metrics() == judge_it(judged).judgements["model"].metrics()
+    assert done.reports["model"].metrics() == judge_it(judged).reports["model"].metrics()
 
 
 def test_graphs_of_another_kind_are_refused_and_nothing_is_logged(judged, make_graph_set):

@@ -558,7 +558,7 @@ def test_an_outage_while_versions_are_registered_costs_nothing(graph_set, store_
     assert result.model_versions == ["2", "1"]
     assert str(client.get_model_version_by_alias("topoqa", "candidate").version) == "2"
     models = client.search_logged_models([result.experiment_id])
-    assert sorted(model.status.to_string() for model in models) == ["READY", "READY"], "none is made twice"
+    assert [str(model.status) for model in models] == ["READY", "READY"], "none is made twice"
     for version in versions:
         files = {entry.path for entry in client.list_logged_model_artifacts(version.source.removeprefix("models:/"))}
         assert "MLmodel" in files

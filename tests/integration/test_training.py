@@ -22,7 +22,7 @@ from topotrain.config import load_config, validate
 from topotrain.data.prepare import prepare_data
 from topotrain.errors import ConfigError, DataError, InterruptedRunError, SchemaError, TrainingError
 from topotrain.fields import SELECTION_METRIC, TAG_STATUS_NOTE, TRAIN_MSE, VAL_LOSS, VAL_PEARSON, VAL_SPEARMAN
-from topotrain.metrics.ranking import epoch_figures
+from topotrain.metrics.ranking import epoch_metrics
 from topotrain.model.checkpoint import load_network, read_checkpoint
 from topotrain.tracking.store import Store
 from topotrain.training.fit import Limits, TrainResult
@@ -79,7 +79,7 @@ def test_two_runs_give_the_same_bits_and_another_seed_gives_others(graph_set, st
 
 
 @pytest.mark.parametrize(("batch_size", "pooling"), [(1, "max"), (3, "mean"), (64, "add")])
-def test_epoch_figures_are_those_of_the_whole_validation_set(make_graph_set, store_uri, batch_size, pooling):
+def test_epoch_metrics_are_those_of_the_whole_validation_set(make_graph_set, store_uri, batch_size, pooling):
     graph_set = make_graph_set(train_targets=2, val_targets=3, decoys=4)  # 12 graphs: 3 leaves none over, 64 is all
     overrides = [*graph_set.overrides, QUIET, f"dataloader.batch_size={batch_size}"]
     overrides += [f"model.pooling_type={pooling}"]
@@ -90,7 +90,7 @@ def test_epoch_figures_are_those_of_the_whole_validation_set(make_graph_set, sto
     batch = store.batch(range(len(store)))
     with torch.no_grad():
         predicted = network(batch.x, batch.edge_index, batch.edge_attr, batch.batch, batch.num_graphs)
-    expected, undefined = epoch_figures(predicted.double().numpy(), batch.y.double().numpy(), store.targets)
+    expected, undefined = epoch_metrics(predicted.double().numpy(), batch.y.double().numpy(), store.targets)
     assert undefined == []
     for name, value in expected.items():
         assert history(result, name)[result.epochs - 1] == pytest.approx(value, abs=1e-6), name

@@ -26,9 +26,10 @@ FLOORS = {
     "one run": ("training",),
     "using a model": ("scoring",),
     "structures to graphs; the network": ("features", "model"),
-    "files to batches; the server; numbers": ("data", "tracking", "metrics"),
+    "files to batches; the server": ("data", "tracking"),
     "what the columns are": ("schema",),
     "what a run is asked to do": ("config",),
+    "numbers in, numbers out": ("metrics",),
     "small files that need others": ("invocation", "signals", "files", "progress", "figures", "text"),
     "small files that need none": ("errors", "fields", "version", "credentials"),
 }

@@ -1,4 +1,4 @@
-"""Ranking figures against scipy, at the edges where they are undefined, and against the published ones."""
+"""Ranking metrics against scipy, at the edges where they are undefined, and against the published ones."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from scipy import stats
 from topotrain.fields import VAL_LOSS, VAL_PEARSON, VAL_RANKING_LOSS, VAL_SPEARMAN
 from topotrain.metrics.ranking import (
     by_target,
-    epoch_figures,
+    epoch_metrics,
     mean_ranking_loss,
     mean_squared_error,
     pearson,
@@ -45,6 +45,7 @@ def test_ties_share_their_mean_rank():
     assert spearman(predicted, true) == pytest.approx(expected, abs=1e-14)
 
 
+@pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize(
     ("predicted", "true"),
     [
@@ -64,6 +65,23 @@ def test_correlation_does_not_depend_on_the_size_of_the_spread(spread):
     shape = values(1, 2, 4, 3)
     assert pearson(shape * spread, values(1, 2, 3, 4)) == pytest.approx(0.8, abs=1e-9)
     assert spearman(shape * spread, values(1, 2, 3, 4)) == pytest.approx(0.8, abs=1e-12)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("spread", [1e-9, 1e-13, 1e-15])
+def test_predictions_that_are_nearly_constant_give_no_warning(spread):
+    """As a collapsed network's: scipy warns of rounding there, which would be printed in every epoch."""
+    predicted, true = 0.5 + values(1, 2, 4, 3) * spread, values(1, 2, 3, 4)
+    assert pearson(predicted, true) == pytest.approx(0.8, abs=0.01)
+    assert spearman(predicted, true) == pytest.approx(0.8, abs=1e-12)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("sign", [1, -1])
+def test_two_values_are_in_order_or_not(sign):
+    for predicted in (values(0.2, 0.7), values(0.5, np.nextafter(0.5, 1))):
+        assert pearson(predicted, sign * values(0.1, 0.2)) == sign
+        assert spearman(predicted, sign * values(0.1, 0.2)) == pytest.approx(sign, abs=1e-12)
 
 
 def test_correlation_of_a_small_spread_on_an_offset():
@@ -101,30 +119,30 @@ def test_mean_over_targets_not_over_decoys():
     assert {target: rows.tolist() for target, rows in by_target(targets).items()} == {"A": [0, 2, 3], "B": [1, 4]}
 
 
-def test_epoch_figures_pool_all_decoys():
+def test_epoch_metrics_pool_all_decoys():
     rng = np.random.default_rng(1)
     predicted, true = rng.random(30), rng.random(30)
     targets = [f"T{i % 4}" for i in range(30)]
-    figures, undefined = epoch_figures(predicted, true, targets)
+    figures, undefined = epoch_metrics(predicted, true, targets)
     assert undefined == []
     assert figures[VAL_LOSS] == pytest.approx(np.mean((predicted - true) ** 2))
     assert figures[VAL_PEARSON] == pytest.approx(stats.pearsonr(predicted, true).statistic)
     assert figures[VAL_SPEARMAN] == pytest.approx(stats.spearmanr(predicted, true).statistic)
     assert figures[VAL_RANKING_LOSS] == pytest.approx(mean_ranking_loss(predicted, true, targets))
     order = rng.permutation(30)
-    again, _ = epoch_figures(predicted[order], true[order], [targets[i] for i in order])
+    again, _ = epoch_metrics(predicted[order], true[order], [targets[i] for i in order])
     assert again == pytest.approx(figures, abs=1e-12)
 
 
 def test_undefined_figures_are_zero_and_named():
-    figures, undefined = epoch_figures(values(0.5, 0.5), values(0.1, 0.2), ["A", "A"])
+    figures, undefined = epoch_metrics(values(0.5, 0.5), values(0.1, 0.2), ["A", "A"])
     assert (figures[VAL_PEARSON], figures[VAL_SPEARMAN]) == (0.0, 0.0)
     assert sorted(undefined) == [VAL_PEARSON, VAL_SPEARMAN]
     assert all(math.isfinite(value) for value in figures.values())
 
 
 def test_a_single_decoy():
-    figures, undefined = epoch_figures(values(0.5), values(0.1), ["A"])
+    figures, undefined = epoch_metrics(values(0.5), values(0.1), ["A"])
     assert figures[VAL_LOSS] == pytest.approx(0.16)
     assert figures[VAL_RANKING_LOSS] == 0.0
     assert len(undefined) == 2

@@ -1,4 +1,4 @@
-"""Judgements over targets: figures by hand, ties and undefined values, intervals, and the published numbers."""
+"""Reports over targets: figures by hand, ties and undefined values, intervals, and the published numbers."""
 
 from __future__ import annotations
 
@@ -12,10 +12,12 @@ from scipy import stats
 from sklearn.metrics import roc_auc_score
 
 from topotrain.errors import DataError
-from topotrain.evaluation.predictions_file import judge_predictions, read_predictions
+from topotrain.evaluation.predictions_file import ranking_reports, read_predictions
 from topotrain.evaluation.table import render
+from topotrain.metrics.baselines import constant_baseline, feature_baseline
+from topotrain.metrics.calibration import calibration_bins
 from topotrain.metrics.ranking import chance_of_hit, enrichment, hits_in_top, kendall, roc_auc
-from topotrain.metrics.report import PER_TARGET, interval, judge, slashed
+from topotrain.metrics.report import PER_TARGET, interval, ranking_report, slashed
 
 
 def values(*numbers: float) -> np.ndarray:
@@ -26,9 +28,6 @@ def flags(text: str) -> np.ndarray:
     return np.array([letter == "+" for letter in text])
 
 
-# --- figures of one target --------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("decimals", [12, 1])
 def test_auc_and_kendall_are_those_of_the_libraries(seed, decimals):
@@ -37,6 +36,19 @@ def test_auc_and_kendall_are_those_of_the_libraries(seed, decimals):
     good = true >= 0.23
     assert roc_auc(predicted, good) == pytest.approx(roc_auc_score(good, predicted), abs=1e-12)
     assert kendall(predicted, true) == pytest.approx(stats.kendalltau(predicted, true).statistic, abs=1e-12)
+
+
+@pytest.mark.filterwarnings("error")
+def test_auc_of_ties_and_of_one_decoy_of_a_kind():
+    """Against counting pairs; scipy's p-value of such samples is undefined and must not be heard."""
+    rng = np.random.default_rng(5)
+    for size in (2, 3, 8, 40):
+        predicted = np.round(rng.random(size), 1)
+        for num_good in {1, size // 2, size - 1}:
+            good = np.arange(size) < num_good
+            pairs = [(a > b) + (a == b) / 2 for a in predicted[good] for b in predicted[~good]]
+            assert roc_auc(predicted, good) == pytest.approx(np.mean(pairs), abs=1e-12)
+            assert roc_auc(np.full(size, 0.5), good) == 0.5
 
 
 def test_hits_by_hand():
@@ -66,6 +78,7 @@ def test_enrichment_by_hand():
     assert enrichment(values(2, 1), flags("+-")) == pytest.approx(2.0)  # at least one decoy
 
 
+@pytest.mark.filterwarnings("error")
 def test_auc_is_undefined_without_both_kinds():
     assert roc_auc(values(1, 2), flags("++")) is None
     assert roc_auc(values(1, 2), flags("--")) is None
@@ -80,7 +93,23 @@ def test_the_form_with_slashes(numbers, text):
     assert slashed(numbers) == text
 
 
-# --- over targets -----------------------------------------------------------------------------------------------
+def test_calibration_by_hand():
+    """A prediction of 1 belongs to the last range; an empty range is left out; one decoy has no error."""
+    low, high = calibration_bins(values(0.11, 0.19, 1.0), values(0.2, 0.4, 0.9))
+    assert (low.low, low.count, low.predicted, low.true) == (0.1, 2, pytest.approx(0.15), pytest.approx(0.3))
+    assert low.error == pytest.approx(0.1)
+    assert (high.low, high.count, high.predicted, high.true, high.error) == (0.9, 1, 1.0, 0.9, 0.0)
+
+
+def test_the_best_raw_feature_is_chosen_by_rank_and_its_errors_are_a_line_s():
+    true, targets = values(0.1, 0.2, 0.3, 0.9), ["A", "A", "B", "B"]
+    features = {"wrong": values(2, 1, 4, 3), "right": values(10, 20, 30, 90), "constant": values(1, 1, 1, 1)}
+    name, report = feature_baseline(features, true, targets)
+    assert name == "right"
+    assert report.predicted.tolist() == [10, 20, 30, 90]
+    assert report.overall["mse"] == pytest.approx(0.0, abs=1e-12)
+    _, flat = feature_baseline({"constant": features["constant"]}, true, targets)
+    assert flat.overall["mse"] == pytest.approx(true.var()) == constant_baseline(true, targets).overall["mse"]
 
 
 def three_targets():
@@ -90,7 +119,7 @@ def three_targets():
 
 
 def test_undefined_is_null_and_how_many_counted_is_said():
-    document = judge(*three_targets()).to_dict()
+    document = ranking_report(*three_targets()).to_dict()
     assert document["num_targets"] == 3
     assert document["num_single_model_targets"] == 1
     assert document["mean_spearman"] == pytest.approx(1.0)  # of A alone
@@ -109,11 +138,11 @@ def test_undefined_is_null_and_how_many_counted_is_said():
 
 
 def test_everything_undefined():
-    judgement = judge(values(0.5, 0.5), values(0.1, 0.1), ["A", "A"])
-    document = judgement.to_dict()
+    report = ranking_report(values(0.5, 0.5), values(0.1, 0.1), ["A", "A"])
+    document = report.to_dict()
     for name in ("mean_spearman", "mean_pearson", "mean_kendall", "mean_roc_auc", "mean_enrichment", "pearson"):
         assert document[name] is None
-        assert name not in judgement.metrics()
+        assert name not in report.metrics()
     assert document["mean_ranking_loss"] == 0.0
     table = render({"all": document}, "table", "dataset", per_target=True)
     assert table.count("undefined") == 7
@@ -127,9 +156,9 @@ def test_the_order_of_rows_does_not_matter():
     rng = np.random.default_rng(3)
     predicted, true = np.round(rng.random(60), 1), rng.random(60)
     targets = [f"T{number % 7}" for number in range(60)]
-    once = judge(predicted, true, targets).to_dict()
+    once = ranking_report(predicted, true, targets).to_dict()
     order = rng.permutation(60)
-    again = judge(predicted[order], true[order], [targets[row] for row in order]).to_dict()
+    again = ranking_report(predicted[order], true[order], [targets[row] for row in order]).to_dict()
     assert again["intervals"].keys() == once["intervals"].keys()
     for name, between in once["intervals"].items():
         assert again["intervals"][name] == pytest.approx(between, abs=1e-12)
@@ -140,10 +169,10 @@ def test_the_order_of_rows_does_not_matter():
 
 def test_errors_are_those_of_the_scaled_predictions():
     predicted, true = values(100, 200, 300), values(0.1, 0.3, 0.2)
-    judgement = judge(predicted, true, ["A"] * 3, scaled=values(0.1, 0.2, 0.3))
-    assert judgement.overall["mse"] == pytest.approx(0.02 / 3)
-    assert judgement.overall["mae"] == pytest.approx(0.2 / 3)
-    assert judgement.overall["spearman"] == pytest.approx(0.5)
+    report = ranking_report(predicted, true, ["A"] * 3, scaled=values(0.1, 0.2, 0.3))
+    assert report.overall["mse"] == pytest.approx(0.02 / 3)
+    assert report.overall["mae"] == pytest.approx(0.2 / 3)
+    assert report.overall["spearman"] == pytest.approx(0.5)
 
 
 def test_intervals_are_seeded_and_cover():
@@ -157,13 +186,10 @@ def test_intervals_are_seeded_and_cover():
     assert interval(values(0.3, 0.3)) == [0.3, 0.3]
 
 
-# --- files of predictions ---------------------------------------------------------------------------------------
-
-
 def test_the_published_figures(shared_data):
     """To four decimals, as published; hits and intervals are pinned."""
-    judged = judge_predictions(read_predictions(shared_data / "published_predictions.csv"))
-    documents = {name: judgement.to_dict() for name, judgement in judged.items()}
+    judged = ranking_reports(read_predictions(shared_data / "published_predictions.csv"))
+    documents = {name: report.to_dict() for name, report in judged.items()}
     figures = {name: (one["num_targets"], round(one["mean_ranking_loss"], 4)) for name, one in documents.items()}
     assert figures == {"ABAG-AF3": (35, 0.0977), "BM55-AF2": (15, 0.0694), "HAF2": (13, 0.1195)}
     assert [one["num_models"] for one in documents.values()] == [875, 449, 1370]
@@ -175,9 +201,9 @@ def test_the_published_figures(shared_data):
 def test_the_dataset_is_called_all_without_that_column(tmp_path):
     path = tmp_path / "p.csv"
     path.write_text("Target,MODEL,pred_dockq,true_dockq,capri\nA,m1,0.5,0.4,1\nA,m2,-3,0.1,0\nA,m2,-3,0.1,0\n")
-    (judgement,) = (judged := judge_predictions(read_predictions(path))).values()
+    (report,) = (judged := ranking_reports(read_predictions(path))).values()
     assert list(judged) == ["all"]
-    assert judgement.to_dict()["num_models"] == 2  # the same row twice counts once
+    assert report.to_dict()["num_models"] == 2  # the same row twice counts once
 
 
 def test_what_predict_writes_can_be_read(tmp_path):

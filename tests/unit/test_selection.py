@@ -8,7 +8,7 @@ import pytest
 
 from topotrain.config import validate
 from topotrain.fields import BEST_SELECTION_METRIC, BEST_VAL_LOSS, SELECTION_METRIC, VAL_LOSS
-from topotrain.training.selection import Selection, Verdict
+from topotrain.training.selection import EpochOutcome, Selection
 
 
 def make_selection(*, keep: int = 3, patience: int = 25, primary: str = "val_loss") -> Selection:
@@ -23,7 +23,7 @@ def make_selection(*, keep: int = 3, patience: int = 25, primary: str = "val_los
     )
 
 
-def feed(selection: Selection, *losses: float, start: int = 0) -> list[Verdict]:
+def feed(selection: Selection, *losses: float, start: int = 0) -> list[EpochOutcome]:
     """One epoch for each ``val_loss``; ``selection_metric`` runs the other way."""
     return [
         selection.update(epoch, {VAL_LOSS: loss, SELECTION_METRIC: -loss}) for epoch, loss in enumerate(losses, start)
@@ -57,13 +57,13 @@ def test_which_epochs_are_kept(losses, keep, expected):
 
 @pytest.mark.parametrize("keep", [1, 2, 3])
 def test_files_kept_are_those_kept_and_not_dropped(keep):
-    """Whoever follows the verdicts alone ends with the files that ``kept`` names."""
+    """Whoever follows the outcomes alone ends with the files that ``kept`` names."""
     selection = make_selection(keep=keep)
     files: set[str] = set()
-    for verdict in feed(selection, 0.5, 0.4, 0.4, 0.6, 0.3, 0.3, 0.9, 0.1, 0.4):
-        if verdict.keep:
-            files.add(verdict.keep.file_name)
-        for old in verdict.dropped:
+    for outcome in feed(selection, 0.5, 0.4, 0.4, 0.6, 0.3, 0.3, 0.9, 0.1, 0.4):
+        if outcome.keep:
+            files.add(outcome.keep.file_name)
+        for old in outcome.dropped:
             assert old.file_name in files
             files.discard(old.file_name)
     assert files == {one.file_name for one in selection.kept}
@@ -120,11 +120,11 @@ def test_patience_follows_the_primary_metric():
 
 def test_best_figures_improve_each_by_itself():
     selection = make_selection(keep=1)
-    verdicts = [
+    outcomes = [
         selection.update(epoch, {VAL_LOSS: loss, SELECTION_METRIC: metric})
         for epoch, (loss, metric) in enumerate([(0.5, 0.5), (0.6, 0.1), (0.4, 0.3), (0.4, 0.1), (0.3, 0.0)])
     ]
-    assert [verdict.improved_figures for verdict in verdicts] == [
+    assert [outcome.improved_metrics for outcome in outcomes] == [
         {BEST_VAL_LOSS: 0.5, BEST_SELECTION_METRIC: 0.5},
         {BEST_SELECTION_METRIC: 0.1},
         {BEST_VAL_LOSS: 0.4},
@@ -154,9 +154,9 @@ def test_a_smaller_keep_after_restart_drops_the_worst():
     feed(first, 0.5, 0.3, 0.4)
     second = make_selection(keep=1)
     second.load_state_dict(first.state_dict())
-    (verdict,) = feed(second, 0.6, start=3)
+    (outcome,) = feed(second, 0.6, start=3)
     assert kept(second) == [1]
-    assert sorted(old.epoch for old in verdict.dropped) == [0, 2]
+    assert sorted(old.epoch for old in outcome.dropped) == [0, 2]
 
 
 def test_another_primary_metric_after_restart_ranks_by_that_one():

@@ -11,8 +11,8 @@ from topotrain.errors import DataError
 
 
 @dataclass(frozen=True)
-class Table:
-    """Rows of one file.
+class CsvFile:
+    """The rows of one file.
 
     Attributes:
         path: the file.
@@ -40,8 +40,8 @@ class Table:
         return found
 
 
-def read_table(path: Path, *needed: str) -> Table:
-    """Read a CSV in UTF-8 with a header; blank lines are passed over.
+def read_csv(path: Path, *needed: str) -> CsvFile:
+    """Read a CSV in UTF-8 with a header; blank lines are skipped.
 
     Args:
         path: the file.
@@ -63,15 +63,15 @@ def read_table(path: Path, *needed: str) -> Table:
     except csv.Error as error:
         raise DataError(f"{path}: line {reader.line_num}: {error}", "a CSV file") from None
     if not rows:
-        raise DataError(f"{path}: empty", f"a header {names} and a row for each model")
-    table = Table(path, rows[0][1], rows[1:])
-    table.columns(*needed)
-    for line, row in table.rows:
-        if len(row) != len(table.header):
-            raise DataError(f"{path}: line {line} has {len(row)} cells", f"{len(table.header)}, as the header has")
-    if not table.rows:
-        raise DataError(f"{path}: no rows below the header", "one for each model")
-    return table
+        raise DataError(f"{path}: empty", f"a header {names} and a row for each decoy")
+    content = CsvFile(path, rows[0][1], rows[1:])
+    content.columns(*needed)
+    for line, row in content.rows:
+        if len(row) != len(content.header):
+            raise DataError(f"{path}: line {line} has {len(row)} cells", f"{len(content.header)}, as the header has")
+    if not content.rows:
+        raise DataError(f"{path}: no rows below the header", "one for each decoy")
+    return content
 
 
 def number(text: str) -> float:

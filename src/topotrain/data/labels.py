@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from topotrain.data.csv_file import number, read_table
+from topotrain.data.csv_file import number, read_csv
 from topotrain.errors import DataError
 from topotrain.fields import DOCKQ_COLUMN, MODEL_COLUMN, TARGET_COLUMN
 
@@ -35,9 +35,9 @@ def read_labels(path: Path) -> list[Label]:
     Raises:
         DataError: missing or malformed file, DockQ out of range, a model with two values; line numbers are given.
     """
-    table = read_table(path, MODEL_COLUMN, DOCKQ_COLUMN)
-    columns = table.columns()
-    labels = [_label(path, line, row, columns) for line, row in table.rows]
+    file = read_csv(path, MODEL_COLUMN, DOCKQ_COLUMN)
+    columns = file.columns()
+    labels = [_label(path, line, row, columns) for line, row in file.rows]
     return _once_each(path, labels)
 
 

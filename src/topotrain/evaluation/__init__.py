@@ -1,1 +1,1 @@
-"""Judging model versions: evaluate, gate, promote, and how a verdict is shown."""
+"""Evaluating model versions and promoting them; ranking reports as tables and figures."""

@@ -1,4 +1,4 @@
-"""Judge a model on labelled graphs, beside two free baselines, and keep the verdict on the server."""
+"""Evaluate a model on labelled graphs, beside two free baselines, and keep the verdict on the server."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ import numpy as np
 from topotrain.data.demo import demo_paths
 from topotrain.data.graph_dir import GraphDirectory
 from topotrain.data.labels import read_labels
+from topotrain.data.raw_features import raw_features, truth
 from topotrain.data.split import Progress, Split, read_split
 from topotrain.errors import DataError
-from topotrain.evaluation.figures import CURVES, EvaluationPicture, draw_evaluation
-from topotrain.evaluation.page import write_page
+from topotrain.evaluation.figures import FigureData, write_figures
 from topotrain.evaluation.table import render, target_csv
 from topotrain.fields import (
     DATASET_DIGEST_LENGTH,
@@ -28,8 +28,9 @@ from topotrain.fields import (
     TAG_EVAL_DIGEST,
     TAG_EVAL_TARGETS,
 )
-from topotrain.metrics.baselines import CONSTANT, FEATURE, constant_baseline, feature_baseline, truth
-from topotrain.metrics.report import RankingReport, judge
+from topotrain.figures.shared import CURVES
+from topotrain.metrics.baselines import CONSTANT, FEATURE, constant_baseline, feature_baseline
+from topotrain.metrics.report import RankingReport, ranking_report
 from topotrain.model.checkpoint import load_network
 from topotrain.schema.check import SchemaCheck
 from topotrain.scoring.load import load_scorer
@@ -47,18 +48,18 @@ DEFAULT_MODEL = "models:/topoqa@candidate"
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A model's verdict.
+    """How a model ranks labelled graphs.
 
     Attributes:
-        subject: what was judged.
-        judgements: of the model and of the baselines, by name, the model's first.
-        data: what it was judged on.
+        model: what was evaluated.
+        reports: of the model and of the baselines, by name, the model's first.
+        data: what it was evaluated on.
         run_id: where the verdict is kept; ``None`` for a model that is on no server.
         at: when, in UTC.
     """
 
-    subject: EvaluatedModel
-    judgements: Mapping[str, RankingReport]
+    model: EvaluatedModel
+    reports: Mapping[str, RankingReport]
     data: Mapping[str, str]
     run_id: str | None
     at: str
@@ -67,29 +68,29 @@ class Evaluation:
         """The report."""
         return {
             "model": {
-                "uri": self.subject.uri,
-                "name": self.subject.name,
-                "version": self.subject.version,
-                "run_id": self.run_id or self.subject.run_id,
-                "model_id": self.subject.model_id,
-                "epoch": self.subject.epoch,
+                "uri": self.model.uri,
+                "name": self.model.name,
+                "version": self.model.version,
+                "run_id": self.run_id or self.model.run_id,
+                "model_id": self.model.model_id,
+                "epoch": self.model.epoch,
             },
             "data": dict(self.data),
             "evaluated_at": self.at,
-            "figures": {name: judgement.to_dict() for name, judgement in self.judgements.items()},
+            "figures": {name: report.to_dict() for name, report in self.reports.items()},
         }
 
     def text(self, form: str, *, per_target: bool = False) -> str:
         """What is printed: ``table``, ``json`` or ``csv``."""
-        report = self.to_dict()
+        document = self.to_dict()
         if form == "json":
-            return as_json(report)
-        table = render(report["figures"], form, "predictor", per_target=per_target)
+            return as_json(document)
+        table = render(document["figures"], form, "predictor", per_target=per_target)
         if form == "csv":
             return table
         data = self.data
         head = [
-            f"{self.subject.title} on {data['labels']}",
+            f"{self.model.title} on {data['labels']}",
             f"data digest {data['digest']}; targets by {data['targets_by']}",
             f"{CONSTANT}: the mean true DockQ of these data; {FEATURE}: {data['raw_feature']}",
         ]
@@ -107,14 +108,14 @@ def evaluate(
     tracking_uri: str | None = None,
     progress: Progress | None = None,
 ) -> Evaluation:
-    """Score every labelled graph with a model, judge the scores, and log the verdict.
+    """Score every labelled graph with a model, measure how well the scores rank, and record the verdict.
 
     Args:
         model: ``models:/NAME@alias``, ``models:/NAME/VERSION`` or a local folder; by default the candidate.
         run: instead of a model: a run, whose best version or checkpoint is meant.
         graphs: graph directory; ``demo`` for that of the demo data set.
         labels: label file; ``demo`` for the hold-out targets of the demo data set.
-        allow_unverified: whether graphs whose columns nobody names may be judged by width alone.
+        allow_unverified: whether graphs whose columns nobody names may be checked by width alone.
         experiment: look for the run in this experiment only.
         tracking_uri: of the store; by default MLFLOW_TRACKING_URI, else ``mlflow.db`` here.
         progress: wraps the reading of graphs.
@@ -129,12 +130,12 @@ def evaluate(
         raise DataError(f"model {model!r} and run {run!r} are both given", "one of them")
     store = find_store(tracking_uri) if run else store_of_model(model or DEFAULT_MODEL, tracking_uri)
     if store is None:
-        subject = EvaluatedModel(str(model))
+        evaluated = EvaluatedModel(str(model))
     elif run:
-        subject = store.versions.evaluated_run(store.runs.find(run, experiment))
+        evaluated = store.versions.evaluated_run(store.runs.find(run, experiment))
     else:
-        subject = store.versions.evaluated(model or DEFAULT_MODEL)
-    scorer = _load(store, subject)
+        evaluated = store.versions.evaluated(model or DEFAULT_MODEL)
+    scorer = _load(store, evaluated)
     graph_dir, label_path = _data_paths(graphs, labels)
     directory = GraphDirectory(graph_dir)
     held = SchemaCheck.of_directory(scorer.schema, directory.root, allow_unverified=allow_unverified)
@@ -149,11 +150,11 @@ def evaluate(
         "targets_by": targets_by(label_path, split),
     }
     at = datetime.now(UTC).isoformat(timespec="seconds")
-    judgements, data["raw_feature"] = _judge_all(scorer, split)
-    evaluation = Evaluation(subject, judgements, data, subject.run_id, at)
+    reports, data["raw_feature"] = _reports(scorer, split)
+    evaluation = Evaluation(evaluated, reports, data, evaluated.run_id, at)
     run_id = None if store is None else _record(store, evaluation, split)
     if run_id is None:
-        log.info("%s is on no tracking server: the verdict is printed, not logged", subject.title)
+        log.info("%s is on no tracking server: the metrics are printed, not recorded", evaluated.title)
     return replace(evaluation, run_id=run_id)
 
 
@@ -177,32 +178,33 @@ def _data_paths(graphs: str, labels: str) -> tuple[Path, Path]:
     return Path(graphs), Path(labels).absolute()
 
 
-def _load(store: Store | None, subject: EvaluatedModel) -> Scorer:
-    if store is None or not subject.uri.startswith("runs:/"):
-        return load_scorer(subject.uri, store)
+def _load(store: Store | None, evaluated: EvaluatedModel) -> Scorer:
+    if store is None or not evaluated.uri.startswith("runs:/"):
+        return load_scorer(evaluated.uri, store)
     with tempfile.TemporaryDirectory() as folder:
-        return Scorer(*load_network(store.artifacts.fetch(checkpoint_of_uri(subject.uri), Path(folder))))
+        return Scorer(*load_network(store.artifacts.fetch(checkpoint_of_uri(evaluated.uri), Path(folder))))
 
 
-def _judge_all(scorer: Scorer, split: Split) -> tuple[dict[str, RankingReport], str]:
-    """The judgements, and which raw feature was the best."""
+def _reports(scorer: Scorer, split: Split) -> tuple[dict[str, RankingReport], str]:
+    """Of the model and of the baselines, and which raw feature was the best."""
     predicted = np.array(scorer.score([sample.graph for sample in split.samples]))
-    feature, judgement = feature_baseline(split.samples)
-    judgements = {
-        MODEL: judge(predicted, *truth(split.samples)),
-        CONSTANT: constant_baseline(split.samples),
-        FEATURE: judgement,
+    true, targets = truth(split.samples)
+    feature, report = feature_baseline(raw_features(split.samples), true, targets)
+    reports = {
+        MODEL: ranking_report(predicted, true, targets),
+        CONSTANT: constant_baseline(true, targets),
+        FEATURE: report,
     }
-    return judgements, feature
+    return reports, feature
 
 
 def _record(store: Store, evaluation: Evaluation, split: Split) -> str | None:
-    """Write report and pictures, and keep the verdict."""
+    """Write report and figures, and record the verdict."""
     data = evaluation.data
-    metrics = evaluation.judgements[MODEL].metrics()
+    metrics = evaluation.reports[MODEL].metrics()
     with tempfile.TemporaryDirectory(prefix="topotrain-evaluate-") as name:
         folder = Path(name)
-        _write_files(evaluation, split, _history(store, evaluation.subject), folder)
+        _write_files(evaluation, split, _history(store, evaluation.model), folder)
         verdict = Verdict(
             metrics={f"{EVAL_PREFIX}{key}": value for key, value in metrics.items()},
             dataset_name=f"{Path(data['graphs']).name}-{Path(data['labels']).stem}",
@@ -214,44 +216,43 @@ def _record(store: Store, evaluation: Evaluation, split: Split) -> str | None:
             },
             folder=folder,
         )
-        return store.verdicts.record(evaluation.subject, verdict)
+        return store.verdicts.record(evaluation.model, verdict)
 
 
-def _history(store: Store, subject: EvaluatedModel) -> tuple[dict[int, dict[str, float]], int | None]:
-    if subject.run_id is None:
+def _history(store: Store, evaluated: EvaluatedModel) -> tuple[dict[int, dict[str, float]], int | None]:
+    if evaluated.run_id is None:
         return {}, None
-    run = store.runs.get(subject.run_id)
+    run = store.runs.get(evaluated.run_id)
     history = store.runs.history(run, CURVES)
-    complete = {epoch: figures for epoch, figures in history.items() if len(figures) == len(CURVES)}
+    complete = {epoch: metrics for epoch, metrics in history.items() if len(metrics) == len(CURVES)}
     return complete, run.best_epoch
 
 
 def _write_files(
     evaluation: Evaluation, split: Split, history: tuple[dict[int, dict[str, float]], int | None], folder: Path
 ) -> None:
-    """Report, tables and pictures, as they go to the server."""
-    report = evaluation.to_dict()
-    (folder / "report.json").write_text(as_json(report), encoding="utf-8")
-    (folder / "per_target.csv").write_text(target_csv(report["figures"], "predictor"), encoding="utf-8")
-    model = evaluation.judgements[MODEL]
-    picture = EvaluationPicture(
-        title=f"{evaluation.subject.title} on {Path(evaluation.data['labels']).name} "
+    """Report, table and figures, as they go to the server."""
+    document = evaluation.to_dict()
+    (folder / "report.json").write_text(as_json(document), encoding="utf-8")
+    (folder / "per_target.csv").write_text(target_csv(document["figures"], "predictor"), encoding="utf-8")
+    model = evaluation.reports[MODEL]
+    shown = FigureData(
+        title=f"{evaluation.model.title} on {Path(evaluation.data['labels']).name} "
         f"(digest {evaluation.data['digest'][:8]})",
-        models=[sample.graph.key for sample in split.samples],
+        decoys=[sample.graph.key for sample in split.samples],
         targets=[sample.target for sample in split.samples],
         predicted=model.predicted.tolist(),
         true=model.true.tolist(),
         ranking_loss={
-            f"{name} ({evaluation.data['raw_feature']})" if name == FEATURE else name: _losses(judgement)
-            for name, judgement in evaluation.judgements.items()
+            f"{name} ({evaluation.data['raw_feature']})" if name == FEATURE else name: _losses(report)
+            for name, report in evaluation.reports.items()
         },
         history=history[0],
         best_epoch=history[1],
-        epoch=evaluation.subject.epoch,
+        epoch=evaluation.model.epoch,
     )
-    draw_evaluation(picture, folder)
-    write_page(picture, folder / "figures.html")
+    write_figures(shown, folder)
 
 
-def _losses(judgement: RankingReport) -> dict[str, float]:
-    return {one.target: one.figures["ranking_loss"] or 0.0 for one in judgement.targets}
+def _losses(report: RankingReport) -> dict[str, float]:
+    return {one.target: one.metrics["ranking_loss"] or 0.0 for one in report.targets}

@@ -20,12 +20,11 @@ OPERATORS: dict[str, Callable[[float, float], bool]] = {
 GATE = re.compile(r"\s*(?P<metric>[^\s<>=](?:[^<>=]*[^\s<>=])?)\s*(?P<op><=|>=|==|<|>)\s*(?P<bound>[^\s<>=]+)\s*")
 ABSENT = "-"
 
-# Figures that the default gate compares with the champion's: how a value must stand to the champion's, and in words.
+# Metrics that the default gate compares with the champion's: how a value must stand to the champion's, and in words.
 COMPARED = {
     EVAL_RANKING_LOSS: ("<=", "mean ranking loss not higher than the champion's"),
     EVAL_SPEARMAN: (">=", "mean Spearman not lower than the champion's"),
 }
-BETTER = {EVAL_RANKING_LOSS: operator.lt, EVAL_SPEARMAN: operator.gt}
 
 
 @dataclass(frozen=True)
@@ -152,7 +151,7 @@ def decide(candidate: VersionMetrics, champion: VersionMetrics | None, gates: Se
 def decision_cells(decision: Decision) -> list[list[str]]:
     """The decision as a table's cells, the header first."""
     champion = f"champion {decision.champion}" if decision.champion else "no champion"
-    rows = [["condition", f"candidate {decision.candidate}", champion, "verdict"]]
+    rows = [["condition", f"candidate {decision.candidate}", champion, "result"]]
     rows += [[one.condition, one.candidate, one.champion, "holds" if one.holds else "FAILS"] for one in decision.lines]
     return rows
 
@@ -181,9 +180,10 @@ def _not_worse(metric: str, candidate: VersionMetrics, champion: VersionMetrics)
 
 def _one_better(candidate: VersionMetrics, champion: VersionMetrics) -> Line:
     better = []
-    for metric, ahead in BETTER.items():
+    for metric, (op, _) in COMPARED.items():
         mine, theirs = candidate.metrics.get(metric), champion.metrics.get(metric)
-        if mine is not None and theirs is not None and ahead(mine, theirs):
+        strictly = OPERATORS[op.removesuffix("=")]
+        if mine is not None and theirs is not None and strictly(mine, theirs):
             better.append(metric.removeprefix(EVAL_PREFIX))
     return Line("one of the two better", ", ".join(better) or "neither", ABSENT, bool(better))
 

@@ -1,4 +1,4 @@
-"""Anybody's predictions beside true DockQ, from a CSV."""
+"""Predictions of any predictor beside true DockQ, from a CSV."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from topotrain.data.csv_file import number, read_table
+from topotrain.data.csv_file import number, read_csv
 from topotrain.errors import DataError
 from topotrain.fields import PRED_DOCKQ
-from topotrain.metrics.report import RankingReport, judge
+from topotrain.metrics.report import RankingReport, ranking_report
 
 DATASET, TARGET, MODEL, TRUE_DOCKQ = "dataset", "target", "model", "true_dockq"
 DEFAULT_DATASET = "all"
@@ -34,25 +34,25 @@ class Prediction:
 
 
 def read_predictions(path: Path) -> list[Prediction]:
-    """Read a CSV with ``target,model,pred_dockq,true_dockq`` and optionally ``dataset``; other columns are passed over.
+    """Read a CSV with ``target,model,pred_dockq,true_dockq`` and optionally ``dataset``; other columns are skipped.
 
     The names of columns may be in any case, and ``DockQ`` stands for ``true_dockq`` where that is missing, so that
-    the output of ``topotrain predict --labels`` can be read; its rows without DockQ are passed over. A row given
+    the output of ``topotrain predict --labels`` can be read; its rows without DockQ are skipped. A row given
     twice with the same values counts once.
 
     Raises:
         DataError: missing or malformed file, or a decoy with two values; line numbers are given.
     """
-    table = read_table(path, TARGET, MODEL, PRED_DOCKQ)
-    columns = table.columns()
+    file = read_csv(path, TARGET, MODEL, PRED_DOCKQ)
+    columns = file.columns()
     of_predict = TRUE_DOCKQ not in columns and "dockq" in columns
     if of_predict:
         columns[TRUE_DOCKQ] = columns["dockq"]
     else:
-        table.columns(TARGET, MODEL, PRED_DOCKQ, TRUE_DOCKQ)
+        file.columns(TARGET, MODEL, PRED_DOCKQ, TRUE_DOCKQ)
     first: dict[tuple[str, str, str], Prediction] = {}
     unlabelled = 0
-    for line, row in table.rows:
+    for line, row in file.rows:
         values = {name: row[index].strip() for name, index in columns.items()}
         if of_predict and not values[TRUE_DOCKQ]:  # predict scores every graph, labelled or not
             unlabelled += 1
@@ -63,24 +63,24 @@ def read_predictions(path: Path) -> list[Prediction]:
             raise DataError(
                 f"{path}: {one.model} of {one.target} is {earlier.predicted}, {earlier.true} in line {earlier.line} "
                 f"and {one.predicted}, {one.true} in line {line}",
-                "one row for each model",
+                "one row for each decoy",
                 "remove one of the lines",
             )
     if unlabelled:
-        log.warning("%s: %d rows without DockQ are passed over", path, unlabelled)
+        log.warning("%s: %d rows without DockQ are skipped", path, unlabelled)
     if unlabelled and not first:
-        raise DataError(f"{path}: no row has a DockQ", "true DockQ of each model", "give predict --labels")
+        raise DataError(f"{path}: no row has a DockQ", "the true DockQ of each decoy", "give predict --labels")
     return list(first.values())
 
 
-def judge_predictions(rows: Sequence[Prediction]) -> dict[str, RankingReport]:
-    """Judge each data set, in the order of the file."""
-    judgements = {}
+def ranking_reports(rows: Sequence[Prediction]) -> dict[str, RankingReport]:
+    """How well the predictions rank each data set, in the order of the file."""
+    reports = {}
     for dataset in dict.fromkeys(row.dataset for row in rows):
         chosen = [row for row in rows if row.dataset == dataset]
         predicted, true = (np.array(values) for values in zip(*((r.predicted, r.true) for r in chosen), strict=True))
-        judgements[dataset] = judge(predicted, true, [row.target for row in chosen])
-    return judgements
+        reports[dataset] = ranking_report(predicted, true, [row.target for row in chosen])
+    return reports
 
 
 def _prediction(path: Path, line: int, row: dict[str, str]) -> Prediction:

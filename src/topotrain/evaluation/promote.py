@@ -104,9 +104,8 @@ def promote(
     champion = store.versions.with_alias(model_name, alias)
     if champion is not None and champion.number == candidate.number:
         return Promotion(None, f"{alias} of {model_name} is version {candidate.number} already; nothing was changed")
-    decision = decide(
-        _standing(store, candidate), _standing(store, champion) if champion is not None else None, conditions
-    )
+    replaced = None if champion is None else _version_metrics(store, champion)
+    decision = decide(_version_metrics(store, candidate), replaced, conditions)
     move = f"{alias} of {model_name}: version {decision.champion or NONE} -> {decision.candidate}"
     if not decision.holds and not force:
         return Promotion(decision, f"refused; {alias} stays", _refusal(decision, candidate, champion, alias))
@@ -146,7 +145,7 @@ def rollback(
     versions = find_store(tracking_uri).versions
     present = versions.with_alias(model_name, alias)
     if present is None:
-        raise TrackingError(f"no version of {model_name} has the alias {alias}", "one that was promoted")
+        raise TrackingError(f"no version of {model_name} has the alias {alias}", "a version that was promoted")
     replaced = present.tags.get(TAG_PROMOTED_REPLACED)
     if replaced is None or present.tags.get(TAG_PROMOTED_ALIAS) != alias:
         raise TrackingError(
@@ -155,7 +154,7 @@ def rollback(
             "give the version: topotrain promote --version N --force --reason ...",
         )
     if replaced == NONE:
-        raise TrackingError(f"version {present.number} of {model_name} was the first {alias}", "one before it")
+        raise TrackingError(f"version {present.number} of {model_name} was the first {alias}", "a version before it")
     versions.get(model_name, replaced)
     move = f"{alias} of {model_name}: version {present.number} -> {replaced}, back"
     if dry_run:
@@ -177,16 +176,20 @@ def _candidate(
         best = store.versions.best_of_run(found.run_id, model_name)
         if best is None:
             raise TrackingError(
-                f"run {found.run_id} registered no version of {model_name}", "a run that did", "give --version N"
+                f"run {found.run_id} registered no version of {model_name}",
+                "a run that registered one",
+                "give --version N",
             )
         return best
     candidate = store.versions.with_alias(model_name, CANDIDATE)
     if candidate is None:
-        raise TrackingError(f"no version of {model_name} has the alias {CANDIDATE}", "one", "give --version N")
+        raise TrackingError(
+            f"no version of {model_name} has the alias {CANDIDATE}", "a version that has it", "give --version N"
+        )
     return candidate
 
 
-def _standing(store: Store, version: VersionRecord) -> VersionMetrics:
+def _version_metrics(store: Store, version: VersionRecord) -> VersionMetrics:
     return VersionMetrics(
         version.number,
         store.versions.known_metrics(version),
@@ -204,7 +207,7 @@ def _refusal(decision: Decision, candidate: VersionRecord, champion: VersionReco
     if digests[0] is None:
         return f"{line}; evaluate it: {command}/{candidate.name}/{candidate.number}"
     if champion is not None and len(set(digests)) > 1:
-        return f"{line}; judge both on the same data: {command}/{champion.name}/{champion.number} --graphs --labels"
+        return f"{line}; evaluate both on the same data: {command}/{champion.name}/{champion.number} --graphs --labels"
     return line
 
 

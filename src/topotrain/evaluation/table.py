@@ -1,4 +1,4 @@
-"""Judgements as a table, JSON or CSV; all of them are plain documents here."""
+"""Ranking reports as a table, JSON or CSV; all of them are plain documents here."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ UNDEFINED = "undefined"
 # Key, and words for people.
 ROWS = (
     ("num_targets", "targets"),
-    ("num_models", "models"),
+    ("num_models", "decoys"),
     ("mean_ranking_loss", "ranking loss (DockQ), mean"),
     ("mean_spearman", "Spearman, mean over targets"),
     ("mean_pearson", "Pearson, mean over targets"),
@@ -25,20 +25,20 @@ ROWS = (
     ("hits_top1", "hits in top 1"),
     ("hits_top5", "hits in top 5"),
     ("hits_top10", "hits in top 10"),
-    ("mse", "MSE, all models"),
-    ("mae", "MAE, all models"),
-    ("pearson", "Pearson, all models"),
-    ("spearman", "Spearman, all models"),
+    ("mse", "MSE, all decoys"),
+    ("mae", "MAE, all decoys"),
+    ("pearson", "Pearson, all decoys"),
+    ("spearman", "Spearman, all decoys"),
 )
 NOTES = (
-    "[low, high]: 95 % bootstrap interval of the mean over targets. Hits: targets with a model of at least "
+    "[low, high]: 95 % bootstrap interval of the mean over targets. Hits: targets with a decoy of at least "
     "acceptable/medium/high quality",
-    "(DockQ 0.23, 0.49, 0.80) in the top. n: targets for which the figure is defined, where not all are.",
+    "(DockQ 0.23, 0.49, 0.80) in the top. n: targets for which the metric is defined, where not all are.",
 )
 
 
 def summary_table(columns: Mapping[str, Document]) -> list[str]:
-    """One column for each data set or predictor, one row for each figure."""
+    """One column for each data set or predictor, one row for each metric."""
     cells = [["", *columns]]
     cells += [[words, *(_cell(document, key) for document in columns.values())] for key, words in ROWS]
     return [*aligned(cells, left=1), "", *NOTES]
@@ -54,7 +54,7 @@ def target_table(document: Document) -> list[str]:
 
 
 def summary_csv(columns: Mapping[str, Document], first: str) -> str:
-    """One row for each data set or predictor, one column for each figure; an undefined one is empty."""
+    """One row for each data set or predictor, one column for each metric; an undefined one is empty."""
     header = [first]
     for key, _ in ROWS:
         header += [key, *([f"{key}_low", f"{key}_high", f"{key}_num_defined"] if key.startswith("mean_") else [])]
@@ -73,8 +73,8 @@ def target_csv(columns: Mapping[str, Document], first: str) -> str:
     """One row for each target of each data set or predictor."""
     rows: list[list[Any]] = []
     for name, document in columns.items():
-        for target, figures in document["targets"].items():
-            rows.append([name, target, *figures.values()])
+        for target, values in document["targets"].items():
+            rows.append([name, target, *values.values()])
     names = next(iter(next(iter(columns.values()))["targets"].values()))
     return as_csv([[first, "target", *names], *rows])
 

@@ -1,63 +1,61 @@
-"""Two predictors that cost nothing, so that a network's figures mean something."""
+"""Two predictors that cost nothing, so that a network's metrics mean something."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from topotrain.data.graph_file import Graph
-from topotrain.data.packed_graphs import Sample
 from topotrain.metrics.ranking import Values
-from topotrain.metrics.report import RankingReport, judge
+from topotrain.metrics.report import RankingReport, ranking_report
 
 CONSTANT = "constant"
 FEATURE = "best raw feature"
 
-# Raw features of a whole graph; more is taken to be better.
-FEATURES: dict[str, Callable[[Graph], float]] = {
-    "number of contacts": lambda graph: graph.edge_index.shape[1],
-    "number of residues": lambda graph: graph.x.shape[0],
-    "contacts per residue": lambda graph: graph.edge_index.shape[1] / graph.x.shape[0],
-}
+
+def constant_baseline(true: Values, targets: Sequence[str]) -> RankingReport:
+    """The mean true DockQ of these very decoys: no constant has a smaller squared error.
+
+    Args:
+        true: (num_decoys,) true DockQ.
+        targets: target of each decoy.
+    """
+    return ranking_report(np.full(len(true), true.mean()), true, targets)
 
 
-def constant_baseline(samples: Sequence[Sample]) -> RankingReport:
-    """The mean true DockQ of these very samples: no constant has a smaller squared error."""
-    true, targets = truth(samples)
-    return judge(np.full(len(true), true.mean()), true, targets)
+def feature_baseline(features: Mapping[str, Values], true: Values, targets: Sequence[str]) -> tuple[str, RankingReport]:
+    """The raw feature that ranks these very decoys best: by mean Spearman over targets, then by mean ranking loss.
 
-
-def feature_baseline(samples: Sequence[Sample]) -> tuple[str, RankingReport]:
-    """The raw feature that ranks these very samples best: by mean Spearman over targets, then by mean ranking loss.
-
-    Its errors are those of the straight line through these samples that has the least. Feature and line are chosen
+    Its errors are those of the straight line through these decoys that has the least. Feature and line are chosen
     with the truth in sight, which no model may do: a bar that is somewhat too high, never too low.
+
+    Args:
+        features: (num_decoys,) values of each raw feature, by its name; more is taken to be better.
+        true: (num_decoys,) true DockQ.
+        targets: target of each decoy.
 
     Returns:
         The feature's name, and how it does.
     """
-    true, targets = truth(samples)
-    judged: list[tuple[tuple[float, float], str, RankingReport]] = []
-    for name, feature in FEATURES.items():
-        values = np.array([float(feature(sample.graph)) for sample in samples])
-        slope, intercept = fitted_line(values, true)
-        judgement = judge(values, true, targets, slope * values + intercept)
-        means = judgement.means
-        rank = means["mean_spearman"]
-        judged.append(((-1.0 if rank is None else rank, -(means["mean_ranking_loss"] or 0.0)), name, judgement))
-    _, name, judgement = max(judged, key=lambda one: one[0])
-    return name, judgement
+    reports = {
+        name: ranking_report(values, true, targets, fitted_line(values, true, values))
+        for name, values in features.items()
+    }
+    best = max(reports, key=lambda name: _rank(reports[name]))
+    return best, reports[best]
 
 
-def truth(samples: Sequence[Sample]) -> tuple[Values, list[str]]:
-    """True DockQ and target of each sample."""
-    return np.array([sample.dockq for sample in samples]), [sample.target for sample in samples]
+def _rank(report: RankingReport) -> tuple[float, float]:
+    spearman, loss = report.means["mean_spearman"], report.means["mean_ranking_loss"]
+    return -1.0 if spearman is None else spearman, -(loss or 0.0)
 
 
-def fitted_line(values: Values, true: Values) -> tuple[float, float]:
-    """Slope and intercept of the straight line of least squares; the mean where all values are equal."""
+def fitted_line(values: Values, true: Values, at: Values) -> Values:
+    """The straight line of least squares through ``(values, true)``, taken at other values.
+
+    It is flat, at the mean, where all values are equal.
+    """
     if np.ptp(values) == 0:
-        return 0.0, float(true.mean())
+        return np.full(len(at), true.mean())
     slope, intercept = np.polyfit(values, true, 1)
-    return float(slope), float(intercept)
+    return np.asarray(slope * at + intercept)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
 from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+from topotrain.metrics.ranking import Values
 
 NUM_BINS = 10
 
@@ -28,16 +31,20 @@ class Bin:
     error: float
 
 
-def calibration_bins(predicted: Sequence[float], true: Sequence[float]) -> list[Bin]:
-    """Mean prediction and truth in equal ranges of predicted DockQ; empty ranges are left out."""
+def calibration_bins(predicted: Values, true: Values) -> list[Bin]:
+    """Mean prediction and truth in equal ranges of predicted DockQ; empty ranges are left out.
+
+    Args:
+        predicted: (num_decoys,) predicted DockQ in [0, 1].
+        true: (num_decoys,) true DockQ.
+    """
+    range_of = np.minimum((predicted * NUM_BINS).astype(np.intp), NUM_BINS - 1)
     bins = []
     for number in range(NUM_BINS):
-        rows = [row for row, value in enumerate(predicted) if min(int(value * NUM_BINS), NUM_BINS - 1) == number]
-        if not rows:
-            continue
-        values = [true[row] for row in rows]
-        mean = sum(values) / len(rows)
-        spread = math.sqrt(sum((value - mean) ** 2 for value in values) / max(len(rows) - 1, 1))
-        error = spread / math.sqrt(len(rows))
-        bins.append(Bin(number / NUM_BINS, len(rows), sum(predicted[r] for r in rows) / len(rows), mean, error))
+        chosen = range_of == number
+        count = int(chosen.sum())
+        if count:
+            error = float(stats.sem(true[chosen])) if count > 1 else 0.0
+            means = float(predicted[chosen].mean()), float(true[chosen].mean())
+            bins.append(Bin(number / NUM_BINS, count, *means, error))
     return bins

@@ -1,8 +1,9 @@
-"""Figures that say how well predictions rank and reproduce DockQ."""
+"""Metrics that say how well predictions rank and reproduce DockQ."""
 
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
@@ -31,26 +32,25 @@ def mean_absolute_error(predicted: Values, true: Values) -> float:
 
 def pearson(predicted: Values, true: Values) -> float | None:
     """Pearson correlation; ``None`` where it is undefined (fewer than two values, or all of one side equal)."""
-    if len(predicted) < 2 or np.ptp(predicted) == 0 or np.ptp(true) == 0:
+    if not _vary(predicted, true):
         return None
-    a, b = predicted - predicted.mean(), true - true.mean()
-    # Each side is scaled before it is squared, so that tiny spreads do not vanish.
-    a, b = a / np.abs(a).max(), b / np.abs(b).max()
-    return float(np.clip((a @ b) / np.sqrt((a @ a) * (b @ b)), -1.0, 1.0))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", stats.NearConstantInputWarning)  # predictions of a collapsed network
+        return float(stats.pearsonr(predicted, true).statistic)
 
 
 def spearman(predicted: Values, true: Values) -> float | None:
-    """Spearman correlation (ties share their mean rank); ``None`` where it is undefined."""
-    if len(predicted) < 2:
-        return None
-    return pearson(stats.rankdata(predicted), stats.rankdata(true))
+    """Spearman correlation (ties share their mean rank); ``None`` where it is undefined (as for ``pearson``)."""
+    return float(stats.spearmanr(predicted, true).statistic) if _vary(predicted, true) else None
 
 
 def kendall(predicted: Values, true: Values) -> float | None:
     """Kendall's tau-b, which corrects for ties; ``None`` where it is undefined (as for ``pearson``)."""
-    if len(predicted) < 2 or np.ptp(predicted) == 0 or np.ptp(true) == 0:
-        return None
-    return float(stats.kendalltau(predicted, true).statistic)
+    return float(stats.kendalltau(predicted, true).statistic) if _vary(predicted, true) else None
+
+
+def _vary(predicted: Values, true: Values) -> bool:
+    return len(predicted) >= 2 and bool(np.ptp(predicted) > 0 and np.ptp(true) > 0)
 
 
 def roc_auc(predicted: Values, good: Flags) -> float | None:
@@ -59,12 +59,11 @@ def roc_auc(predicted: Values, good: Flags) -> float | None:
     Returns:
         ``None`` where all decoys are good or none is. A constant prediction has 0.5.
     """
-    num_good = int(good.sum())
-    num_pairs = num_good * (len(good) - num_good)
+    num_pairs = int(good.sum()) * int((~good).sum())
     if num_pairs == 0:
         return None
-    ranks = stats.rankdata(predicted)  # the Mann-Whitney statistic counts pairs in the right order
-    return float((ranks[good].sum() - num_good * (num_good + 1) / 2) / num_pairs)
+    # The statistic of Mann and Whitney counts the pairs in the right order; the method is that of the p-value alone.
+    return float(stats.mannwhitneyu(predicted[good], predicted[~good], method="asymptotic").statistic) / num_pairs
 
 
 def hits_in_top(predicted: Values, good: Flags, size: int) -> float:
@@ -127,8 +126,8 @@ def mean_ranking_loss(predicted: Values, true: Values, targets: Sequence[str]) -
     return float(np.mean([ranking_loss(predicted[rows], true[rows]) for rows in by_target(targets).values()]))
 
 
-def epoch_figures(predicted: Values, true: Values, targets: Sequence[str]) -> tuple[dict[str, float], list[str]]:
-    """The validation figures of one epoch, every decoy counted once.
+def epoch_metrics(predicted: Values, true: Values, targets: Sequence[str]) -> tuple[dict[str, float], list[str]]:
+    """The validation metrics of one epoch, every decoy counted once.
 
     Args:
         predicted: (num_decoys,) predicted DockQ.
@@ -136,7 +135,7 @@ def epoch_figures(predicted: Values, true: Values, targets: Sequence[str]) -> tu
         targets: target of each decoy.
 
     Returns:
-        The figures by name, and the names of correlations that were undefined and are given as 0.
+        The metrics by name, and the names of correlations that were undefined and are given as 0.
     """
     undefined: list[str] = []
 
@@ -146,10 +145,10 @@ def epoch_figures(predicted: Values, true: Values, targets: Sequence[str]) -> tu
             return 0.0
         return value
 
-    figures = {
+    metrics = {
         VAL_LOSS: mean_squared_error(predicted, true),
         VAL_PEARSON: defined(VAL_PEARSON, pearson(predicted, true)),
         VAL_SPEARMAN: defined(VAL_SPEARMAN, spearman(predicted, true)),
         VAL_RANKING_LOSS: mean_ranking_loss(predicted, true, targets),
     }
-    return figures, undefined
+    return metrics, undefined

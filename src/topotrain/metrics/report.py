@@ -34,7 +34,7 @@ SEED = 20251
 LEVEL = 0.95
 BOOTSTRAP = {"level": LEVEL, "resamples": RESAMPLES, "seed": SEED, "method": "percentile, over targets"}
 
-# Figures of one target whose means over targets are given.
+# Metrics of one target whose means over targets are given.
 PER_TARGET: dict[str, Callable[[Values, Values], float | None]] = {
     "ranking_loss": ranking_loss,
     "spearman": spearman,
@@ -51,8 +51,8 @@ class TargetReport:
 
     Args:
         target: its name.
-        predicted: (num_models,) predictions; only their order matters here.
-        true: (num_models,) true DockQ.
+        predicted: (num_decoys,) predictions; only their order matters here.
+        true: (num_decoys,) true DockQ.
     """
 
     target: str
@@ -60,9 +60,9 @@ class TargetReport:
     true: Values
 
     @cached_property
-    def figures(self) -> dict[str, float | None]:
+    def metrics(self) -> dict[str, float | None]:
         """What is averaged over targets, by name; ``None`` where undefined."""
-        values = {name: figure(self.predicted, self.true) for name, figure in PER_TARGET.items()}
+        values = {name: metric(self.predicted, self.true) for name, metric in PER_TARGET.items()}
         for size in TOPS:
             for name, flags in self._classes.items():
                 values[f"hit_rate_top{size}_{name}"] = chance_of_hit(self.predicted, flags, size)
@@ -76,7 +76,7 @@ class TargetReport:
             "num_good": "/".join(str(int(flags.sum())) for flags in self._classes.values()),
             "best_dockq": best,
             "top1_dockq": best - ranking_loss(self.predicted, self.true),
-            **{name: self.figures[name] for name in PER_TARGET},
+            **{name: self.metrics[name] for name in PER_TARGET},
         }
         for size in TOPS:
             hits = [hits_in_top(self.predicted, flags, size) for flags in self._classes.values()]
@@ -94,8 +94,8 @@ class RankingReport:
 
     Args:
         targets: by name, in alphabetical order, so that the order of rows does not matter.
-        predicted: (num_models,) predicted DockQ.
-        true: (num_models,) true DockQ.
+        predicted: (num_decoys,) predicted DockQ.
+        true: (num_decoys,) true DockQ.
         scaled: predictions on the scale of DockQ, for the errors, where ``predicted`` are on another.
     """
 
@@ -106,7 +106,7 @@ class RankingReport:
 
     @cached_property
     def overall(self) -> dict[str, float | None]:
-        """Figures over all decoys together."""
+        """Metrics over all decoys together."""
         return {
             "mse": mean_squared_error(self.scaled, self.true),
             "mae": mean_absolute_error(self.scaled, self.true),
@@ -116,19 +116,19 @@ class RankingReport:
 
     @cached_property
     def defined(self) -> dict[str, Values]:
-        """Values of each figure, of the targets for which it is defined."""
+        """Values of each metric, of the targets for which it is defined."""
         return {
-            name: np.array([value for one in self.targets if (value := one.figures[name]) is not None])
-            for name in self.targets[0].figures
+            name: np.array([value for one in self.targets if (value := one.metrics[name]) is not None])
+            for name in self.targets[0].metrics
         }
 
     @cached_property
     def means(self) -> dict[str, float | None]:
-        """Means over the targets for which a figure is defined; ``None`` where it is for none."""
+        """Means over the targets for which a metric is defined; ``None`` where it is for none."""
         return {mean_name(name): float(values.mean()) if len(values) else None for name, values in self.defined.items()}
 
     def metrics(self) -> dict[str, float]:
-        """Every figure that is defined, as one flat mapping."""
+        """Every metric that is defined, as one flat mapping."""
         return {name: value for name, value in {**self.means, **self.overall}.items() if value is not None}
 
     def to_dict(self, *, per_target: bool = True) -> dict[str, Any]:
@@ -152,12 +152,14 @@ class RankingReport:
         return document
 
 
-def judge(predicted: Values, true: Values, targets: Sequence[str], scaled: Values | None = None) -> RankingReport:
+def ranking_report(
+    predicted: Values, true: Values, targets: Sequence[str], scaled: Values | None = None
+) -> RankingReport:
     """Hold predictions against the truth.
 
     Args:
-        predicted: (num_models,) predicted DockQ, or anything that grows with it.
-        true: (num_models,) true DockQ.
+        predicted: (num_decoys,) predicted DockQ, or anything that grows with it.
+        true: (num_decoys,) true DockQ.
         targets: target of each decoy.
         scaled: predictions on the scale of DockQ, where ``predicted`` are on another.
     """
@@ -185,9 +187,9 @@ def interval(values: Values) -> list[float] | None:
     return [float(found.low), float(found.high)]
 
 
-def mean_name(figure: str) -> str:
-    """What the mean over targets of a figure is called."""
-    return figure if figure.startswith("hit_rate") else f"mean_{figure}"
+def mean_name(metric: str) -> str:
+    """What the mean over targets of a metric is called."""
+    return metric if metric.startswith("hit_rate") else f"mean_{metric}"
 
 
 def slashed(numbers: Sequence[float]) -> str:

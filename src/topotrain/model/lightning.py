@@ -1,4 +1,4 @@
-"""The Lightning module: loss, optimiser, and epoch figures over whole splits."""
+"""The Lightning module: loss, optimiser, and epoch metrics over whole splits."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from topotrain.config import TrainConfig
 from topotrain.data.packed_graphs import GraphBatch
 from topotrain.errors import TrainingError
 from topotrain.fields import SELECTION_METRIC, TRAIN_MSE, VAL_LOSS, VAL_SPEARMAN
-from topotrain.metrics.ranking import epoch_figures
+from topotrain.metrics.ranking import epoch_metrics
 from topotrain.model.network import TopoQANetwork
 
 log = logging.getLogger("topotrain")
@@ -40,7 +40,7 @@ class ScoringModule(pl.LightningModule):
         self._reported: set[str] = set()  # undefined correlations that were warned of
         self._train_errors: list[Tensor] = []
         self._val_outputs: list[tuple[Tensor, Tensor, Tensor]] = []
-        self.epoch_figures: dict[str, float] = {}
+        self.epoch_metrics: dict[str, float] = {}
 
     def forward(self, batch: GraphBatch) -> Tensor:
         """(num_graphs,) predicted DockQ."""
@@ -69,14 +69,14 @@ class ScoringModule(pl.LightningModule):
         self._train_errors.clear()
         scheduler = self.lr_schedulers()
         assert isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau)  # noqa: S101 (for the type checker)
-        scheduler.step(self.epoch_figures[VAL_LOSS])
+        scheduler.step(self.epoch_metrics[VAL_LOSS])
 
     def validation_step(self, batch: GraphBatch, batch_idx: int) -> None:
-        """Keep the predictions; figures are computed when all are there."""
+        """Keep the predictions; metrics are computed when all are there."""
         self._val_outputs.append((self(batch), batch.y, batch.index))
 
     def on_validation_epoch_end(self) -> None:
-        """Publish figures in which every graph counts once, whatever the batch size."""
+        """Publish metrics in which every graph counts once, whatever the batch size."""
         predictions, truth, index = (torch.cat(parts).cpu() for parts in zip(*self._val_outputs, strict=True))
         self._val_outputs.clear()
         if not bool(torch.isfinite(predictions).all()):
@@ -87,10 +87,10 @@ class ScoringModule(pl.LightningModule):
                 f"lower optimizer.learning_rate (now {self.config.optimizer.learning_rate:g}) or look at the features",
             )
         targets = [self._val_targets[i] for i in index.tolist()]
-        figures, undefined = epoch_figures(predictions.double().numpy(), truth.double().numpy(), targets)
+        metrics, undefined = epoch_metrics(predictions.double().numpy(), truth.double().numpy(), targets)
         self._warn_once(undefined)
-        figures[SELECTION_METRIC] = self.config.selection.metric(figures[VAL_LOSS], figures[VAL_SPEARMAN])
-        self._publish(figures)
+        metrics[SELECTION_METRIC] = self.config.selection.metric(metrics[VAL_LOSS], metrics[VAL_SPEARMAN])
+        self._publish(metrics)
 
     def _warn_once(self, undefined: Sequence[str]) -> None:
         for name in undefined:
@@ -113,7 +113,7 @@ class ScoringModule(pl.LightningModule):
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
         """Nothing: see ``on_train_epoch_end``."""
 
-    def _publish(self, figures: dict[str, float]) -> None:
-        """Keep figures in full precision for our callbacks, and show a few on Lightning's progress bar."""
-        self.epoch_figures.update(figures)
-        self.log_dict({name: figures[name] for name in SHOWN if name in figures}, prog_bar=True, logger=False)
+    def _publish(self, metrics: dict[str, float]) -> None:
+        """Keep metrics in full precision for our callbacks, and show a few on Lightning's progress bar."""
+        self.epoch_metrics.update(metrics)
+        self.log_dict({name: metrics[name] for name in SHOWN if name in metrics}, prog_bar=True, logger=False)

@@ -22,8 +22,8 @@ from topotrain.schema.feature_schema import FeatureSchema
 SHOWN_TARGETS = 12
 LINE = 110  # characters
 FEW_TARGETS = 50
-# Figure, heading, and whether more is better.
-FIGURES = (
+# Metric, heading, and whether more is better.
+METRICS = (
     (VAL_LOSS, "mean squared error", False),
     (VAL_RANKING_LOSS, "ranking loss", False),
     (VAL_SPEARMAN, "Spearman", True),
@@ -38,7 +38,7 @@ def model_card(recipe: Mapping[str, Any], schema: FeatureSchema) -> str:
         recipe: the version's ``recipe.json``.
         schema: what its network takes.
     """
-    parts = (_heading, _takes, _trained_on, _figures, _not_for, _use, _made_with)
+    parts = (_heading, _takes, _trained_on, _metrics, _not_for, _use, _made_with)
     return "\n\n".join("\n".join(part(recipe, schema)) for part in parts) + "\n"
 
 
@@ -95,34 +95,34 @@ def _trained_on(recipe: Mapping[str, Any], schema: FeatureSchema) -> Iterator[st
     yield from (f"- note: {line}" for line in data["warnings"])
 
 
-def _figures(recipe: Mapping[str, Any], schema: FeatureSchema) -> Iterator[str]:
+def _metrics(recipe: Mapping[str, Any], schema: FeatureSchema) -> Iterator[str]:
     yield "## How it does"
     yield ""
     metrics = recipe.get("metrics")
     if not metrics:
-        yield "No figures: it was imported, not trained here. Evaluate it on your own labelled graphs first."
+        yield "No metrics: it was imported, not trained here. Evaluate it on your own labelled graphs first."
         return
     split = recipe["data"]["val"]
     yield from _paragraph(
         f"On the {split['num_graphs']} validation graphs, beside two predictors that cost nothing: the mean DockQ of "
         "the training graphs, and a line in the number of edges, fitted to them. Correlations pool all graphs; "
         "ranking loss (best true DockQ minus that of the top-ranked graph) is the mean over targets. The epoch was "
-        "chosen by these very graphs, so its figures are somewhat too good."
+        "chosen by these very graphs, so its metrics are somewhat too good."
     )
     yield ""
     rows = {"this model": metrics, **recipe["baselines"]}
-    yield "| | " + " | ".join(heading for _, heading, _ in FIGURES) + " |"
-    yield "|---|" + "---|" * len(FIGURES)
+    yield "| | " + " | ".join(heading for _, heading, _ in METRICS) + " |"
+    yield "|---|" + "---|" * len(METRICS)
     for name, row in rows.items():
-        yield f"| {name} | " + " | ".join(_number(row.get(figure)) for figure, _, _ in FIGURES) + " |"
+        yield f"| {name} | " + " | ".join(_number(row.get(metric)) for metric, _, _ in METRICS) + " |"
     lost = [
         f"{heading} of the {name}"
         for name, row in recipe["baselines"].items()
-        for figure, heading, more in FIGURES
-        if row[figure] is not None and (metrics[figure] <= row[figure] if more else metrics[figure] >= row[figure])
+        for metric, heading, more in METRICS
+        if row[metric] is not None and (metrics[metric] <= row[metric] if more else metrics[metric] >= row[metric])
     ]
     yield ""
-    yield f"**It does not beat: {'; '.join(lost)}.**" if lost else "It beats both in every figure that is defined."
+    yield f"**It does not beat: {'; '.join(lost)}.**" if lost else "It beats both in every metric that is defined."
 
 
 def _number(value: float | None) -> str:
@@ -133,7 +133,7 @@ def _not_for(recipe: Mapping[str, Any], schema: FeatureSchema) -> Iterator[str]:
     yield "## What it must not be used for"
     yield ""
     yield "- Graphs with other features than these, or other units: it would answer, and the answer would mean nothing."
-    yield "- Comparing different complexes: a score ranks models of one target; it is no affinity, no proof of binding."
+    yield "- Comparing different complexes: a score ranks decoys of one target; it is no affinity, no proof of binding."
     yield "- Interfaces unlike those it was trained on (antibodies, peptides, nucleic acids, other docking programs),"
     yield "  before it was evaluated on labelled graphs of that kind."
     yield "- Any decision about a person's health."

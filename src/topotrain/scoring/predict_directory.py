@@ -26,8 +26,8 @@ log = logging.getLogger("topotrain")
 
 
 @dataclass(frozen=True)
-class Prediction:
-    """What predicting did.
+class DirectoryReport:
+    """What scoring a directory did.
 
     Attributes:
         out: the table.
@@ -52,7 +52,7 @@ def predict_directory(
     strict: bool = False,
     progress: Callable[[int, int, str], None] | None = None,
     tracking_uri: str | None = None,
-) -> Prediction:
+) -> DirectoryReport:
     """Score every graph below a directory with a model, and write a table.
 
     Args:
@@ -98,7 +98,7 @@ def predict_directory(
     table = rank_by_target(rows()) if rank else rows()
     num_scored = write_table(out, table, columns(labelled=labels is not None, ranked=rank))
     held.report()
-    return Prediction(out, num_scored, failures)
+    return DirectoryReport(out, num_scored, failures)
 
 
 def _judge(failures: Mapping[str, str], total: int, strict: bool) -> None:

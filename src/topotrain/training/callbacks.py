@@ -1,4 +1,4 @@
-"""What happens around an epoch: seeds, figures, checkpoints, records, and what the user sees."""
+"""What happens around an epoch: seeds, metrics, checkpoints, records, and what the user sees."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class ConfiguredSettings(Callback):
 class EpochEnd(Checkpoint):
     """Selects, saves and records at the end of each epoch.
 
-    Being a ``Checkpoint``, Lightning calls it last, after the module has published its figures and stepped the
+    Being a ``Checkpoint``, Lightning calls it last, after the module has published its metrics and stepped the
     scheduler. The checkpoint goes first, then the points: a kill in between leaves points to be filled in from the
     checkpoint's history, never points that a resumed run would record twice.
 
@@ -99,21 +99,21 @@ class EpochEnd(Checkpoint):
         """Select, save, record."""
         assert isinstance(pl_module, ScoringModule)  # noqa: S101 (for the type checker)
         epoch = trainer.current_epoch
-        figures = {
-            **pl_module.epoch_figures,
+        metrics = {
+            **pl_module.epoch_metrics,
             LEARNING_RATE: self._learning_rate,
             EPOCH_SECONDS: time.perf_counter() - self._started,
         }
-        verdict = self.selection.update(epoch, figures)
-        self._save(trainer, verdict.keep.file_name if verdict.keep else None)
-        for dropped in verdict.dropped:
+        outcome = self.selection.update(epoch, metrics)
+        self._save(trainer, outcome.keep.file_name if outcome.keep else None)
+        for dropped in outcome.dropped:
             self.recorder.remove(f"{CHECKPOINT_DIR}/{dropped.file_name}")
-        self.recorder.metrics({**figures, **verdict.improved_figures}, step=epoch)
-        if verdict.is_best and verdict.keep:
-            best = f"{CHECKPOINT_DIR}/{verdict.keep.file_name}"
+        self.recorder.metrics({**metrics, **outcome.improved_metrics}, step=epoch)
+        if outcome.is_best and outcome.keep:
+            best = f"{CHECKPOINT_DIR}/{outcome.keep.file_name}"
             self.recorder.tags({TAG_BEST_CHECKPOINT: best, TAG_BEST_EPOCH: str(epoch)})
         if self.recorder.complete:  # else a file may still have to be delivered
-            for dropped in verdict.dropped:
+            for dropped in outcome.dropped:
                 (self.folder / dropped.file_name).unlink(missing_ok=True)
         if self.selection.should_stop:
             trainer.should_stop = True

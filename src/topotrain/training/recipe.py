@@ -10,9 +10,10 @@ import numpy as np
 from topotrain.config import TrainConfig
 from topotrain.data.packed_graphs import Sample
 from topotrain.data.prepare import PreparedData
+from topotrain.data.raw_features import CONTACTS, raw_features, truth
 from topotrain.data.split import Split
-from topotrain.metrics.baselines import fitted_line, truth
-from topotrain.metrics.ranking import epoch_figures
+from topotrain.metrics.baselines import fitted_line
+from topotrain.metrics.ranking import epoch_metrics
 from topotrain.model.network import NetworkSpec
 from topotrain.scoring.recipe import base_recipe
 from topotrain.tracking.recorder import Recorder
@@ -40,31 +41,27 @@ def training_recipe(recorder: Recorder, config: TrainConfig, data: PreparedData)
 def version_recipe(shared: dict[str, Any], kept: Kept, spec: NetworkSpec) -> dict[str, Any]:
     """The recipe of one kept checkpoint."""
     checkpoint = {"epoch": kept.epoch, "file": kept.file_name}
-    return {**shared, "checkpoint": checkpoint, "network": spec.to_dict(), "metrics": dict(kept.figures)}
+    return {**shared, "checkpoint": checkpoint, "network": spec.to_dict(), "metrics": dict(kept.metrics)}
 
 
 def baselines(train: Sequence[Sample], val: Sequence[Sample]) -> dict[str, dict[str, float | None]]:
-    """Validation figures of two predictors that learn next to nothing; an undefined one is ``None``.
+    """Validation metrics of two predictors that learn next to nothing; an undefined one is ``None``.
 
     ``training mean`` predicts the mean true DockQ of the training graphs, ``number of edges`` a straight line in that
-    number, fitted to the training graphs by least squares.
+    number, fitted to the training graphs by least squares (in the number of contacts, half of it, the line is the
+    same).
     """
     learned, _ = truth(train)
-    slope, intercept = fitted_line(_edges(train), learned)
+    true, targets = truth(val)
     predicted = {
         TRAINING_MEAN: np.full(len(val), learned.mean()),
-        NUMBER_OF_EDGES: slope * _edges(val) + intercept,
+        NUMBER_OF_EDGES: fitted_line(raw_features(train)[CONTACTS], learned, raw_features(val)[CONTACTS]),
     }
-    true, targets = truth(val)
     table: dict[str, dict[str, float | None]] = {}
     for name, values in predicted.items():
-        figures, undefined = epoch_figures(values, true, targets)
-        table[name] = {figure: None if figure in undefined else value for figure, value in figures.items()}
+        metrics, undefined = epoch_metrics(values, true, targets)
+        table[name] = {metric: None if metric in undefined else value for metric, value in metrics.items()}
     return table
-
-
-def _edges(samples: Sequence[Sample]) -> np.ndarray[Any, np.dtype[np.float64]]:
-    return np.array([float(sample.graph.facts.num_edges) for sample in samples])
 
 
 def _split(data: PreparedData, split: Split) -> dict[str, Any]:

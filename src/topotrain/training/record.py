@@ -19,12 +19,13 @@ from topotrain.fields import (
     SCHEMA_ARTIFACT,
     TAG_SCHEMA_DIGEST,
 )
+from topotrain.figures.png import write_png
+from topotrain.figures.shared import learning_curves, predicted_against_true
 from topotrain.model.checkpoint import load_network
 from topotrain.model.network import TopoQANetwork
 from topotrain.scoring.scorer import SCORING_BATCH
 from topotrain.tracking.provenance import installed_packages, system_facts
 from topotrain.tracking.recorder import DatasetFacts, Recorder
-from topotrain.training.figures import learning_curves, predicted_against_true
 from topotrain.training.selection import Selection
 
 
@@ -62,24 +63,25 @@ def _dataset(data: PreparedData, split: Split, context: Literal["training", "val
 
 
 def record_figures(recorder: Recorder, selection: Selection, data: PreparedData, folder: Path) -> None:
-    """Draw and record the pictures of a run that has ended.
+    """Draw and record the figures of a run that has ended.
 
     Args:
         recorder: of the run.
         selection: its history.
         data: of the run.
-        folder: holds the checkpoints; the pictures are written there and must stay until the recorder is closed.
+        folder: holds the checkpoints; the figures are written there and must stay until the recorder is closed.
     """
     best = selection.best
-    curves = folder / "figures" / "learning_curves.png"
-    learning_curves(selection.history, best.epoch if best else None, curves)
-    recorder.file(curves, "figures")
+    charts = [(learning_curves(selection.history, best.epoch if best else None), "training")]
     if best is not None:
         network, _ = load_network(folder / CHECKPOINT_DIR / best.file_name)
-        scatter = folder / "figures" / "predicted_against_true.png"
         val = data.module.val
-        predicted_against_true(_predictions(network, val), val.y.tolist(), val.targets, scatter)
-        recorder.file(scatter, "figures")
+        scatter = predicted_against_true(_predictions(network, val), val.y.tolist(), val.targets)
+        charts.append((scatter, f"validation, best epoch ({best.epoch})"))
+    for chart, title in charts:
+        path = folder / "figures" / f"{chart.name}.png"
+        write_png(chart, path, title)
+        recorder.file(path, "figures")
 
 
 @torch.inference_mode()

@@ -79,9 +79,9 @@ def register_kept(
 def _tags(kept: Kept, rank: int, run_id: str, digest: str) -> dict[str, str]:
     return {
         "epoch": str(kept.epoch),
-        VAL_LOSS: repr(kept.figures[VAL_LOSS]),
-        VAL_SPEARMAN: repr(kept.figures[VAL_SPEARMAN]),
-        SELECTION_METRIC: repr(kept.figures[SELECTION_METRIC]),
+        VAL_LOSS: repr(kept.metrics[VAL_LOSS]),
+        VAL_SPEARMAN: repr(kept.metrics[VAL_SPEARMAN]),
+        SELECTION_METRIC: repr(kept.metrics[SELECTION_METRIC]),
         "rank": str(rank),
         "run_id": run_id,
         "schema_digest": digest,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +19,12 @@ class Kept:
     Attributes:
         epoch: counted from 0.
         value: of the primary metric, lower is better.
-        figures: all figures of the epoch.
+        metrics: all metrics of the epoch.
     """
 
     epoch: int
     value: float
-    figures: dict[str, float]
+    metrics: dict[str, float]
 
     @property
     def file_name(self) -> str:
@@ -33,13 +33,13 @@ class Kept:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class EpochOutcome:
     """What one epoch changed."""
 
     keep: Kept | None
     dropped: list[Kept]
     is_best: bool
-    improved_figures: dict[str, float]
+    improved_metrics: dict[str, float]
 
 
 @dataclass
@@ -50,7 +50,7 @@ class Selection:
         config: ranks epochs and says how many to keep and how long to wait; always today's, never a stored one.
         kept: best first; ties go to the earlier epoch.
         waited: epochs since the primary metric improved.
-        history: figures of every epoch by epoch number.
+        history: metrics of every epoch by epoch number.
     """
 
     config: TrainConfig
@@ -75,51 +75,52 @@ class Selection:
 
     @property
     def points(self) -> dict[int, dict[str, float]]:
-        """Everything recorded of each epoch, the best figures so far included."""
+        """Everything recorded of each epoch, the best metrics so far included."""
         points: dict[int, dict[str, float]] = {}
-        for epoch, figures in sorted(self.history.items()):
+        for epoch, metrics in sorted(self.history.items()):
             earlier = [self.history[e] for e in points]
-            points[epoch] = {**figures, **_improved(figures, earlier)}
+            points[epoch] = {**metrics, **_improved(metrics, earlier)}
         return points
 
-    def update(self, epoch: int, figures: Mapping[str, float]) -> Verdict:
-        """Take the figures of an epoch that has ended."""
-        candidate = self._candidate(epoch, figures)
+    def update(self, epoch: int, metrics: Mapping[str, float]) -> EpochOutcome:
+        """Take the metrics of an epoch that has ended."""
+        candidate = self._candidate(epoch, metrics)
         is_best = self.best is None or candidate.value < self.best.value
         self.waited = 0 if is_best else self.waited + 1
         ranked = sorted([*self.kept, candidate], key=lambda kept: (kept.value, kept.epoch))
         self.kept, dropped = ranked[: self.config.checkpoints.keep], ranked[self.config.checkpoints.keep :]
-        improved = _improved(figures, self.history.values())
-        self.history[epoch] = dict(figures)
+        improved = _improved(metrics, self.history.values())
+        self.history[epoch] = dict(metrics)
         keep = candidate if candidate in self.kept else None
-        return Verdict(keep, [old for old in dropped if old.epoch != epoch], is_best, improved)
+        return EpochOutcome(keep, [old for old in dropped if old.epoch != epoch], is_best, improved)
 
     def keep(self, epoch: int) -> None:
         """Keep an epoch of the history, whatever its rank."""
         self.kept.append(self._candidate(epoch, self.history[epoch]))
 
-    def _candidate(self, epoch: int, figures: Mapping[str, float]) -> Kept:
-        return Kept(epoch, self.config.selection.primary(figures), dict(figures))
+    def _candidate(self, epoch: int, metrics: Mapping[str, float]) -> Kept:
+        return Kept(epoch, self.config.selection.primary(metrics), dict(metrics))
 
     def state_dict(self) -> dict[str, Any]:
-        """Plain values for a checkpoint."""
-        return {"kept": [asdict(kept) for kept in self.kept], "waited": self.waited, "history": self.history}
+        """Plain values for a checkpoint; ``figures`` is what checkpoints have always called the metrics."""
+        kept = [{"epoch": one.epoch, "value": one.value, "figures": one.metrics} for one in self.kept]
+        return {"kept": kept, "waited": self.waited, "history": self.history}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore counters and figures; settings, the primary metric too, stay those of ``config``."""
+        """Restore counters and metrics; settings, the primary metric too, stay those of ``config``."""
         kept = [self._candidate(one["epoch"], one["figures"]) for one in state["kept"]]
         self.kept = sorted(kept, key=lambda one: (one.value, one.epoch))
         self.waited = state["waited"]
-        self.history = {int(epoch): figures for epoch, figures in state["history"].items()}
+        self.history = {int(epoch): metrics for epoch, metrics in state["history"].items()}
 
 
-def _improved(figures: Mapping[str, float], earlier: Iterable[Mapping[str, float]]) -> dict[str, float]:
+def _improved(metrics: Mapping[str, float], earlier: Iterable[Mapping[str, float]]) -> dict[str, float]:
     """``best_val_loss`` and ``best_selection_metric``, where this epoch is better than all before it."""
     before = list(earlier)
     return {
-        best: figures[name]
+        best: metrics[name]
         for name, best in ((VAL_LOSS, BEST_VAL_LOSS), (SELECTION_METRIC, BEST_SELECTION_METRIC))
-        if all(figures[name] < one[name] for one in before)
+        if all(metrics[name] < one[name] for one in before)
     }
 
 
@@ -127,7 +128,7 @@ def write_kept_index(selection: Selection, folder: Path) -> Path:
     """Write which checkpoints are kept, best first, as recorded beside them."""
     index = folder / KEPT_INDEX
     rows = [
-        {"rank": rank, "epoch": kept.epoch, "file": kept.file_name, **kept.figures}
+        {"rank": rank, "epoch": kept.epoch, "file": kept.file_name, **kept.metrics}
         for rank, kept in enumerate(selection.kept, start=1)
     ]
     index.write_text(as_json(rows), encoding="utf-8")

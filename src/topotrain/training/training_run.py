@@ -47,7 +47,7 @@ class TrainResult:
         experiment_id: of its experiment.
         best_epoch: by the primary metric, counted from 0.
         best_checkpoint: URI of its checkpoint, ``runs:/RUN_ID/checkpoints/...``.
-        metrics: all figures of the best epoch.
+        metrics: all metrics of the best epoch.
         epochs: how many epochs were trained.
         model_versions: registered versions, best first; empty when nothing was registered.
         page: address of the run's page, where the store is a server.
@@ -295,7 +295,7 @@ class TrainingRun:
             experiment_id=recorder.experiment_id,
             best_epoch=best.epoch,
             best_checkpoint=f"runs:/{recorder.run_id}/{CHECKPOINT_DIR}/{best.file_name}",
-            metrics=dict(best.figures),
+            metrics=dict(best.metrics),
             epochs=self.epochs,
             model_versions=versions,
             page=recorder.page,

@@ -1,0 +1,1 @@
+"""Figures: described once, drawn as PNG files and as one interactive page."""
