@@ -445,10 +445,10 @@ def test_what_has_no_effect_is_said(content: str, tmp_path: Path) -> None:
 
 
 def test_old_names_leave_the_parsed_mapping_alone() -> None:
-    from topotrain import old_config
+    from topotrain.config.legacy import translate
 
     raw = {"seed": 1, "mlflow": {"enabled": True}}
-    assert old_config.translate(raw, "x", []) == {"dataloader": {"seed": 1}, "mlflow": {}}
+    assert translate(raw, "x", []) == {"dataloader": {"seed": 1}, "mlflow": {}}
     assert raw == {"seed": 1, "mlflow": {"enabled": True}}
 
 
