@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from topotrain.signals import SERVES_VARIABLE
+from topotrain.invocation import SERVES_VARIABLE
 
 PATIENCE_SECONDS = 60.0  # for a run that was told to stop to close itself
 # What belongs to the batch's own run and must not reach its children.

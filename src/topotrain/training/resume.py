@@ -25,9 +25,10 @@ from topotrain.fields import (
     TAG_RESUMED_FROM,
     VAL_LOSS,
 )
+from topotrain.invocation import serving_parent
 from topotrain.model.checkpoint import read_checkpoint
 from topotrain.progress import track
-from topotrain.signals import SERVES_VARIABLE, interruptible
+from topotrain.signals import interruptible
 from topotrain.tracking.heartbeat import is_alive
 from topotrain.tracking.provenance import provenance_tags
 from topotrain.tracking.recorder import Recorder
@@ -121,7 +122,7 @@ def resume(
 
 def _training(loaded: LoadedConfig, recorder: Recorder, continuation: Continuation) -> TrainingRun:
     limits = Limits(**continuation.content.get("limits", {}))
-    alone = SERVES_VARIABLE not in os.environ  # a batch gives the alias to its best child
+    alone = serving_parent() is None  # a batch gives the alias to its best child
     return TrainingRun(loaded, recorder, limits, continuation=continuation, take_alias=alone)
 
 

@@ -142,7 +142,7 @@ class TrainingRun:
             self.recorder.close("KILLED", f"interrupted by signal {stop.signum} after {self.epochs} epochs")
             self.salvage()
             if self.epochs:
-                log.info("to go on: %s", resume_command(self.recorder.run_id, self.recorder.uri))
+                log.info("to resume: %s", resume_command(self.recorder.run_id, self.recorder.uri))
             raise
         except BaseException as error:
             self.recorder.close("FAILED", f"{type(error).__name__}: {error}")
@@ -154,7 +154,7 @@ class TrainingRun:
     def _run(self, data: PreparedData | None) -> TrainResult:
         """Prepare, train, register, close."""
         log.info("run %s (%s)", self.recorder.run_name, self.recorder.run_id)
-        log.info("  if it is cut off: %s", resume_command(self.recorder.run_id, self.recorder.uri))
+        log.info("  to resume: %s", resume_command(self.recorder.run_id, self.recorder.uri))
         self.data = data = data or prepare_data(self.config, track)
         for warning in data.warnings:
             log.warning(warning)
