@@ -150,7 +150,11 @@ class CoverageConfig(_Section):
 
 
 class LoggingConfig(_Section):
-    """What is shown while training; a refresh rate of 0 means no bar, one line for each epoch."""
+    """What is shown while training.
+
+    A refresh rate of 0 means lines instead of a bar: one for each epoch, and within an epoch one after every
+    ``log_every_n_steps`` optimiser steps.
+    """
 
     progress_bar_refresh_rate: NonNegativeInt = 1
     log_every_n_steps: PositiveInt = 100

@@ -228,7 +228,7 @@ class TrainingRun:
         callbacks = [
             ConfiguredSettings(config, new_learning_rate=RATE in drift),
             EpochSeeds(config.dataloader.seed),
-            progress_callback(self.selection, config.logging.progress_bar_refresh_rate),
+            progress_callback(self.selection, config.logging),
             EpochEnd(self.selection, self.recorder, self.checkpoints, carried),
         ]
         trainer = self._trainer(callbacks)
@@ -260,7 +260,6 @@ class TrainingRun:
                 fast_dev_run=self.limits.fast_dev_run,
                 limit_train_batches=self.limits.train_batches,
                 limit_val_batches=self.limits.val_batches,
-                log_every_n_steps=self.config.logging.log_every_n_steps,
                 num_sanity_val_steps=0,
                 deterministic=True,
                 logger=False,
