@@ -132,10 +132,11 @@ def test_the_front_door_opens():
 
 
 def test_cli_config_errors_reports_import_no_torch():
-    reports = [f"topotrain.reports.{path.stem}" for path in (PACKAGE / "reports").glob("[!_]*.py")]
-    names = ("", ".cli", ".config", ".errors", ".schema.feature_schema")
-    modules = [*(f"topotrain{name}" for name in names), *reports]
-    assert len(reports) >= 4
+    rooms = {room: sorted((PACKAGE / room).glob("[!_]*.py")) for room in ("cli", "config", "reports")}
+    assert all(len(paths) >= 4 for paths in rooms.values())
+    names = ("", ".errors", ".invocation", ".signals", ".schema.feature_schema")
+    modules = [f"topotrain{name}" for name in names]
+    modules += [f"topotrain.{room}.{path.stem}" for room, paths in rooms.items() for path in paths]
     script = (
         f"import sys; sys.path.insert(0, {str(SRC)!r}); import importlib\n"
         f"for name in {modules!r}:\n"
@@ -145,6 +146,16 @@ def test_cli_config_errors_reports_import_no_torch():
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_command_line_starts_with_click_and_little_else():
+    """The help is shown at once: what a command needs is imported inside it."""
+    script = f"import sys; sys.path.insert(0, {str(SRC)!r}); import topotrain.cli; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    loaded = {name for name in done.stdout.split() if name.startswith("topotrain.") and ".cli" not in name}
+    assert {name.split(".")[1] for name in loaded} <= {"credentials", "errors", "invocation", "signals", "version"}
+    assert not {"numpy", "pydantic", "yaml", "rich", "platformdirs"} & set(done.stdout.split())
 
 
 @pytest.mark.parametrize("path", FILES, ids=names)
