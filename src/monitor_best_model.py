@@ -1,4 +1,4 @@
-"""The command of old: ``python monitor_best_model.py`` is ``topotrain monitor``."""
+"""The legacy command: ``python monitor_best_model.py`` is ``topotrain monitor``."""
 
 import sys
 

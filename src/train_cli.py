@@ -1,4 +1,4 @@
-"""The command of old: ``python -m train_cli`` is ``topotrain``."""
+"""The legacy command: ``python -m train_cli`` is ``topotrain``."""
 
 from topotrain.cli import main
 

@@ -9,9 +9,16 @@ from pathlib import Path
 
 from topotrain.credentials import mask_credentials
 
+RUN_VARIABLE = "MLFLOW_RUN_ID"
+URI_VARIABLE = "MLFLOW_TRACKING_URI"
+TIMEOUT_VARIABLE = "MLFLOW_HTTP_REQUEST_TIMEOUT"
+SERVES_VARIABLE = "TOPOTRAIN_SERVES"
+# What ``mlflow run`` tells the process of one run, and what must not reach the processes that work for it.
+ADOPTION_VARIABLES = (RUN_VARIABLE, "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME")
+
 
 def resume_command(run_id: str, tracking_uri: str) -> str:
-    """The command that goes on with a run."""
+    """The command that resumes a run."""
     return f"{program()} resume --run-id {run_id} --tracking-uri {shlex.quote(mask_credentials(tracking_uri))}"
 
 
@@ -21,3 +28,41 @@ def program() -> str:
     if "VIRTUAL_ENV" not in os.environ and here.is_relative_to(Path.cwd()) and here.exists():
         return str(here.relative_to(Path.cwd()))
     return "topotrain"
+
+
+def adopted_run() -> str | None:
+    """Id of the run that ``mlflow run`` made for this process (MLFLOW_RUN_ID), until it is taken or released."""
+    return os.environ.get(RUN_VARIABLE) or None
+
+
+def take_adopted_run() -> str | None:
+    """The adopted run, for the one that records it: afterwards there is none, so that a second run opens its own."""
+    return os.environ.pop(RUN_VARIABLE, None) or None
+
+
+def release_adopted_run(run_id: str) -> None:
+    """Say that a run is recorded in another way than by adopting it; another run stays adopted."""
+    if adopted_run() == run_id:
+        del os.environ[RUN_VARIABLE]
+
+
+def environment_uri() -> str | None:
+    """The tracking URI of the environment (MLFLOW_TRACKING_URI), where one is set."""
+    return os.environ.get(URI_VARIABLE) or None
+
+
+def wait_at_most(seconds: int) -> None:
+    """How long a request to a server may take, unless the user has said so (MLFLOW_HTTP_REQUEST_TIMEOUT)."""
+    os.environ.setdefault(TIMEOUT_VARIABLE, str(seconds))
+
+
+def serving_parent() -> int | None:
+    """Process id of the batch that this process works for (TOPOTRAIN_SERVES), if it works for one."""
+    parent = os.environ.get(SERVES_VARIABLE, "")
+    return int(parent) if parent.isdigit() else None
+
+
+def serving_environment() -> dict[str, str]:
+    """The environment of a process that works for this one: this one's own, without the adopted run."""
+    own = {name: value for name, value in os.environ.items() if name not in ADOPTION_VARIABLES}
+    return {**own, SERVES_VARIABLE: str(os.getpid())}

@@ -11,10 +11,10 @@ from contextlib import contextmanager
 from types import FrameType
 
 from topotrain.errors import InterruptedRunError
+from topotrain.invocation import serving_parent
 
 STOPPING = (signal.SIGINT, signal.SIGTERM)
 SAME_WISH_SECONDS = 3.0
-SERVES_VARIABLE = "TOPOTRAIN_SERVES"  # id of the process that a job's process works for
 WATCH_SECONDS = 1.0
 
 
@@ -22,8 +22,8 @@ WATCH_SECONDS = 1.0
 def interruptible() -> Iterator[None]:
     """Raise ``InterruptedRunError`` at the first SIGINT or SIGTERM.
 
-    Signals that follow within seconds are the same wish, told twice (a terminal tells the whole process group, and
-    ``mlflow run`` tells its child again); a later one ends the process at once.
+    Signals that follow within seconds are the same wish, sent twice (a terminal signals the whole process group, and
+    ``mlflow run`` signals its child again); a later one ends the process at once.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -51,14 +51,14 @@ def interruptible() -> Iterator[None]:
 
 
 def follow_parent() -> None:
-    """In a process that serves another (``TOPOTRAIN_SERVES`` names it): end with it, however it ends.
+    """In a process that serves another: end with it, however it ends.
 
-    A batch that is killed outright can't tell its jobs. They find out that they have another parent, and stop as if
-    they had been told, so that their runs are closed and can be resumed.
+    A batch that is killed outright can't signal its jobs. They find out that they have another parent, and stop as
+    at a signal, so that their runs are closed and can be resumed.
     """
-    parent = os.environ.get(SERVES_VARIABLE, "")
-    if parent.isdigit():
-        threading.Thread(target=_watch, args=(int(parent),), name="topotrain-follow-parent", daemon=True).start()
+    parent = serving_parent()
+    if parent is not None:
+        threading.Thread(target=_watch, args=(parent,), name="topotrain-follow-parent", daemon=True).start()
 
 
 def _watch(parent: int) -> None:

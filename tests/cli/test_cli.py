@@ -64,7 +64,7 @@ def overrides_of(graph_set: Any, *more: str) -> list[str]:
     return [part for override in [*graph_set.overrides, *more] for part in ("--override", override)]
 
 
-# --- a run, then questions about it -----------------------------------------------------------------------------
+# A run, then questions about it
 
 
 def test_run_summarise_and_schema(topotrain, graph_set, store_uri):
@@ -123,7 +123,7 @@ def test_fast_dev_run(topotrain, graph_set, store_uri):
     assert mlflow_client(store_uri).search_registered_models() == []
 
 
-# --- mistakes ---------------------------------------------------------------------------------------------------
+# Mistakes
 
 
 def test_missing_configuration(topotrain, tmp_path):
@@ -349,7 +349,7 @@ def test_ctrl_c_outside_a_run(topotrain, monkeypatch):
     assert "Traceback" not in outcome.err
 
 
-# --- help, and the ways in --------------------------------------------------------------------------------------
+# Help, and the ways in
 
 
 @pytest.mark.parametrize("command", sorted(cli.commands))
@@ -382,7 +382,7 @@ def test_the_modules_are_the_same_program(module):
 
 
 def test_monitor_best_model_is_monitor(root):
-    """The command of old, as a script and as a module."""
+    """The legacy command, as a script and as a module."""
     for way in ([str(root / "src" / "monitor_best_model.py")], ["-m", "monitor_best_model"]):
         command = [sys.executable, *way, "--run-id", "nobody", "--follow", "--tracking-uri", "sqlite:////nowhere/a.db"]
         done = subprocess.run(command, capture_output=True, text=True, timeout=60)
@@ -402,10 +402,10 @@ def test_a_reader_that_goes_away_is_no_fault():
     assert process.wait(60) != 2
 
 
-# --- judging ----------------------------------------------------------------------------------------------------
+# Judging
 
 
-def test_metrics_of_anybody_s_predictions(topotrain, tmp_path):
+def test_metrics_of_any_predictions(topotrain, tmp_path):
     path = tmp_path / "p.csv"
     path.write_text(
         "dataset,target,model,pred_dockq,true_dockq\n"

@@ -157,7 +157,7 @@ def test_resume_a_killed_run_by_its_name(checkout: Checkout) -> None:
 
 
 def test_monitor_follows_to_the_end(checkout: Checkout, finished_run: Any) -> None:
-    """From src/ as of old, from the checkout, and as a module; a run that has ended is told once."""
+    """From src/ as the legacy scripts do, from the checkout, and as a module; a run that has ended is shown once."""
     told = [
         checkout.run(f"python monitor_best_model.py --run-id {finished_run.id} --follow", "src", **finished_run.store),
         checkout.run(f"python src/monitor_best_model.py --run-id {finished_run.id} --follow", **finished_run.store),
@@ -195,7 +195,7 @@ def test_batch_runs_a_manifest(checkout: Checkout) -> None:
     assert child.info.run_id in table
 
 
-# --- the scripts ------------------------------------------------------------------------------------------------
+# The scripts
 
 
 def test_run_training_sh(checkout: Checkout) -> None:

@@ -228,7 +228,7 @@ def readme_blocks() -> list[list[str]]:
 @pytest.mark.parametrize("block", [block for block in readme_blocks() if block], ids=lambda block: block[0])
 def test_readme_commands_run_as_written(project: Path, store_uri: str, block: list[str]) -> None:
     """In order, in a copy of the project whose default is one epoch."""
-    for path in (project / "configs" / "default.yaml", project / "src" / "topotrain" / "config.py"):
+    for path in (project / "configs" / "default.yaml", project / "src" / "topotrain" / "config" / "sections.py"):
         text = path.read_text()
         shortened = re.sub(r"(num_epochs: (?:PositiveInt = )?)\d+", r"\g<1>1", text)
         assert shortened != text

@@ -134,7 +134,7 @@ def test_streams_and_exit_status(sweep: Sweep) -> None:
     assert f"broken: {sweep.project / 'set' / 'absent'}: no such directory" in last
     assert "Traceback" not in sweep.done.stderr
     assert "one: running" in sweep.done.stderr
-    assert "fine: finished, epoch 2/2, best val_loss 0." in sweep.done.stderr
+    assert "fine: finished, 2/2 epochs, best val_loss 0." in sweep.done.stderr
 
 
 def test_children_are_nested_below_their_parent(sweep: Sweep) -> None:
@@ -530,8 +530,8 @@ def test_lines_tell_changes_once(caplog: pytest.LogCaptureFixture, monkeypatch: 
         one.status, one.note = "failed", "why"
         display.show([one])
     assert caplog.messages[1:] == [
-        "a: running, epoch 1/10, best val_loss 0.2500",
-        "a: failed, epoch 1/10, best val_loss 0.2500, why",
+        "a: running, 1/10 epochs, best val_loss 0.2500",
+        "a: failed, 1/10 epochs, best val_loss 0.2500, why",
     ]
 
 

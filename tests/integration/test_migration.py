@@ -12,9 +12,8 @@ from typing import Any
 import click
 import pytest
 
-from topotrain import old_config
 from topotrain.cli import Commands, cli
-from topotrain.config import load_config
+from topotrain.config import legacy, load_config
 from topotrain.errors import ConfigError
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "migration.md"
@@ -43,10 +42,10 @@ NOW = [span for _, now, _ in rows() for span in spans(now)]
 OLD_WORDS = {word for span in OLD for word in span.split()}
 
 
-@pytest.mark.parametrize("name", [*old_config.FLAT_KEYS, *old_config.ALIASES, *old_config.UNUSED])
+@pytest.mark.parametrize("name", [*legacy.FLAT_KEYS, *legacy.ALIASES, *legacy.UNUSED])
 def test_every_old_configuration_key_is_mapped(name: str) -> None:
     assert name in OLD
-    new = {**old_config.FLAT_KEYS, **old_config.ALIASES}.get(name)
+    new = {**legacy.FLAT_KEYS, **legacy.ALIASES}.get(name)
     (row,) = (row for row in rows() if name in spans(row[0]))
     assert spans(row[1]) == ([new] if new else []), "the page says what the program does"
     if not new:

@@ -193,8 +193,8 @@ def test_a_killed_process_goes_on_through_the_command_line(straight, tmp_path):
         assert process.stderr is not None
         epochs = 0
         for line in process.stderr:
-            if "if it is cut off: topotrain" in line:
-                suggested = [sys.executable, "-m", *line.split("if it is cut off: ")[1].split()]
+            if "to resume: topotrain" in line:
+                suggested = [sys.executable, "-m", *line.split("to resume: ")[1].split()]
             epochs += line.startswith("epoch ")
             if epochs == 4:
                 os.kill(process.pid, signal.SIGKILL)

@@ -11,7 +11,7 @@ from topotrain.config import TrainConfig, load_config, merge, parse_override, va
 from topotrain.credentials import mask_credentials
 from topotrain.errors import ConfigError
 
-# CONTRACT.md section 4: every key with its default, as it is logged.
+# What users and scripts rely on: every key with its default, as it is logged.
 DOCUMENTED = {
     "paths.graph": "demo",
     "paths.train_labels": "demo",
@@ -52,12 +52,18 @@ DOCUMENTED = {
     "mlflow.tracking_uri": "null",
     "mlflow.experiment": "dynamic_topoqa",
     "mlflow.run_name": "null",
+    "mlflow.tags": "{}",
     "mlflow.model_name": "topoqa",
     "mlflow.register": "all",
 }
-# "The values above (not the names) may change where a measurement speaks for it."
-TUNABLE = ("trainer.num_epochs", "trainer.accumulate_grad_batches", "optimizer.", "scheduler.", "early_stopping.")
-TUNABLE += ("model.", "dataloader.batch_size", "selection.", "checkpoints.keep", "edge_schema.")
+# Keys of the same agreement that are still to be made; whoever makes one moves it up.
+NOT_YET = {
+    "trainer.num_nodes": "1",
+    "trainer.strategy": "auto",
+    "labels.column": "dockq",
+    "mlflow.connect_timeout": "30",
+    "mlflow.flush_timeout": "30",
+}
 
 
 def write(path: Path, content: str | bytes) -> Path:
@@ -80,13 +86,17 @@ def refused(path: str | Path | None = None, overrides: tuple[str, ...] = ()) -> 
 # Defaults and shipped files
 
 
-def test_the_flat_keys_are_the_documented_table() -> None:
-    assert list(load_config().config.flat()) == list(DOCUMENTED)
+def test_the_keys_and_defaults_are_the_documented_ones() -> None:
+    flat = load_config().config.flat()
+    assert {key: value for key, value in DOCUMENTED.items() if key != "mlflow.tags"} == flat
+    assert [key for key in DOCUMENTED if key != "mlflow.tags"] == list(flat)
+    assert load_config().config.to_dict()["mlflow"]["tags"] == {}
 
 
-@pytest.mark.parametrize("key", [key for key in DOCUMENTED if not key.startswith(TUNABLE)])
-def test_the_defaults_are_the_documented_ones(key: str) -> None:
-    assert TrainConfig().flat()[key] == DOCUMENTED[key]
+@pytest.mark.parametrize("key", NOT_YET)
+def test_a_key_that_is_still_to_be_made_is_not_accepted_in_silence(key: str) -> None:
+    assert key not in DOCUMENTED
+    assert "unknown key" in refused(None, (f"{key}={NOT_YET[key]}",))
 
 
 def test_default_yaml_says_exactly_the_defaults(root: Path) -> None:
@@ -445,10 +455,10 @@ def test_what_has_no_effect_is_said(content: str, tmp_path: Path) -> None:
 
 
 def test_old_names_leave_the_parsed_mapping_alone() -> None:
-    from topotrain import old_config
+    from topotrain.config.legacy import translate
 
     raw = {"seed": 1, "mlflow": {"enabled": True}}
-    assert old_config.translate(raw, "x", []) == {"dataloader": {"seed": 1}, "mlflow": {}}
+    assert translate(raw, "x", []) == {"dataloader": {"seed": 1}, "mlflow": {}}
     assert raw == {"seed": 1, "mlflow": {"enabled": True}}
 
 

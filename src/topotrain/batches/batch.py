@@ -30,6 +30,7 @@ from topotrain.fields import (
     TAG_CONTINUED_BY,
     TAG_RESUMED_FROM,
 )
+from topotrain.invocation import adopted_run
 from topotrain.signals import interruptible
 from topotrain.tracking.address import resolve_tracking_uri
 from topotrain.tracking.batches import COMMAND
@@ -228,7 +229,7 @@ def _open(plan: Manifest, store: Store, run_name: str | None, earlier: RunRecord
     """The batch's own run: the earlier one again, else that of ``mlflow run``, else a new one."""
     tags = {TAG_BATCH_MANIFEST: plan.digest, TAG_BATCH_NAME: plan.path.stem}
     if earlier is not None:
-        if os.environ.get("MLFLOW_RUN_ID") in (None, earlier.run_id):
+        if adopted_run() in (None, earlier.run_id):
             return Recorder.reopen(store, earlier.run_id, tags)
         tags[TAG_RESUMED_FROM] = earlier.run_id
     recorder = Recorder.open(

@@ -135,7 +135,7 @@ def line(report: JobReport) -> str:
     """Where one job stands."""
     parts = [f"{report.name}: {report.status}"]
     if report.epochs:
-        parts.append(f"epoch {report.epochs}/{report.num_epochs}")
+        parts.append(f"{report.epochs}/{report.num_epochs} epochs")
     if report.best_val_loss is not None:
         parts.append(f"best val_loss {report.best_val_loss:.4f}")
     if report.note:
@@ -147,7 +147,7 @@ def _live_table(reports: Sequence[JobReport]) -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table("job", "status", "epoch", "best val_loss", "", box=None, pad_edge=False)
+    table = Table("job", "status", "epochs", "best val_loss", "", box=None, pad_edge=False)
     for report in reports:
         epoch = f"{report.epochs}/{report.num_epochs}" if report.epochs else ""
         loss = "" if report.best_val_loss is None else f"{report.best_val_loss:.4f}"

@@ -12,11 +12,9 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from topotrain.signals import SERVES_VARIABLE
+from topotrain.invocation import serving_environment
 
 PATIENCE_SECONDS = 60.0  # for a run that was told to stop to close itself
-# What belongs to the batch's own run and must not reach its children.
-PARENTS_OWN = ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME")
 CONTEXT_VARIABLE = "MLFLOW_RUN_CONTEXT"  # MLflow's own: tags for runs that a process creates
 
 
@@ -88,7 +86,7 @@ def child_environment(uri: str, jobs: int, tags: Mapping[str, str]) -> dict[str,
         jobs: processes at once, which the cores are divided among.
         tags: of the run that the process creates.
     """
-    environment = {key: value for key, value in os.environ.items() if key not in PARENTS_OWN}
+    environment = serving_environment()
     context = {}
     with contextlib.suppress(ValueError):
         context = json.loads(environment.get(CONTEXT_VARIABLE, "{}"))
@@ -101,7 +99,6 @@ def child_environment(uri: str, jobs: int, tags: Mapping[str, str]) -> dict[str,
         "MLFLOW_TRACKING_URI": uri,
         "OMP_NUM_THREADS": str(share),
         CONTEXT_VARIABLE: json.dumps({**context, **tags}),
-        SERVES_VARIABLE: str(os.getpid()),
     }
 
 

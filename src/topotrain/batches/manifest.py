@@ -20,7 +20,6 @@ from topotrain.batches.manifest_file import (
     SharedPart,
     flat_settings,
     read_part,
-    shown,
     undotted,
 )
 from topotrain.config import (
@@ -31,6 +30,7 @@ from topotrain.config import (
     layer_of,
     merge,
     read_yaml,
+    shown,
     validate,
 )
 from topotrain.credentials import mask_credentials

@@ -8,14 +8,13 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from topotrain.config import (
-    SHOWN_CHARACTERS,
     Float,
     PositiveInt,
     as_config_error,
     merge,
     parse_override,
+    shown,
 )
-from topotrain.credentials import mask_credentials
 from topotrain.errors import ConfigError
 from topotrain.text import did_you_mean
 
@@ -124,11 +123,6 @@ def flat_settings(given: Any, where: str) -> dict[str, Any]:
     raise ConfigError(
         f"{where}: set holds {shown(given)}", "a mapping, or a list of KIND.PARAMETER=VALUE", "see docs/batch.md"
     )
-
-
-def shown(value: Any) -> str:
-    """A value as messages show it."""
-    return mask_credentials(repr(value))[:SHOWN_CHARACTERS]
 
 
 def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

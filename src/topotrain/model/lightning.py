@@ -60,12 +60,17 @@ class ScoringModule(pl.LightningModule):
         self._train_errors.append(errors.detach())
         return loss
 
+    @property
+    def train_mse(self) -> float:
+        """Mean squared error over the graphs that this epoch has seen so far."""
+        return float(torch.cat(self._train_errors).double().mean())
+
     def on_train_epoch_end(self) -> None:
         """Publish the mean over every graph seen in this epoch, then step the scheduler.
 
         Lightning would step it after the checkpoint is written, and not at all after a restart.
         """
-        self._publish({TRAIN_MSE: float(torch.cat(self._train_errors).double().mean())})
+        self._publish({TRAIN_MSE: self.train_mse})
         self._train_errors.clear()
         scheduler = self.lr_schedulers()
         assert isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau)  # noqa: S101 (for the type checker)

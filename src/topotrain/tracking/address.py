@@ -10,6 +10,7 @@ from urllib.request import url2pathname
 
 from topotrain.config import absolute_uri
 from topotrain.credentials import mask_credentials
+from topotrain.invocation import adopted_run, environment_uri
 
 DATABASE_NAME = "mlflow.db"
 ARTIFACTS_NAME = "mlartifacts"
@@ -30,10 +31,10 @@ def resolve_tracking_uri(option: str | None, configured: str | None, say: Say) -
     Returns:
         A URI that does not depend on the current directory.
     """
-    variable = os.environ.get("MLFLOW_TRACKING_URI")
+    variable = environment_uri()
     asked = option or configured
     here = Path.cwd()
-    if os.environ.get("MLFLOW_RUN_ID") and variable:
+    if adopted_run() and variable:
         if asked and absolute_uri(asked, here) != absolute_uri(variable, here):
             say(f"tracking to {mask_credentials(variable)}, which mlflow run chose, not to {mask_credentials(asked)}")
         asked = variable

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import re
 import shutil
 import tempfile
@@ -27,6 +26,7 @@ from topotrain.credentials import mask_credentials
 from topotrain.errors import TrackingError
 from topotrain.fields import DATASET_DIGEST_LENGTH, TAG_COMMAND, TAG_STATUS_NOTE
 from topotrain.files import write_whole
+from topotrain.invocation import release_adopted_run, take_adopted_run
 from topotrain.text import as_json, one_line
 from topotrain.tracking.address import web_address
 from topotrain.tracking.heartbeat import Heartbeat
@@ -116,8 +116,7 @@ class Recorder(Asker):
         if parent_run_id:
             everything[MLFLOW_PARENT_RUN_ID] = parent_run_id
         default = default_name or default_run_name()
-        # Read once: a second run of this process must open its own.
-        given = os.environ.pop("MLFLOW_RUN_ID", None)
+        given = take_adopted_run()
         if given:
             name = run_name or (default if MLFLOWS_OWN_NAME.fullmatch(_adoptable(store, given)) else None)
             if name:
@@ -150,8 +149,7 @@ class Recorder(Asker):
         Raises:
             TrackingError: the store refuses.
         """
-        if os.environ.get("MLFLOW_RUN_ID") == run_id:
-            del os.environ["MLFLOW_RUN_ID"]
+        release_adopted_run(run_id)
         client = store._client
         try:
             if TAG_STATUS_NOTE in client.get_run(run_id).data.tags:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-import os
 
 from topotrain.fields import TAG_COMMAND
+from topotrain.invocation import adopted_run
 from topotrain.text import one_line
 
 log = logging.getLogger("topotrain")
@@ -20,7 +20,7 @@ def keep_report(command: str, text: str, artifact: str, tracking_uri: str | None
         artifact: file name to keep it under.
         tracking_uri: of the command line.
     """
-    run_id = os.environ.get("MLFLOW_RUN_ID")
+    run_id = adopted_run()
     if not run_id:
         return
     from topotrain.tracking.address import resolve_tracking_uri

@@ -13,7 +13,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback, Checkpoint, RichProgressBar
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from topotrain.config import TrainConfig
+from topotrain.config import LoggingConfig, TrainConfig
 from topotrain.fields import (
     CHECKPOINT_DIR,
     EPOCH_SECONDS,
@@ -136,19 +136,37 @@ class EpochEnd(Checkpoint):
 
 
 class EpochLines(Callback):
-    """One line for each epoch, where there is no terminal to draw a bar on.
+    """One line for each epoch, and more within a long one, where there is no terminal to draw a bar on.
 
     Args:
         selection: knows the best epoch.
+        every_n_steps: optimiser steps of an epoch between two lines within it.
     """
 
-    def __init__(self, selection: Selection) -> None:
-        self.selection = selection
+    def __init__(self, selection: Selection, every_n_steps: int) -> None:
+        self.selection, self.every_n_steps = selection, every_n_steps
+        self._steps_before = self._last_step = 0  # optimiser steps of the epochs before, and when last looked at
         self._told = max(selection.history, default=-1)  # by an earlier part of a run that goes on
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Tell the epoch before: its last callbacks have run."""
         self._tell(trainer, trainer.current_epoch - 1)
+        self._steps_before = self._last_step = trainer.global_step
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """A sign of life within an epoch; its last step is left to the epoch's own line."""
+        stepped, self._last_step = trainer.global_step > self._last_step, trainer.global_step
+        step = trainer.global_step - self._steps_before
+        if not stepped or step % self.every_n_steps or trainer.is_last_batch:
+            return
+        assert isinstance(pl_module, ScoringModule)  # noqa: S101 (for the type checker)
+        total = -(-int(trainer.num_training_batches) // trainer.accumulate_grad_batches)
+        log.info(
+            "epoch %s  step %d/%d  train_mse %.4f so far",
+            *(_of_all(trainer, trainer.current_epoch), step, total, pl_module.train_mse),
+        )
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Tell the last epoch."""
@@ -160,9 +178,8 @@ class EpochLines(Callback):
             return
         best = " *" if self.selection.best and self.selection.best.epoch == epoch else ""
         log.info(
-            "epoch %d/%s  train_mse %.4f  val_loss %.4f  spearman %.3f  ranking_loss %.3f  lr %.2g  %.1f s%s",
-            epoch,
-            trainer.max_epochs - 1 if trainer.max_epochs else "?",
+            "epoch %s  train_mse %.4f  val_loss %.4f  spearman %.3f  ranking_loss %.3f  lr %.2g  %.1f s%s",
+            _of_all(trainer, epoch),
             figures[TRAIN_MSE],
             figures[VAL_LOSS],
             figures[VAL_SPEARMAN],
@@ -173,8 +190,14 @@ class EpochLines(Callback):
         )
 
 
-def progress_callback(selection: Selection, refresh_rate: int) -> Callback:
-    """A bar on a terminal, one line for each epoch elsewhere or at a refresh rate of 0; both on standard error."""
+def _of_all(trainer: pl.Trainer, epoch: int) -> str:
+    """An epoch and the last one, both counted from 0."""
+    return f"{epoch}/{trainer.max_epochs - 1 if trainer.max_epochs else '?'}"
+
+
+def progress_callback(selection: Selection, settings: LoggingConfig) -> Callback:
+    """A bar on a terminal, lines elsewhere or at a refresh rate of 0; both on standard error."""
+    refresh_rate = settings.progress_bar_refresh_rate
     if refresh_rate > 0 and sys.stderr.isatty():
         return RichProgressBar(refresh_rate=refresh_rate, leave=False, console_kwargs={"stderr": True})
-    return EpochLines(selection)
+    return EpochLines(selection, settings.log_every_n_steps)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -24,9 +23,10 @@ from topotrain.fields import (
     TAG_RESUMED_FROM,
     VAL_LOSS,
 )
+from topotrain.invocation import adopted_run, release_adopted_run, serving_parent
 from topotrain.model.checkpoint import read_checkpoint
 from topotrain.progress import track
-from topotrain.signals import SERVES_VARIABLE, interruptible
+from topotrain.signals import interruptible
 from topotrain.tracking.heartbeat import is_alive
 from topotrain.tracking.provenance import provenance_tags
 from topotrain.tracking.recorder import Recorder
@@ -91,7 +91,7 @@ def resume(
         InterruptedRunError: SIGINT or SIGTERM; the run is closed as KILLED.
     """
     store = find_store(tracking_uri)
-    adopted = os.environ.get("MLFLOW_RUN_ID")
+    adopted = adopted_run()
     original = store.runs.find(run or _begun(store, adopted) or LATEST, experiment)
     _check_can_go_on(original, force=force)
     with interruptible(), tempfile.TemporaryDirectory(prefix="topotrain-resume-") as folder:
@@ -106,18 +106,12 @@ def resume(
             return AlreadyComplete(original.run_id, original.name, len(state.history))
         data = prepare_data(loaded.config, track)
         check_same(content, data, loaded.config)
-        for kept in state.kept:
-            if kept.file_name in present:
-                _fetch_to(store, original, kept.file_name, Path(folder) / kept.file_name)
+        for name in {kept.file_name for kept in state.kept} & present:
+            _fetch_to(store, original, name, Path(folder) / name)
         same_run = adopted in (None, original.run_id) and reached >= recorded
-        continuation = Continuation(
-            content,
-            Path(folder),
-            state,
-            drift_of(loaded.config, content, overrides),
-            same_run,
-            frozenset(present if same_run else ()),
-        )
+        drift = drift_of(loaded.config, content, overrides)
+        there = frozenset(present if same_run else ())
+        continuation = Continuation(content, Path(folder), state, drift, same_run, there)
         if same_run:  # reading the data took a while: somebody else may have gone on with the run since
             _check_can_go_on(store.runs.get(original.run_id), force=force)
             recorder = Recorder.reopen(store, original.run_id)
@@ -128,7 +122,7 @@ def resume(
 
 def _training(loaded: LoadedConfig, recorder: Recorder, continuation: Continuation) -> TrainingRun:
     limits = Limits(**continuation.content.get("limits", {}))
-    alone = SERVES_VARIABLE not in os.environ  # a batch gives the alias to its best child
+    alone = serving_parent() is None  # a batch gives the alias to its best child
     return TrainingRun(loaded, recorder, limits, continuation=continuation, take_alias=alone)
 
 
@@ -231,8 +225,7 @@ def _open_new(
     store: Store, original: RunRecord, loaded: LoadedConfig, run_name: str | None, checkpoint: str
 ) -> Recorder:
     """The run that goes on for another: that of ``mlflow run``, else one beside the original."""
-    if os.environ.get("MLFLOW_RUN_ID") == original.run_id:
-        del os.environ["MLFLOW_RUN_ID"]  # mlflow run --run-id: the original is no run to adopt
+    release_adopted_run(original.run_id)  # mlflow run --run-id: the original is no run to adopt
     lineage = {TAG_RESUMED_FROM: original.run_id, TAG_RESUMED_CHECKPOINT: checkpoint}
     recorder = Recorder.open(
         store,

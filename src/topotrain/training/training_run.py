@@ -142,7 +142,7 @@ class TrainingRun:
             self.recorder.close("KILLED", f"{INTERRUPTED_NOTE} {stop.signum} after {self.epochs} epochs")
             self.salvage()
             if self.epochs:
-                log.info("to go on: %s", resume_command(self.recorder.run_id, self.recorder.uri))
+                log.info("to resume: %s", resume_command(self.recorder.run_id, self.recorder.uri))
             raise
         except BaseException as error:
             self.recorder.close("FAILED", f"{type(error).__name__}: {error}")
@@ -154,7 +154,7 @@ class TrainingRun:
     def _run(self, data: PreparedData | None) -> TrainResult:
         """Prepare, train, register, close."""
         log.info("run %s (%s)", self.recorder.run_name, self.recorder.run_id)
-        log.info("  if it is cut off: %s", resume_command(self.recorder.run_id, self.recorder.uri))
+        log.info("  to resume: %s", resume_command(self.recorder.run_id, self.recorder.uri))
         self.data = data = data or prepare_data(self.config, track)
         for warning in data.warnings:
             log.warning(warning)
@@ -228,7 +228,7 @@ class TrainingRun:
         callbacks = [
             ConfiguredSettings(config, new_learning_rate=RATE in drift),
             EpochSeeds(config.dataloader.seed),
-            progress_callback(self.selection, config.logging.progress_bar_refresh_rate),
+            progress_callback(self.selection, config.logging),
             EpochEnd(self.selection, self.recorder, self.checkpoints, carried),
         ]
         trainer = self._trainer(callbacks)
@@ -260,7 +260,6 @@ class TrainingRun:
                 fast_dev_run=self.limits.fast_dev_run,
                 limit_train_batches=self.limits.train_batches,
                 limit_val_batches=self.limits.val_batches,
-                log_every_n_steps=self.config.logging.log_every_n_steps,
                 num_sanity_val_steps=0,
                 deterministic=True,
                 logger=False,

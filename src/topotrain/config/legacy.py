@@ -1,4 +1,4 @@
-"""Configurations of the older training stack, read into today's sections."""
+"""Legacy configurations (those of the older training stack), read into today's sections."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from topotrain.errors import ConfigError
 
-# A flat file of old: one key, no sections.
+# A legacy flat file: one key, no sections.
 FLAT_KEYS = {
     "graph_dir": "paths.graph",
     "train_label_file": "paths.train_labels",
@@ -65,24 +65,25 @@ UNUSED = (
 )
 
 
-def translate(raw: Mapping[str, Any], where: str, notices: list[str]) -> dict[str, Any]:
-    """Move old names to today's and drop what has no effect, with one notice for each kind.
+def translate(raw: Mapping[str, Any], where: str, notices: list[str], *, is_override: bool = False) -> dict[str, Any]:
+    """Move legacy names to today's and drop what has no effect, with one notice for each kind.
 
     Args:
         raw: nested values as they were written.
         where: file or override, for messages.
         notices: lines for the user are appended here.
+        is_override: whether the values go on top of a file; a legacy key among them needs no notice.
 
     Raises:
-        ConfigError: an old name and today's are both given, with different values.
+        ConfigError: a legacy name and today's are both given, with different values.
     """
     result: dict[str, Any] = _copy(raw)
     flat = [key for key in result if key in FLAT_KEYS]
     if flat and "paths" not in result:
         for key in flat:
             _move(result, key, FLAT_KEYS[key], where)
-        if not where.startswith("override"):
-            notices.append(f"{where}: a flat configuration; read into sections ({', '.join(flat[:3])}, ...)")
+        if not is_override:
+            notices.append(f"{where}: a legacy flat configuration; read into sections ({', '.join(flat[:3])}, ...)")
     for old, new in ALIASES.items():
         _move(result, old, new, where)
     unused = [dotted for dotted in UNUSED if _pop(result, dotted)]
@@ -126,5 +127,7 @@ def _move(nested: dict[str, Any], old: str, new: str, where: str) -> None:
     if not isinstance(target, dict):
         raise ConfigError(f"{where}: {section} holds {target!r}", "a section of keys and values")
     if key in target and target[key] != value:
-        raise ConfigError(f"{where}: {old} is {value!r} and {new} is {target[key]!r}", "one of them", f"keep {new}")
+        raise ConfigError(
+            f"{where}: {old} is {value!r} and {new} is {target[key]!r}", "the same value for both", f"keep {new} alone"
+        )
     target[key] = value

@@ -1,0 +1,255 @@
+"""Commands on models: evaluate, promote, metrics, predict, describe, import-checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from topotrain.cli.options import (
+    EXPERIMENT,
+    PER_TARGET,
+    RUN_OF_MODEL,
+    TRACKING_URI,
+    UNUSED_URI,
+    UNVERIFIED,
+    Words,
+    flag,
+    form_option,
+    option,
+)
+from topotrain.cli.output import artifact_name, deliver, say, say_outcome
+from topotrain.errors import ConfigError
+
+
+@click.command()
+@option("--model", metavar="URI", help="By default models:/topoqa@candidate.")
+@RUN_OF_MODEL
+@option("--graphs", default="demo", show_default=True, metavar="DIR", help="Graph directory.")
+@option("--labels", default="demo", show_default=True, metavar="CSV", help="Labels; demo: its hold-out targets.")
+@form_option("table", "json", "csv")
+@PER_TARGET
+@UNVERIFIED
+@EXPERIMENT
+@TRACKING_URI
+def evaluate(
+    model: str | None,
+    run_id: str | None,
+    graphs: str,
+    labels: str,
+    form: str,
+    per_target: bool,
+    allow_unverified: bool,
+    experiment: str | None,
+    tracking_uri: str | None,
+) -> None:
+    """Judge a model on labelled graphs, beside two free baselines, and log the verdict.
+
+    \b
+    topotrain evaluate --model models:/topoqa@champion
+    topotrain evaluate --model models:/topoqa/3 --graphs graphs/ --labels test.csv
+    topotrain evaluate --run-id latest --format json | jq .figures.model.mean_ranking_loss
+    """
+    from topotrain.evaluation.evaluate import evaluate as evaluate_model
+    from topotrain.progress import track
+    from topotrain.tracking.report_run import keep_report
+
+    evaluation = evaluate_model(
+        model=model,
+        run=run_id,
+        graphs=graphs,
+        labels=labels,
+        allow_unverified=allow_unverified,
+        experiment=experiment,
+        tracking_uri=tracking_uri,
+        progress=track,
+    )
+    text = evaluation.text(form, per_target=per_target)
+    deliver(text)
+    if evaluation.run_id:
+        say(f"verdict and figures: run {evaluation.run_id}, artifacts evaluation/")
+    keep_report("evaluate", text, artifact_name("evaluate", form), tracking_uri)
+
+
+@click.command()
+@option("--model", "model_name", default="topoqa", show_default=True, metavar="NAME", help="Registered model.")
+@option("--version", metavar="N", help="By default the one with the alias candidate.")
+@RUN_OF_MODEL
+@option("--alias", default="champion", show_default=True, metavar="NAME", help="The alias to move.")
+@option("--gate", "gate", multiple=True, metavar="EXPR", help="Such as val_loss<0.06; repeatable.")
+@option("--gates", type=Words("expressions"), default="", hidden=True)
+@flag("--dry-run", help="Decide, and change nothing.")
+@flag("--force", help="Move the alias though the gate refuses; needs --reason.")
+@option("--reason", default="", metavar="TEXT", help="Kept with the version.")
+@flag("--rollback", help="Put back the version that the present one replaced.")
+@EXPERIMENT
+@TRACKING_URI
+def promote(
+    model_name: str,
+    version: str | None,
+    run_id: str | None,
+    alias: str,
+    gate: Sequence[str],
+    gates: Sequence[str],
+    dry_run: bool,
+    force: bool,
+    reason: str,
+    rollback: bool,
+    experiment: str | None,
+    tracking_uri: str | None,
+) -> None:
+    """Move an alias to a version if the gate holds (exit 3 if not).
+
+    \b
+    The default gate: evaluated on the same data as the version that has the alias, with the same targets;
+    mean ranking loss and Spearman not worse, one of them better.
+    \b
+    topotrain promote --model topoqa
+    topotrain promote --model topoqa --version 4 --gate "val_loss<0.06" --dry-run
+    topotrain promote --model topoqa --rollback
+    """
+    from topotrain.evaluation.promote import promote as promote_version
+    from topotrain.evaluation.promote import rollback as roll_back
+    from topotrain.tracking.report_run import keep_report
+
+    all_gates = [*gates, *gate]
+    if rollback:
+        if version or run_id or all_gates or force:
+            raise ConfigError("--rollback is given with a version, a run, a gate or --force", "--rollback alone")
+        promotion = roll_back(model_name, alias=alias, dry_run=dry_run, reason=reason, tracking_uri=tracking_uri)
+    else:
+        promotion = promote_version(
+            model_name,
+            version=version,
+            run=run_id,
+            alias=alias,
+            gates=all_gates,
+            dry_run=dry_run,
+            force=force,
+            reason=reason,
+            experiment=experiment,
+            tracking_uri=tracking_uri,
+        )
+    deliver(promotion.text)
+    keep_report("promote", promotion.text, "promote.txt", tracking_uri)
+    promotion.check()
+
+
+@click.command()
+@option("--predictions", required=True, metavar="CSV", help="Columns target,model,pred_dockq,true_dockq.")
+@form_option("table", "json", "csv")
+@PER_TARGET
+@UNUSED_URI
+def metrics(predictions: str, form: str, per_target: bool) -> None:
+    """Compute ranking metrics of any predictions, for each data set of the column dataset, if there.
+
+    \b
+    topotrain metrics --predictions predictions.csv
+    topotrain metrics --predictions predictions.csv --format json | jq '.all.mean_ranking_loss'
+    """
+    from topotrain.evaluation.predictions_file import ranking_reports, read_predictions
+    from topotrain.evaluation.table import render
+
+    reports = ranking_reports(read_predictions(Path(predictions)))
+    documents = {dataset: report.to_dict() for dataset, report in reports.items()}
+    deliver(render(documents, form, "dataset", per_target=per_target))
+
+
+@click.command()
+@option("--model", default="models:/topoqa@champion", show_default=True, metavar="URI", help="Or a local folder.")
+@option("--graphs", default="demo", show_default=True, metavar="DIR", help="Every graph below it is scored.")
+@option("--out", required=True, metavar="CSV|PARQUET", help="The table; its suffix says which kind.")
+@option("--labels", metavar="CSV", help="Adds true DockQ, and targets where it names them.")
+@flag("--rank", help="Rank the graphs of each target.")
+@UNVERIFIED
+@option("--batch-size", type=click.IntRange(1), help="Graphs scored at a time, by default 8; changes no score.")
+@flag("--strict", help="One graph that can't be scored is an error (exit 2).")
+@TRACKING_URI
+def predict(
+    model: str,
+    graphs: str,
+    out: str,
+    labels: str | None,
+    rank: bool,
+    allow_unverified: bool,
+    batch_size: int | None,
+    strict: bool,
+    tracking_uri: str | None,
+) -> None:
+    """Score a directory of graphs with a model.
+
+    \b
+    topotrain predict --model models:/topoqa@champion --graphs graphs/ --out predictions.csv --rank
+    topotrain predict --model models:/topoqa/3 --graphs graphs/ --labels test.csv --out predictions.parquet
+    """
+    from topotrain.progress import counter
+    from topotrain.scoring.predict_directory import predict_directory
+    from topotrain.scoring.scorer import SCORING_BATCH
+    from topotrain.signals import interruptible
+    from topotrain.text import as_json as to_json
+    from topotrain.tracking.report_run import keep_report
+
+    with interruptible(), counter("scoring") as progress:
+        done = predict_directory(
+            model,
+            Path(graphs),
+            Path(out),
+            labels=Path(labels) if labels else None,
+            rank=rank,
+            allow_unverified=allow_unverified,
+            batch_size=batch_size or SCORING_BATCH,
+            strict=strict,
+            progress=progress,
+            tracking_uri=tracking_uri,
+        )
+    say_outcome(done.failures, f"{done.num_scored} graphs scored")
+    report = {"model": model, "graphs": graphs, "out": out, "scored": done.num_scored, "failed": done.failures}
+    keep_report("predict", to_json(report), "predict.json", tracking_uri)
+
+
+@click.command()
+@click.argument("model", type=str)
+@click.option("--json", "as_json", is_flag=True, help="Schema and recipe in full.")
+@TRACKING_URI
+def describe(model: str, as_json: bool, tracking_uri: str | None) -> None:
+    """Show a model version's story: aliases, tags, data, metrics, configuration, code.
+
+    \b
+    topotrain describe models:/topoqa@champion
+    topotrain describe models:/topoqa/3 --json | jq .recipe.data.digest
+    """
+    from topotrain.reports.describe import describe as describe_model
+    from topotrain.reports.describe import story
+    from topotrain.text import as_json as to_json
+
+    document = describe_model(model, tracking_uri)
+    deliver(to_json(document) if as_json else story(document))
+
+
+@click.command("import-checkpoint")
+@click.argument("path", type=str)
+@option("--model-name", required=True, metavar="NAME", help="Registered model that gets a new version.")
+@option("--pooling", type=click.Choice(["mean", "add"]), help="By default what the file says, else mean.")
+@option("--metadata", metavar="JSON", help="feature_metadata.json, where the file holds none.")
+@TRACKING_URI
+def import_checkpoint(
+    path: str, model_name: str, pooling: str | None, metadata: str | None, tracking_uri: str | None
+) -> None:
+    """Register the network of a Lightning checkpoint of the original TopoQA. Prints the version's URI.
+
+    \b
+    topotrain import-checkpoint topoqa.ckpt --model-name published --pooling mean
+    topotrain import-checkpoint old.ckpt --model-name topoqa --metadata feature_metadata.json
+    """
+    from topotrain.scoring.import_checkpoint import import_checkpoint as import_file
+
+    done = import_file(
+        Path(path),
+        model_name,
+        pooling=pooling,
+        metadata=Path(metadata) if metadata else None,
+        tracking_uri=tracking_uri,
+    )
+    say(f"imported by run {done.run_id}; its story: topotrain describe {done.version}")
+    click.echo(done.version)

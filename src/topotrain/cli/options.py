@@ -1,0 +1,149 @@
+"""Options that commands share, and how the text of an option is read."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+from click.core import ParameterSource
+
+from topotrain.errors import ConfigError
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+class Option(click.Option):
+    """An option of which an empty text means that it was left out: an entry point of MLproject passes every option."""
+
+    def consume_value(self, ctx: click.Context, opts: Mapping[str, Any]) -> tuple[Any, ParameterSource]:
+        """The default in place of an empty text."""
+        value, source = super().consume_value(ctx, opts)
+        if value == "" and source is ParameterSource.COMMANDLINE:
+            return super().consume_value(ctx, {})
+        return value, source
+
+
+class Flag(Option):
+    """A flag that an entry point of MLproject can write out as true or false.
+
+    Args:
+        names: as of an option.
+        **settings: of an option.
+    """
+
+    def __init__(self, names: list[str], **settings: Any) -> None:
+        super().__init__(names, type=click.BOOL, is_flag=False, flag_value=True, default=False, metavar="", **settings)
+
+    def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
+        """As of a flag, without a value."""
+        record = super().get_help_record(ctx)
+        return None if record is None else (record[0].rstrip(), record[1])
+
+
+class Number(click.ParamType[int | float]):
+    """A whole number of batches, or a fraction of them."""
+
+    name = "N|FRACTION"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | float:
+        """``10`` stays whole; ``0.1`` is a tenth."""
+        try:
+            number = int(value) if str(value).isdigit() else float(value)
+        except ValueError:
+            number = -1
+        if not ((isinstance(number, int) and number > 0) or 0.0 < number <= 1.0):
+            self.fail(f"{value!r}; expected a whole number of batches or a fraction between 0 and 1", param, ctx)
+        return number
+
+
+class Words(click.ParamType[list[str]]):
+    """Several values in one text, split as a shell splits: an entry point of MLproject can't repeat an option.
+
+    Args:
+        expected: what each should be, for messages.
+    """
+
+    name = "TEXT"
+
+    def __init__(self, expected: str) -> None:
+        self.expected = expected
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[str]:
+        """``"a=1 b='two words'"`` is two."""
+        try:
+            return shlex.split(value)
+        except ValueError as error:
+            name = param.name if param is not None else "text"
+            raise ConfigError(f"{name} {value!r}: {error}", f"{self.expected}, quoted as for a shell") from None
+
+
+class KeyValue(click.ParamType[tuple[str, str]]):
+    """``kind.parameter=value``, as key and value."""
+
+    name = "KIND.PARAM=V"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, str]:
+        """``interface.cutoff=14`` is ``("interface.cutoff", "14")``."""
+        key, separator, setting = value.partition("=")
+        if not separator:
+            raise ConfigError(
+                f"setting {value!r} is malformed", "kind.parameter=value", "write e.g. interface.cutoff=14"
+            )
+        return key, setting
+
+
+class LastPart(click.ParamType[str]):
+    """The last part of a path."""
+
+    name = "PATH"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """``training_runs/latest/`` is ``latest``."""
+        return Path(value).name
+
+
+option = partial(click.option, cls=Option)
+flag = partial(click.option, cls=Flag)
+
+TRACKING_URI = option(
+    "--tracking-uri", metavar="URI", help="Tracking store; by default mlflow.db in the current directory."
+)
+# For commands that need no store, so that every command takes the same option.
+UNUSED_URI = option("--tracking-uri", metavar="URI", expose_value=False, hidden=True)
+EXPERIMENT = option("--experiment", metavar="NAME", help="Look in this experiment only.")
+PER_TARGET = flag("--per-target", help="Table and CSV: a row for each target (JSON has them).")
+UNVERIFIED = flag("--allow-unverified", help="Graphs with unnamed columns: check their widths alone.")
+
+
+def run_option(text: str, default: str | None = None) -> Callable[[Command], Command]:
+    """``--run-id``, which is ``--run`` too."""
+    return option("--run-id", "--run", "run_id", metavar="RUN", default=default, help=text)
+
+
+RUN = run_option("Id, prefix of one, name, or latest.")
+RUN_OF_MODEL = run_option("Instead: a run's best version.")
+
+
+def form_option(*forms: str) -> Callable[[Command], Command]:
+    """``--format``; the first is the default."""
+    return option("--format", "form", default=forms[0], show_default=True, type=click.Choice(forms))
+
+
+def jobs_option(text: str) -> Callable[[Command], Command]:
+    """``--jobs``."""
+    return option("--jobs", "-j", default=1, show_default=True, type=click.IntRange(1), help=text)
+
+
+def override_options(text: str) -> Callable[[Command], Command]:
+    """``--override``, which can be repeated, and ``--overrides``, which holds several; the command gets both."""
+
+    def decorate(command: Command) -> Command:
+        several = option("--overrides", type=Words("key=value pairs"), default="", hidden=True)
+        each = option("--override", "-o", "override", multiple=True, metavar="K=V", help=text)
+        return each(several(command))
+
+    return decorate

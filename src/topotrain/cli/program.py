@@ -1,0 +1,118 @@
+"""The program: its commands, their other names, and the exit statuses."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from typing import ClassVar
+
+import click
+
+from topotrain.cli import models, reports, structures, training
+from topotrain.cli.output import say
+from topotrain.errors import EXIT_FAULT, EXIT_USER, InterruptedRunError, TopotrainError
+from topotrain.signals import follow_parent
+from topotrain.version import __version__
+
+
+class Commands(click.Group):
+    """Lists commands in the order of work, and knows other names for some."""
+
+    aliases: ClassVar[dict[str, str]] = {"train": "run", "summarize": "summarise"}
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Also by another name."""
+        return super().get_command(ctx, self.aliases.get(cmd_name, cmd_name))
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """In the order they are added."""
+        return list(self.commands)
+
+
+@click.group(
+    cls=Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+    epilog='Completion: eval "$(_TOPOTRAIN_COMPLETE=bash_source topotrain)" (or zsh_source, fish_source).',
+)
+@click.version_option(__version__, prog_name="topotrain")
+def cli() -> None:
+    """Train graph networks that score models (decoys) of protein complexes.
+
+    \b
+    topotrain run                                  train on the demo data set
+    topotrain run --config configs/default.yaml    train by a configuration
+    topotrain summarise --run-id latest            what the run achieved, as JSON
+    topotrain monitor --follow                     where the run stands, until it ends
+    topotrain leaderboard                          runs side by side
+    topotrain ui                                   curves, pictures, model versions
+    """
+
+
+# In the order of work, as the help lists them.
+for command in (
+    training.run,
+    training.batch,
+    training.resume,
+    reports.summarise,
+    reports.monitor,
+    reports.leaderboard,
+    reports.schema,
+    structures.build_graphs,
+    structures.label,
+    structures.features,
+    structures.score,
+    models.evaluate,
+    models.promote,
+    models.metrics,
+    models.predict,
+    models.describe,
+    models.import_checkpoint,
+    structures.demo_graphs,
+    structures.demo_structures,
+    reports.ui,
+):
+    cli.add_command(command)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and exit with the status of docs/runs.md."""
+    _log_to_stderr()
+    follow_parent()
+    try:
+        given = sys.argv[1:] if arguments is None else list(arguments)
+        cli.main(args=given or ["--help"], prog_name="topotrain", standalone_mode=False)
+        sys.stdout.flush()
+    except click.exceptions.Exit as stop:
+        sys.exit(stop.exit_code)
+    except click.ClickException as error:
+        context = getattr(error, "ctx", None)
+        command = context.command_path if context is not None else "topotrain"
+        _fail(f"{error.format_message().rstrip('.')}; see {command} --help", EXIT_USER)
+    except TopotrainError as error:
+        _fail(str(error), error.exit_code)
+    except InterruptedRunError as stop:
+        _fail(f"interrupted by signal {stop.signum}", stop.exit_code)
+    except (KeyboardInterrupt, click.Abort):
+        _fail("interrupted", 130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
+    except Exception:
+        logging.getLogger("topotrain").exception("a fault of topotrain; please report it with the lines below")
+        sys.exit(EXIT_FAULT)
+
+
+def _fail(message: str, status: int) -> None:
+    say(f"error: {message}")
+    sys.exit(status)
+
+
+def _log_to_stderr() -> None:
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    logger = logging.getLogger("topotrain")
+    logger.handlers[:] = [handler]
+    logger.setLevel(logging.INFO)
+    logger.propagate = False

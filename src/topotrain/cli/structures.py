@@ -1,0 +1,171 @@
+"""Commands on structures: graphs, labels and scores of them, the feature modules, the demo data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from topotrain.cli.options import TRACKING_URI, UNUSED_URI, KeyValue, Words, jobs_option, option
+from topotrain.cli.output import deliver, say, say_outcome
+from topotrain.errors import DataError
+
+
+@click.command("build-graphs")
+@click.argument("structures", type=str)
+@option("--out", required=True, metavar="DIR", help="Graph directory; graphs that are there unchanged are kept.")
+@option("--edge-module", metavar="ID", help="Such as edge/legacy_band/v11 (the default).")
+@option("--node-module", metavar="ID", help="Such as node/dssp_topo_merge/v1 (the default).")
+@option("--topology-module", metavar="ID", help="Such as topology/none/v1.")
+@option("--interface-module", metavar="ID", help="Such as interface/polar_cutoff/v1 (the default).")
+@option("--set", "settings", type=KeyValue(), multiple=True, help="A module's parameter; repeatable.")
+@option("--sets", type=Words("kind.parameter=value pairs"), default="", hidden=True)
+@jobs_option("Processes.")
+@click.option("--strict", is_flag=True, help="One structure that fails is an error (exit 2).")
+@TRACKING_URI
+def build_graphs(
+    structures: str,
+    out: str,
+    edge_module: str | None,
+    node_module: str | None,
+    topology_module: str | None,
+    interface_module: str | None,
+    settings: Sequence[tuple[str, str]],
+    sets: Sequence[str],
+    jobs: int,
+    strict: bool,
+    tracking_uri: str | None,
+) -> None:
+    """Build interface graphs from PDB or mmCIF files (plain or gzip), flat or by target.
+
+    \b
+    topotrain build-graphs structures/ --out graphs/ --jobs 4
+    topotrain build-graphs structures/ --out graphs/ --edge-module edge/multi_scale/v24 --set interface.cutoff=14
+    """
+    from topotrain.features import build_graphs as build
+    from topotrain.progress import counter
+    from topotrain.tracking.report_run import keep_report
+
+    with counter("building graphs") as progress:
+        report = build(
+            Path(structures),
+            Path(out),
+            edge_module=edge_module,
+            node_module=node_module,
+            topology_module=topology_module,
+            interface_module=interface_module,
+            settings=dict([*map(KeyValue(), sets), *settings]),
+            jobs=jobs,
+            strict=strict,
+            progress=progress,
+        )
+    say(f"summary: {report.summary_path}")
+    say_outcome(report.failures, f"{len(report.built)} graphs built, {len(report.kept)} kept")
+    keep_report("build-graphs", report.summary_path.read_text(encoding="utf-8"), "build-graphs.json", tracking_uri)
+    if not report.num_graphs:
+        raise DataError(f"{structures}: no structure gave a graph", "at least one graph", f"see {report.summary_path}")
+
+
+@click.command()
+@click.argument("decoys", type=str)
+@option("--native", required=True, metavar="FILE", help="The native structure of the decoys' target.")
+@option("--out", metavar="CSV", help="Labels file to add to; by default printed.")
+@UNUSED_URI
+def label(decoys: str, native: str, out: str | None) -> None:
+    """Add DockQ and the CAPRI class of decoys to a labels file.
+
+    \b
+    topotrain label structures/1AY7 --native natives/1AY7.pdb --out labels.csv
+    """
+    from topotrain.features import label_models
+    from topotrain.features.table import merged_labels
+    from topotrain.progress import counter
+
+    with counter("labelling") as progress:
+        report = label_models(Path(decoys), Path(native), progress)
+    say_outcome(report.failures, f"{len(report.rows)} decoys labelled")
+    if not report.rows:
+        raise DataError(f"{decoys}: no decoy could be labelled", "decoys of the native's complex", "see above for why")
+    deliver(merged_labels(report.rows, Path(out) if out else None), out)
+
+
+@click.command()
+@option("--kind", type=click.Choice(["interface", "topology", "node", "edge"]))
+@click.option("--json", "as_json", is_flag=True, help="Columns and parameters too.")
+@UNUSED_URI
+def features(kind: str | None, as_json: bool) -> None:
+    """List the feature modules that are installed.
+
+    \b
+    topotrain features
+    topotrain features --kind edge --json
+    """
+    from dataclasses import asdict
+
+    from topotrain.features import list_modules
+    from topotrain.features.table import module_lines
+    from topotrain.text import as_json as to_json
+
+    modules = list_modules(kind)
+    if as_json:
+        deliver(to_json([asdict(module) for module in modules]))
+    else:
+        click.echo("\n".join(module_lines(modules)))
+
+
+@click.command()
+@click.argument("structures", type=str)
+@option("--model", default="models:/topoqa@candidate", show_default=True, metavar="URI", help="Of the registry.")
+@option("--out", metavar="CSV", help="By default printed.")
+@jobs_option("Processes.")
+@TRACKING_URI
+def score(structures: str, model: str, out: str | None, jobs: int, tracking_uri: str | None) -> None:
+    """Score structure files with a model, ranked within each target.
+
+    \b
+    topotrain score structures/ --model models:/topoqa@candidate --out scores.csv
+    """
+    from topotrain.progress import counter
+    from topotrain.scoring.score_table import scores_csv
+    from topotrain.scoring.structures import score_structures
+    from topotrain.tracking.report_run import keep_report
+
+    with counter("building graphs") as progress:
+        report = score_structures(Path(structures), model, jobs=jobs, progress=progress, tracking_uri=tracking_uri)
+    text = scores_csv(report.rows)
+    deliver(text, out)
+    say_outcome(report.failures, f"{len(report.rows)} structures scored")
+    keep_report("score", text, "scores.csv", tracking_uri)
+
+
+@click.command("demo-graphs")
+@option("--out", required=True, metavar="DIR", help="A folder that does not exist yet.")
+@UNUSED_URI
+def demo_graphs(out: str) -> None:
+    """Write the demo data set: graphs of real complexes' decoys, metadata, label files.
+
+    \b
+    topotrain demo-graphs --out demo
+    """
+    from topotrain.data.demo import write_demo
+
+    write_demo(Path(out).absolute())
+    say(f"wrote graphs/, train.csv, val.csv and holdout.csv below {out}")
+
+
+@click.command("demo-structures")
+@option("--out", required=True, metavar="DIR", help="A folder that does not exist yet.")
+@UNUSED_URI
+def demo_structures(out: str) -> None:
+    """Write the structures of the demo data set as PDB files: decoys by split and target, and the natives.
+
+    \b
+    topotrain demo-structures --out complexes
+    topotrain score complexes/holdout --out scores.csv
+    topotrain label complexes/holdout/1BGS_AE --native complexes/natives/1BGS_AE.pdb
+    """
+    from topotrain.data.demo import write_demo_structures
+
+    write_demo_structures(Path(out).absolute())
+    say(f"wrote train/, val/, holdout/ and natives/ below {out}")

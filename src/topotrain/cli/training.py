@@ -1,0 +1,200 @@
+"""Commands that train: run, batch, resume."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import click
+
+from topotrain.cli.options import (
+    EXPERIMENT,
+    RUN,
+    TRACKING_URI,
+    Number,
+    flag,
+    jobs_option,
+    option,
+    override_options,
+)
+from topotrain.cli.output import say
+from topotrain.errors import UnfinishedBatchError
+
+if TYPE_CHECKING:
+    from topotrain.training.fit import TrainResult
+
+
+@click.command()
+@option("--config", "-c", metavar="PATH", help="YAML; by default the defaults.")
+@override_options("Dotted key and YAML value; repeatable.")
+@option("--run-name", help="By default training_run_ and the time.")
+@option("--notes", help="Text shown on the run's page.")
+@option("--trial-label", help="Kept as the tag topotrain.trial_label.")
+@option(
+    "--resume-from",
+    metavar="CKPT",
+    help="Begin with the weights of a checkpoint file, runs:/ID/checkpoints/NAME, or models:/NAME@alias.",
+)
+@option("--parent-run-id", hidden=True, help="The batch that this run is part of.")
+@flag("--fast-dev-run", help="One training and one validation batch; registers nothing.")
+@option("--limit-train-batches", type=Number(), help="Use only so many; registers nothing.")
+@option("--limit-val-batches", type=Number(), help="Use only so many; registers nothing.")
+@TRACKING_URI
+def run(
+    config: str | None,
+    override: Sequence[str],
+    overrides: Sequence[str],
+    run_name: str | None,
+    notes: str | None,
+    trial_label: str | None,
+    resume_from: str | None,
+    parent_run_id: str | None,
+    fast_dev_run: bool,
+    limit_train_batches: int | float | None,
+    limit_val_batches: int | float | None,
+    tracking_uri: str | None,
+) -> None:
+    """Train one network (alias: train). Prints the run's id.
+
+    \b
+    topotrain run
+    topotrain run --config configs/default.yaml --override trainer.num_epochs=20 --override seed=777
+    topotrain run --override paths.graph=graphs --override paths.train_labels=train.csv \\
+                  --override paths.val_labels=val.csv
+    """
+    from topotrain.training.fit import Limits, fit
+
+    result = fit(
+        config,
+        overrides=[*overrides, *override],
+        run_name=run_name,
+        notes=notes,
+        trial_label=trial_label,
+        resume_from=resume_from,
+        parent_run_id=parent_run_id,
+        take_alias=parent_run_id is None,
+        limits=Limits(fast_dev_run, limit_train_batches, limit_val_batches),
+        tracking_uri=tracking_uri,
+    )
+    _print_result(result)
+
+
+@click.command()
+@option("--manifest", "-m", required=True, metavar="PATH", help="YAML: jobs, shared, continue_on_error.")
+@override_options("For every job; repeatable.")
+@jobs_option("Jobs at once.")
+@flag("--resume", help="Only what an earlier batch of this manifest did not finish.")
+@option("--run-name", help="Of the batch's own run; by default the manifest's file name.")
+@TRACKING_URI
+def batch(
+    manifest: str,
+    override: Sequence[str],
+    overrides: Sequence[str],
+    jobs: int,
+    resume: bool,
+    run_name: str | None,
+    tracking_uri: str | None,
+) -> None:
+    """Run a manifest's jobs as the children of one run. Prints a table of what came out.
+
+    \b
+    topotrain batch --manifest manifests/run_all.yaml --jobs 2
+    topotrain batch --manifest manifests/run_all.yaml --override trainer.num_epochs=20
+    topotrain batch --manifest manifests/run_all.yaml --resume
+    """
+    from topotrain.batches.batch import batch as run_batch
+    from topotrain.batches.display import failure_line, summary_lines
+
+    result = run_batch(
+        manifest,
+        overrides=[*overrides, *override],
+        jobs=jobs,
+        resume=resume,
+        run_name=run_name,
+        tracking_uri=tracking_uri,
+    )
+    click.echo("\n".join(summary_lines(result.jobs)))
+    say(f"batch {result.run_name} ({result.run_id}); best job: {result.best or 'none'}")
+    if result.unfinished:
+        raise UnfinishedBatchError(failure_line(result.jobs), result.exit_status)
+
+
+@click.command()
+@RUN
+@option(
+    "--checkpoint",
+    default="last",
+    show_default=True,
+    metavar="NAME|PATH",
+    help="last, best, second_best, third_best, a checkpoint's name, or a file.",
+)
+@override_options("Wins over the run's own; repeatable.")
+@option("--run-name", help="Of a new run, where one is opened.")
+@flag("--force", help="Even if the run seems alive.")
+@EXPERIMENT
+@TRACKING_URI
+def resume(
+    run_id: str | None,
+    checkpoint: str,
+    override: Sequence[str],
+    overrides: Sequence[str],
+    run_name: str | None,
+    force: bool,
+    experiment: str | None,
+    tracking_uri: str | None,
+) -> None:
+    """Resume a run that was interrupted, or begin a new run at an earlier checkpoint. Prints the run's id.
+
+    \b
+    topotrain resume --run-id latest
+    topotrain resume --run-id 1f0c9a2e --override trainer.num_epochs=200
+    topotrain resume --run-id first --checkpoint best --override optimizer.learning_rate=0.0001
+    """
+    from topotrain.training.resume import AlreadyComplete
+    from topotrain.training.resume import resume as resume_run
+
+    result = resume_run(
+        run_id,
+        checkpoint=checkpoint,
+        overrides=[*overrides, *override],
+        run_name=run_name,
+        force=force,
+        experiment=experiment,
+        tracking_uri=tracking_uri,
+    )
+    if isinstance(result, AlreadyComplete):
+        say(f"run {result.run_name} is complete after {result.epochs} epochs; nothing is left to do")
+        click.echo(result.run_id)
+    else:
+        _print_result(result)
+
+
+def _print_result(result: TrainResult) -> None:
+    for line in _closing_lines(result):
+        say(line)
+    click.echo(result.run_id)
+
+
+def _closing_lines(result: TrainResult) -> list[str]:
+    """What to print when a run has ended."""
+    from topotrain.credentials import mask_credentials
+    from topotrain.fields import VAL_LOSS, VAL_RANKING_LOSS, VAL_SPEARMAN
+    from topotrain.invocation import program
+
+    metrics = result.metrics
+    uri = shlex.quote(mask_credentials(result.tracking_uri))
+    lines = [
+        f"done: {result.epochs} epochs, best epoch {result.best_epoch}: val_loss {metrics[VAL_LOSS]:.4f}, "
+        f"Spearman {metrics[VAL_SPEARMAN]:.3f}, ranking loss {metrics[VAL_RANKING_LOSS]:.3f}",
+        f"run {result.run_name} ({result.run_id}), tracked at {mask_credentials(result.tracking_uri)}",
+        f"  summary:   {program()} summarise --run-id {result.run_id} --tracking-uri {uri}",
+    ]
+    if result.page:
+        lines.append(f"  web page:  {result.page}")
+    else:
+        lines.append(
+            f"  web page:  {program()} ui --tracking-uri {uri}   then open "
+            f"http://127.0.0.1:5000/#/experiments/{result.experiment_id}/runs/{result.run_id}"
+        )
+    return lines

@@ -1,0 +1,232 @@
+"""The sections of a configuration: one frozen, validated ``TrainConfig``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from topotrain.credentials import mask_credentials
+from topotrain.fields import DEMO, SELECTION_METRIC, VAL_LOSS
+
+
+def _not_bool(value: Any) -> Any:
+    """Refuse ``true`` where a number is meant: Python would read it as 1."""
+    if isinstance(value, bool):
+        raise ValueError("a number, not true or false")
+    return value
+
+
+Int = Annotated[int, BeforeValidator(_not_bool)]
+Float = Annotated[float, BeforeValidator(_not_bool), Field(allow_inf_nan=False)]
+PositiveInt = Annotated[Int, Field(gt=0)]
+NonNegativeInt = Annotated[Int, Field(ge=0)]
+PositiveFloat = Annotated[Float, Field(gt=0)]
+NonNegativeFloat = Annotated[Float, Field(ge=0)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+class PathsConfig(_Section):
+    """Where the input lies; ``demo`` stands for the data set that comes with the package."""
+
+    graph: str = DEMO
+    train_labels: str = DEMO
+    val_labels: str = DEMO
+    metadata: str | None = None
+    summary: str | None = None
+    cache: str | None = None
+
+    @model_validator(mode="after")
+    def _demo_is_whole(self) -> PathsConfig:
+        given = {name: getattr(self, name) for name in ("graph", "train_labels", "val_labels")}
+        missing = [f"paths.{name}" for name, value in given.items() if value == DEMO]
+        if 0 < len(missing) < len(given):
+            raise ValueError(f"{' and '.join(missing)} too, since the demo data set can't be mixed with other data")
+        return self
+
+
+class ModelConfig(_Section):
+    """Shape of the network, apart from the widths, which come from the graphs."""
+
+    pooling_type: Literal["mean", "add", "max"] = "mean"
+    attention_head: PositiveInt = 8
+    hidden_dim: Annotated[Int, Field(ge=2, multiple_of=2)] = 32
+    num_layers: PositiveInt = 2
+    dropout: Annotated[Float, Field(ge=0, lt=1)] = 0.25
+    input_scaling: Literal["standard", "none"] = "standard"
+
+
+class EdgeSchemaConfig(_Section):
+    """Behaviour of the edge encoder; the other keys are expectations held against the graphs."""
+
+    use_layer_norm: bool = True
+    dim: PositiveInt | None = None
+    module: str | None = None
+    variant: str | None = None
+    columns: tuple[str, ...] | None = None
+    module_params: dict[str, Any] | None = None
+    bands: tuple[Any, ...] | None = None
+
+    def expectations(self) -> dict[str, Any]:
+        """What the user says of the graphs, to be held against them; empty when nothing was said."""
+        return self.model_dump(exclude={"use_layer_norm"}, exclude_none=True)
+
+
+class DataloaderConfig(_Section):
+    """How graphs are drawn; ``seed`` decides weights, order and dropout."""
+
+    batch_size: PositiveInt = 16
+    num_workers: NonNegativeInt = 0
+    seed: Annotated[Int, Field(ge=0, lt=2**32)] = 222
+
+
+class TrainerConfig(_Section):
+    """Passed to Lightning's ``Trainer``."""
+
+    accelerator: str = "cpu"
+    devices: PositiveInt | str = 1
+    precision: Int | str = 32
+    num_epochs: PositiveInt = 100
+    accumulate_grad_batches: PositiveInt = 1
+
+
+class OptimizerConfig(_Section):
+    """Adam."""
+
+    learning_rate: PositiveFloat = 0.0005
+    weight_decay: NonNegativeFloat = 0.0003
+
+
+class SchedulerConfig(_Section):
+    """ReduceLROnPlateau on ``val_loss``; patience in epochs."""
+
+    type: Literal["reduce_on_plateau"] = "reduce_on_plateau"
+    factor: Annotated[Float, Field(gt=0, lt=1)] = 0.4
+    patience: NonNegativeInt = 12
+
+
+class EarlyStoppingConfig(_Section):
+    """Stops when the primary metric has not improved for ``patience`` epochs."""
+
+    patience: NonNegativeInt = 25
+
+
+class SelectionConfig(_Section):
+    """What ranks checkpoints; lower is better."""
+
+    primary_metric: Literal["val_loss", "selection_metric"] = "val_loss"
+    use_val_spearman: bool = True
+    spearman_weight: NonNegativeFloat = 1.0
+    spearman_min_delta: Float = 0.0
+
+    def metric(self, val_loss: float, val_spearman_corr: float) -> float:
+        """``selection_metric`` of one epoch, from that epoch's own metrics."""
+        if not self.use_val_spearman:
+            return val_loss
+        return val_loss - self.spearman_weight * max(0.0, val_spearman_corr - self.spearman_min_delta)
+
+    def primary(self, metrics: Mapping[str, float]) -> float:
+        """The metric that ranks an epoch."""
+        return metrics[SELECTION_METRIC if self.primary_metric == SELECTION_METRIC else VAL_LOSS]
+
+
+class CheckpointsConfig(_Section):
+    """How many of the best checkpoints are kept."""
+
+    keep: PositiveInt = 3
+
+
+class CoverageConfig(_Section):
+    """What to do about labels without a usable graph."""
+
+    minimum_percent: Annotated[Float, Field(ge=0, le=100)] = 0.0
+    fail_on_missing: bool = True
+
+
+class LoggingConfig(_Section):
+    """What is shown while training.
+
+    A refresh rate of 0 means lines instead of a bar: one for each epoch, and within an epoch one after every
+    ``log_every_n_steps`` optimiser steps.
+    """
+
+    progress_bar_refresh_rate: NonNegativeInt = 1
+    log_every_n_steps: PositiveInt = 100
+
+
+class MlflowConfig(_Section):
+    """Where and how the run is tracked."""
+
+    tracking_uri: str | None = None
+    experiment: Annotated[str, Field(min_length=1)] = "dynamic_topoqa"
+    run_name: str | None = None
+    tags: dict[str, str] = Field(default_factory=dict)
+    model_name: Annotated[str, Field(min_length=1, pattern=r"^[^/:]+$")] = "topoqa"
+    register_: Literal["all", "best", "none"] = Field("all", alias="register")
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", protected_namespaces=(), populate_by_name=True, coerce_numbers_to_str=True
+    )
+
+
+class TrainConfig(_Section):
+    """The whole recipe of a training run; every key is described in ``docs/configuration.md``."""
+
+    paths: PathsConfig = PathsConfig()
+    model: ModelConfig = ModelConfig()
+    edge_schema: EdgeSchemaConfig = EdgeSchemaConfig()
+    dataloader: DataloaderConfig = DataloaderConfig()
+    trainer: TrainerConfig = TrainerConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    scheduler: SchedulerConfig = SchedulerConfig()
+    early_stopping: EarlyStoppingConfig = EarlyStoppingConfig()
+    selection: SelectionConfig = SelectionConfig()
+    checkpoints: CheckpointsConfig = CheckpointsConfig()
+    coverage: CoverageConfig = CoverageConfig()
+    logging: LoggingConfig = LoggingConfig()
+    mlflow: MlflowConfig = Field(default_factory=MlflowConfig)  # type: ignore[arg-type]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Nested plain values under the names of the YAML file; credentials in a URI are masked."""
+        nested: dict[str, Any] = self.model_dump(mode="json", by_alias=True)
+        nested["edge_schema"] = {k: v for k, v in nested["edge_schema"].items() if v is not None}
+        masked: dict[str, Any] = _masked(nested)
+        return masked
+
+    def to_yaml(self) -> str:
+        """The resolved configuration as it is recorded with the run."""
+        return yaml.safe_dump(self.to_dict(), sort_keys=False, allow_unicode=True)
+
+    def flat(self) -> dict[str, str]:
+        """Dotted keys and text values, as logged to the tracking server."""
+        return {key: _as_text(value) for key, value in _flatten(self.to_dict())}
+
+
+def _flatten(nested: Mapping[str, Any], prefix: str = "") -> Sequence[tuple[str, Any]]:
+    flat: list[tuple[str, Any]] = []
+    for key, value in nested.items():
+        if isinstance(value, Mapping) and (prefix == "" or value):
+            flat.extend(_flatten(value, f"{prefix}{key}."))
+        elif not isinstance(value, Mapping):
+            flat.append((f"{prefix}{key}", value))
+    return flat
+
+
+def _as_text(value: Any) -> str:
+    if value is None:
+        return "null"
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _masked(value: Any) -> Any:
+    """A copy with the credentials of every URI hidden."""
+    if isinstance(value, Mapping):
+        return {key: _masked(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_masked(inner) for inner in value]
+    return mask_credentials(value) if isinstance(value, str) else value
