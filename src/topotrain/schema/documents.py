@@ -27,8 +27,8 @@ def fault(error: ValidationError) -> tuple[tuple[str | int, ...], str, str]:
     """The first fault of a document: where it is, what is wrong there (``is a int``), and what was expected."""
     first = error.errors(include_url=False)[0]
     found, kind = first["input"], first["type"]
-    expected = "a mapping" if kind == "model_type" else WORDS.get(first.get("ctx", {}).get("class", ""))
+    expected = "a mapping" if kind in ("model_type", "dict_type") else WORDS.get(first.get("ctx", {}).get("class", ""))
     if expected:
-        return first["loc"], f"is a {type(found).__name__}", expected
+        return first["loc"], "is null" if found is None else f"is a {type(found).__name__}", expected
     # What is no text, list or mapping is a number of columns, and nothing else is required.
     return first["loc"], "is missing" if kind == "missing" else f"is {short(found)}", "a whole number of columns"

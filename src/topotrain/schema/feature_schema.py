@@ -48,7 +48,7 @@ class Place:
         section: of ``feature_metadata.json``; "" for its top.
         key: in that section.
         decides: how a difference in it is called; "" for what does not decide compatibility.
-        stated: where a graph's metadata state it, as attributes of ``GraphEntry``; () for what they don't.
+        stated: where a graph's metadata state it, as keys of ``GraphEntry``; () for what they don't.
         mixed: how graphs of one directory that differ in it are called, if not as ``decides``.
         shared_last: whether what a sidecar states for all graphs is asked for only where nothing else is said.
     """

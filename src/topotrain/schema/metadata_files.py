@@ -10,7 +10,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-from pydantic import BeforeValidator, Field, ValidationError
+from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError
+from typing_extensions import TypedDict  # which pydantic asks for below Python 3.12
 
 from topotrain.errors import DataError
 from topotrain.fields import SUMMARY_NAME
@@ -23,33 +24,42 @@ GRAPH_ENTRY_KEYS = frozenset(
 MAX_DEPTH = 50  # of values in values
 PARENTS_SEARCHED = 3
 TIMESTAMP = re.compile(r"(\d{4})-(\d{2})-(\d{2})_(\d{2})-(\d{2})-(\d{2})")
-S = TypeVar("S", bound=Section)
+T = TypeVar("T")
 
 
-class EdgeInfo(Section):
+# What is said of one graph is kept as plain mappings: a sidecar may hold tens of thousands of them, and a model for
+# each takes twice as long to read. They also keep apart what is not said and what is said to be unknown (null).
+class EdgeInfo(TypedDict, total=False):
     """What metadata say of a graph's edges."""
 
-    edge_feature_variant: Text | None = None
-    bands: List | None = None
-    feature_dim: Width | None = None
-    edge_count: Any = None
+    edge_feature_variant: Text | None
+    bands: List | None
+    feature_dim: Width | None
+    edge_count: Any
 
 
-class GraphEntry(Section):
+class _Described(TypedDict, total=False):
+    edge_module: Text | None
+    edge_params: Object | None
+    node_feature_columns: List | None
+    edge_feature_columns: List | None
+
+
+class GraphEntry(_Described, total=False):
     """What a sidecar says of one graph."""
 
-    edge_module: Text | None = None
-    edge_params: Object | None = None
-    node_feature_columns: List | None = None
-    edge_feature_columns: List | None = None
-    info: EdgeInfo | None = Field(default=None, alias="edge_metadata")
+    info: Annotated[EdgeInfo | None, Field(alias="edge_metadata")]
 
 
-class OwnMetadata(GraphEntry):
+class OwnMetadata(_Described, total=False):
     """What a graph file says of its graph."""
 
-    info: EdgeInfo | None = Field(default=None, alias="edge_info")
-    modules: Object | None = None
+    info: Annotated[EdgeInfo | None, Field(alias="edge_info")]
+    modules: Any
+
+
+GRAPH_ENTRY = TypeAdapter(GraphEntry)
+OWN_METADATA = TypeAdapter(OwnMetadata)
 
 
 class SharedEdges(Section):
@@ -113,6 +123,7 @@ class SummaryDocument(Section):
     edge: BuiltEdges = BuiltEdges()
 
 
+SIDECAR_HEAD, SUMMARY = TypeAdapter(SidecarHead), TypeAdapter(SummaryDocument)
 # Where older builders state at the top what `_edge_schema` holds: the key there, and its kind.
 AT_THE_TOP = (
     ("edge_module", "module", str),
@@ -160,14 +171,14 @@ def read_sidecar(path: Path, *, required: bool) -> Sidecar | None:
         return None
     content = _read_object(path, "graph metadata")
     graphs = {
-        key.removesuffix(".pt"): checked(GraphEntry, entry, path, key)
+        key.removesuffix(".pt"): checked(GRAPH_ENTRY, entry, path, key)
         for key, entry in content.items()
         if not key.startswith("_") and isinstance(entry, Mapping) and GRAPH_ENTRY_KEYS & set(entry)
     }
     edges = content.get("_edge_schema")
     stated = {key: content[name] for name, key, kind in AT_THE_TOP if isinstance(content.get(name), kind)}
     stated |= edges if isinstance(edges, Mapping) else {}
-    head = checked(SidecarHead, {**content, "_edge_schema": stated}, path)
+    head = checked(SIDECAR_HEAD, {**content, "_edge_schema": stated}, path)
     return Sidecar(
         path=path,
         graphs=graphs,
@@ -184,7 +195,7 @@ def read_summary(path: Path) -> Summary:
         DataError: missing or malformed.
     """
     content = _read_object(path, "a graph builder's summary")
-    document = checked(SummaryDocument, content, path)
+    document = checked(SUMMARY, content, path)
     output = document.edge.output_dir
     try:
         output_dir = (path.parent / output).resolve() if isinstance(output, str) else None
@@ -198,11 +209,11 @@ def read_summary(path: Path) -> Summary:
     )
 
 
-def checked(model: type[S], content: Any, *where: str | Path) -> S:
+def checked(adapter: TypeAdapter[T], content: Any, *where: str | Path) -> T:
     """A document, or a part of one, whose fields are of the right kinds.
 
     Args:
-        model: of the document.
+        adapter: of the document.
         content: of the file.
         where: the file, and where in it, for messages.
 
@@ -210,7 +221,7 @@ def checked(model: type[S], content: Any, *where: str | Path) -> S:
         DataError: a field is of another kind.
     """
     try:
-        return model.model_validate(content)
+        return adapter.validate_python(content)
     except ValidationError as error:
         field, found, expected = fault(error)
         place = ": ".join(map(str, where))
@@ -221,7 +232,7 @@ def find_summary(graph_dir: Path, note: Callable[[str], None]) -> Summary | None
     """Find the newest summary whose output is this graph directory.
 
     Looks under ``logs/`` and ``logs_*/`` of the directory itself and of up to three parents. Files there that
-    can't be read are passed over, each with a note.
+    can't be read are skipped, each with a note.
     """
     home = graph_dir.resolve()
     found: list[tuple[datetime, str, Summary]] = []
@@ -231,7 +242,7 @@ def find_summary(graph_dir: Path, note: Callable[[str], None]) -> Summary | None
                 try:
                     summary = read_summary(path)
                 except DataError as error:
-                    note(f"summary passed over: {error}")
+                    note(f"summary skipped: {error}")
                     continue
                 if summary.output_dir == home:
                     found.append((_built_at(path), str(path), summary))

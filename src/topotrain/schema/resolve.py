@@ -6,7 +6,7 @@ import json
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,7 @@ from topotrain.errors import SchemaError
 from topotrain.fields import GRAPH_SUFFIX, METADATA, SIDECAR_NAME
 from topotrain.schema.feature_schema import STATED, TENSORS, FeatureSchema, GraphFacts, Place
 from topotrain.schema.metadata_files import (
-    GraphEntry,
-    OwnMetadata,
+    OWN_METADATA,
     Sidecar,
     Summary,
     checked,
@@ -36,7 +35,7 @@ class _Described:
     in_sidecar: bool
     stated: Mapping[str, Any]
     edge_count: int | None
-    modules: Mapping[str, Any] | None
+    modules: Any
 
     def said_of(self, name: str) -> Any:
         """What the metadata say of a field of the schema."""
@@ -134,12 +133,12 @@ class DirectoryMetadata:
     def _describe(self, graph: GraphFacts) -> _Described:
         sidecar = self.sidecar
         file = self.graph_dir / f"{graph.key}{GRAPH_SUFFIX}" if self.graph_dir else f"graph {graph.key}"
-        own = checked(OwnMetadata, graph.metadata, file, METADATA)
+        own = checked(OWN_METADATA, graph.metadata, file, METADATA)
         entry = sidecar.graphs.get(graph.key) if sidecar else None
         # A sidecar may describe each graph, or all at once; a graph left out of the former is described by neither.
         covered = sidecar is not None and (entry is not None or not sidecar.graphs)
         shared = sidecar.shared if sidecar and covered else {}
-        entry = entry or GraphEntry()
+        entry = entry or {}
         try:
             stated = {
                 name: _agreed(graph.key, place, entry, own, getattr(shared.get(place.section), place.key, None))
@@ -150,22 +149,22 @@ class DirectoryMetadata:
         in_sidecar, edge_count = _stated(entry, ("info", "edge_count"))
         if not in_sidecar:
             _, edge_count = _stated(own, ("info", "edge_count"))
-        return _Described(graph, covered, stated, edge_count, own.modules)
+        return _Described(graph, covered, stated, edge_count, own.get("modules"))
 
     def _here(self, error: SchemaError) -> SchemaError:
         return SchemaError(f"{self.graph_dir}: {error.what}", error.expected, error.do) if self.graph_dir else error
 
 
-def _agreed(key: str, place: Place, entry: GraphEntry, own: OwnMetadata, shared: Any) -> Any:
+def _agreed(key: str, place: Place, entry: Mapping[str, Any], own: Mapping[str, Any], shared: Any) -> Any:
     """The sidecar's word, the file's own where it is silent; two different words are an error."""
     said, in_sidecar = _stated(entry, place.stated)
     if not said and not place.shared_last:
         in_sidecar = shared
     _, in_file = _stated(own, place.stated)
-    left, right = decisive(in_sidecar), decisive(in_file)
-    if left is not None and right is not None and canonical(left) != canonical(right):
+    if in_sidecar is not None and in_file is not None and _text(in_sidecar) != _text(in_file):
+        parted = difference(place.stated[-1], decisive(in_file), decisive(in_sidecar))
         raise SchemaError(
-            f"graph {key}: the file and the sidecar disagree, {difference(place.stated[-1], right, left)}",
+            f"graph {key}: the file and the sidecar disagree, {parted}",
             "the same in both",
             f"rebuild the graphs or {SIDECAR_NAME}",
         )
@@ -173,14 +172,26 @@ def _agreed(key: str, place: Place, entry: GraphEntry, own: OwnMetadata, shared:
     return shared if value is None and place.shared_last else value
 
 
-def _stated(entry: GraphEntry, path: Sequence[str]) -> tuple[bool, Any]:
+def _text(value: Any) -> str:
+    """What decides of a value, as text; names of columns, the same in every graph, are written out once."""
+    if isinstance(value, list) and all(type(name) is str for name in value):
+        return _names_text(tuple(value))
+    return canonical(decisive(value))
+
+
+@lru_cache(maxsize=16)
+def _names_text(names: tuple[str, ...]) -> str:
+    return canonical(names)
+
+
+def _stated(entry: Mapping[str, Any], path: Sequence[str]) -> tuple[bool, Any]:
     """Whether an entry says anything there, be it that nothing is known (``null``), and what."""
-    section: Any = entry
+    value: Any = entry
     for name in path:
-        if section is None or name not in section.model_fields_set:
+        if value is None or name not in value:
             return False, None
-        section = getattr(section, name)
-    return True, section
+        value = value[name]
+    return True, value
 
 
 def _one_width(described: Sequence[_Described], kind: str, width: Callable[[_Described], int | None]) -> int:
@@ -266,7 +277,7 @@ def _merge(
         groups: dict[str, list[str]] = defaultdict(list)
         for graph in described:
             if value(graph) is not None:
-                groups[canonical(decisive(value(graph)))].append(graph.facts.key)
+                groups[_text(value(graph))].append(graph.facts.key)
         if len(groups) > 1:
             raise SchemaError(
                 f"graphs of different {what}: {_show_values(what, groups)}",
@@ -304,7 +315,7 @@ def _merge(
         module_registry=json.loads(json.dumps(registry, default=str)),
         metadata_path=str(sidecar.path) if sidecar else None,
         summary_path=str(summary.path) if summary else None,
-        graph_modules=modules,
+        graph_modules=modules if isinstance(modules, Mapping) else None,
     )
 
 
