@@ -275,8 +275,8 @@ def test_files_that_are_no_checkpoint_or_hostile_are_refused(run, store_uri, tmp
 @pytest.mark.parametrize(
     ("metadata", "words"),
     [
-        (named_metadata(dim=4), ["says 4 edge columns and names 3, but the weights take 3"]),
-        (named_metadata(columns=["e0"]), ["says 3 edge columns and names 1"]),
+        (named_metadata(dim=4), ["edge dim: 3 against 4"]),
+        (named_metadata(columns=["e0"]), ["edge columns: 1 names for 3 columns"]),
         ({"edge_schema": {}}, ["malformed"]),
         ([1], ["holds a list"]),
     ],

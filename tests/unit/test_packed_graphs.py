@@ -75,9 +75,9 @@ def test_unknown_labels_are_nan_and_names_are_kept() -> None:
 @pytest.mark.parametrize(
     ("other", "words"),
     [
-        ({"x": torch.ones(4, 6)}, "graph T9/m has 6 node columns; expected 5, as the schema says"),
-        ({"edge_attr": torch.ones(6, 2)}, "graph T9/m has 2 edge columns; expected 3"),
-        ({"edge_index": torch.zeros(2, 0, dtype=torch.int64), "edge_attr": torch.zeros(0, 4)}, "has 4 edge columns"),
+        ({"x": torch.ones(4, 6)}, "graph T9/m does not have the features of the schema .*node dim: 5 against 6"),
+        ({"edge_attr": torch.ones(6, 2)}, "graph T9/m does .*edge dim: 3 against 2"),
+        ({"edge_index": torch.zeros(2, 0, dtype=torch.int64), "edge_attr": torch.zeros(0, 4)}, "edge dim: 3 against 4"),
     ],
 )
 def test_another_width_is_refused(other: dict[str, Any], words: str) -> None:

@@ -368,7 +368,7 @@ def test_a_summary_of_other_graphs_is_ignored(tmp_path: Path) -> None:
     summary(tmp_path / "log" / "c", tmp_path / "graphs")
     schema = resolve_schema(facts(), tmp_path / "graphs")
     assert schema.summary_path is None
-    assert not any("passed over" in note for note in schema.notes)
+    assert not any("skipped" in note for note in schema.notes)
 
 
 @pytest.mark.parametrize("newest", ["logs/b.2025-06-02_00-00-00", "logs_z/a.2025-06-02_00-00-00"])
@@ -400,7 +400,7 @@ def test_a_malformed_summary_found_is_passed_over_but_one_given_is_an_error(cont
     bad.write_text(content)
     schema = resolve_schema(facts(), tmp_path)
     assert schema.summary_path == str(good)
-    assert [note for note in schema.notes if note.startswith(f"summary passed over: {bad}")]
+    assert [note for note in schema.notes if note.startswith(f"summary skipped: {bad}")]
     assert str(bad) in refused(tmp_path, summary_path=bad)
 
 

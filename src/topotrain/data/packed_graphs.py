@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from topotrain.data.graph_file import Graph
-from topotrain.errors import SchemaError
+from topotrain.schema.check import check_fits
 from topotrain.schema.feature_schema import FeatureSchema
 
 
@@ -124,10 +124,6 @@ def _with_width(graph: Graph, schema: FeatureSchema) -> Tensor:
     edge_attr = graph.edge_attr
     if edge_attr.shape[0] == 0 and edge_attr.shape[1] == 0:
         edge_attr = edge_attr.new_zeros((0, schema.edge_dim))
-    for kind, found, expected in (
-        ("node", graph.x.shape[1], schema.node_dim),
-        ("edge", edge_attr.shape[1], schema.edge_dim),
-    ):
-        if found != expected:
-            raise SchemaError(f"graph {graph.key} has {found} {kind} columns", f"{expected}, as the schema says")
+    found = FeatureSchema(node_dim=graph.x.shape[1], edge_dim=edge_attr.shape[1])
+    check_fits(schema, found, f"graph {graph.key}", of="schema", beside="graph", wanted="graphs of one width")
     return edge_attr

@@ -15,7 +15,8 @@ from topotrain.data.module import GraphDataModule
 from topotrain.data.packed_graphs import PackedGraphs
 from topotrain.data.split import Progress, Split, leaked_targets, read_split
 from topotrain.fields import DEMO
-from topotrain.schema.feature_schema import FeatureSchema, expect
+from topotrain.schema.check import expect
+from topotrain.schema.feature_schema import FeatureSchema
 from topotrain.schema.resolve import resolve_schema
 
 

@@ -14,7 +14,7 @@ from topotrain.data.graph_file import read_graph
 from topotrain.data.labels import Label, read_labels, target_of, two_values
 from topotrain.data.packed_graphs import Sample
 from topotrain.errors import DataError
-from topotrain.schema.feature_schema import SHOWN_GRAPHS
+from topotrain.schema.values import SHOWN_GRAPHS
 
 Progress = Callable[[Iterable[Any], int, str], Iterable[Any]]
 

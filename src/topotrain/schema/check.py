@@ -1,22 +1,121 @@
-"""Whether graphs are of the kind that a model was trained on, by all that is said of both."""
+"""The one judge of what fits what: graphs, weights and metadata beside the schema that a model was trained on."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from topotrain.errors import SchemaError
 from topotrain.fields import SIDECAR_NAME
 from topotrain.schema.feature_schema import FeatureSchema, GraphFacts
 from topotrain.schema.resolve import DirectoryMetadata
+from topotrain.schema.values import canonical, decisive, difference, short
 
 log = logging.getLogger("topotrain")
+ALONE = DirectoryMetadata()  # of a graph that came without a directory
+
+
+def differences(expected: FeatureSchema, found: FeatureSchema) -> list[str]:
+    """One line for each property in which what was found differs from what is expected, both sides shown.
+
+    Compared are what decides compatibility, widths first, and the feature modules with their parameters. A property
+    that one side does not know is no difference; widths are always known.
+    """
+    mine, theirs = expected.deciding, found.deciding
+    differing = [
+        name
+        for name in sorted(mine, key=lambda name: not name.endswith(" dim"))
+        if mine[name] is not None and theirs[name] is not None and canonical(mine[name]) != canonical(theirs[name])
+    ]
+    lines = [difference(name, mine[name], theirs[name]) for name in differing]
+    for side in ("edge", "node"):  # names can be counted even where the other side has none
+        width, names = theirs[f"{side} dim"], theirs[f"{side} columns"]
+        if mine[f"{side} columns"] is None and mine[f"{side} dim"] == width and len(names or range(width)) != width:
+            lines.append(f"{side} columns: {len(names)} names for {width} columns")
+    for kind, module in expected.feature_modules.items():
+        other = found.feature_modules.get(kind)
+        said = kind == "edge" and {"edge module", "edge parameters"} & set(differing)
+        if other is not None and not said and canonical(decisive(module)) != canonical(decisive(other)):
+            lines.append(difference(f"{kind} module", decisive(module), decisive(other)))
+    return lines
+
+
+def check_fits(
+    expected: FeatureSchema, found: FeatureSchema, subject: str, *, of: str, beside: str, wanted: str, do: str = ""
+) -> None:
+    """Refuse what has other features than expected.
+
+    Args:
+        expected: the features of a model, a checkpoint or weights.
+        found: those of a graph, a directory of graphs or metadata.
+        subject: what was found, by name.
+        of: whose features are expected.
+        beside: what they are held against.
+        wanted: what would have been right.
+        do: the next step.
+
+    Raises:
+        SchemaError: they differ; every difference is shown with both sides.
+    """
+    lines = differences(expected, found)
+    if lines:
+        raise SchemaError(
+            f"{subject} does not have the features of the {of} ({of} against {beside}: {'; '.join(lines)})", wanted, do
+        )
+
+
+def check_same_schema(
+    expected: FeatureSchema, found: FeatureSchema, subject: str, *, of: str, beside: str, wanted: str, do: str = ""
+) -> None:
+    """As ``check_fits``, and what one side knows of its columns the other must know too.
+
+    Raises:
+        SchemaError: they differ, or one side says less than the other.
+    """
+    check_fits(expected, found, subject, of=of, beside=beside, wanted=wanted, do=do)
+    if expected.digest != found.digest:
+        mine, theirs = expected.deciding, found.deciding
+        unknown = [name for name in mine if (mine[name] is None) != (theirs[name] is None)]
+        raise SchemaError(
+            f"{subject} may not have the features of the {of}: one side does not state {', '.join(unknown)} "
+            f"(schema {expected.digest[:12]} of the {of}, {found.digest[:12]} of the {beside})",
+            wanted,
+            do,
+        )
+
+
+def check_graph(expected: FeatureSchema, graph: GraphFacts, metadata: DirectoryMetadata = ALONE) -> FeatureSchema:
+    """Refuse a graph that has other features than a model, by its tensors and all that is said of it.
+
+    Args:
+        expected: the model's schema.
+        graph: what the graph says of itself.
+        metadata: of the graph's directory, if it has one.
+
+    Returns:
+        The graph's own schema.
+
+    Raises:
+        SchemaError: it has other features, or disagrees with its metadata.
+        DataError: its own metadata are malformed.
+    """
+    found = metadata.schema_of(graph, expected.edge_dim)
+    check_fits(
+        *(expected, found, f"graph {graph.key}"),
+        of="model",
+        beside="graph",
+        wanted="graphs with the model's features",
+        do="build those; topotrain describe shows them",
+    )
+    return found
 
 
 @dataclass
 class SchemaCheck:
-    """Holds graphs, with what their directory says of them, against the schema of a model.
+    """Holds the graphs of a directory, with what it says of them, against the schema of a model.
 
     Attributes:
         expected: the model's schema.
@@ -40,7 +139,10 @@ class SchemaCheck:
         return cls(expected, DirectoryMetadata.read(graph_dir), allow_unverified)
 
     def __post_init__(self) -> None:
-        if not _named(self.expected):
+        if not any(
+            names is not None
+            for names in (self.expected.edge_columns, self.expected.edge_module, self.expected.node_columns)
+        ):
             log.warning(
                 "the model's schema names no columns: graphs are checked by width alone (%d node, %d edge columns)",
                 self.expected.node_dim,
@@ -52,17 +154,9 @@ class SchemaCheck:
 
         Raises:
             SchemaError: it has other features, or features that nobody names.
+            DataError: its own metadata are malformed.
         """
-        found = self.metadata.schema_of(graph, self.expected.edge_dim)
-        differences = self.expected.differences(found)
-        if differences:
-            raise SchemaError(
-                f"graph {graph.key} has other features than the model was trained on "
-                f"(model against graph: {'; '.join(differences)})",
-                "graphs with the model's features",
-                "build those; topotrain describe shows them",
-            )
-        missing = unverified(self.expected, found)
+        missing = unverified(self.expected, check_graph(self.expected, graph, self.metadata))
         if missing and not self.allow_unverified:
             raise SchemaError(
                 f"{self.metadata.graph_dir}: nothing names the {' and '.join(missing)} columns of graph {graph.key}, "
@@ -89,5 +183,24 @@ def unverified(expected: FeatureSchema, found: FeatureSchema) -> list[str]:
     return sorted(named - {side for side, mine, theirs in pairs if mine is not None and theirs is not None})
 
 
-def _named(schema: FeatureSchema) -> bool:
-    return any(names is not None for names in (schema.edge_columns, schema.edge_module, schema.node_columns))
+def expect(schema: FeatureSchema, expectations: Mapping[str, Any]) -> None:
+    """Hold what the configuration says of the edges against what was resolved.
+
+    Args:
+        schema: the resolved schema.
+        expectations: keys of ``edge_schema`` (``dim``, ``module``, ...) with the values expected.
+
+    Raises:
+        SchemaError: one of them contradicts the graphs, or the graphs do not say.
+    """
+    resolved = schema.to_dict()["edge_schema"]
+    for key, value in expectations.items():
+        found = resolved[key]
+        if isinstance(value, Mapping) and isinstance(found, Mapping):
+            value, found = decisive(value), decisive(found)
+        if canonical(value) != canonical(found):
+            raise SchemaError(
+                f"edge_schema.{key} is {short(value)} in the configuration and {short(found)} in the graphs",
+                "no contradiction",
+                f"remove edge_schema.{key}: it is computed from the graphs",
+            )

@@ -8,10 +8,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeVar
+
+from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError
+from typing_extensions import TypedDict  # which pydantic asks for below Python 3.12
 
 from topotrain.errors import DataError
 from topotrain.fields import SUMMARY_NAME
+from topotrain.schema.documents import List, Object, Section, Text, Width, fault
 
 # Marks of an entry that describes one graph, in a file that also holds entries about all of them.
 GRAPH_ENTRY_KEYS = frozenset(
@@ -20,23 +24,112 @@ GRAPH_ENTRY_KEYS = frozenset(
 MAX_DEPTH = 50  # of values in values
 PARENTS_SEARCHED = 3
 TIMESTAMP = re.compile(r"(\d{4})-(\d{2})-(\d{2})_(\d{2})-(\d{2})-(\d{2})")
+T = TypeVar("T")
 
 
-# What kind each part must be.
-ENTRY_KINDS: Mapping[str, type] = {
-    "edge_module": str,
-    "edge_params": Mapping,
-    "node_feature_columns": list,
-    "edge_feature_columns": list,
-}
-SHARED_KINDS: Mapping[str, type] = {
-    "module": str,
-    "variant": str,
-    "module_params": Mapping,
-    "bands": list,
-    "columns": list,
-}
-MODULE_KINDS: Mapping[str, type] = {"id": str, "alias": str, "summary": str, "defaults": Mapping}
+# What is said of one graph is kept as plain mappings: a sidecar may hold tens of thousands of them, and a model for
+# each takes twice as long to read. They also keep apart what is not said and what is said to be unknown (null).
+class EdgeInfo(TypedDict, total=False):
+    """What metadata say of a graph's edges."""
+
+    edge_feature_variant: Text | None
+    bands: List | None
+    feature_dim: Width | None
+    edge_count: Any
+
+
+class _Described(TypedDict, total=False):
+    edge_module: Text | None
+    edge_params: Object | None
+    node_feature_columns: List | None
+    edge_feature_columns: List | None
+
+
+class GraphEntry(_Described, total=False):
+    """What a sidecar says of one graph."""
+
+    info: Annotated[EdgeInfo | None, Field(alias="edge_metadata")]
+
+
+class OwnMetadata(_Described, total=False):
+    """What a graph file says of its graph."""
+
+    info: Annotated[EdgeInfo | None, Field(alias="edge_info")]
+    modules: Any
+
+
+GRAPH_ENTRY = TypeAdapter(GraphEntry)
+OWN_METADATA = TypeAdapter(OwnMetadata)
+
+
+class SharedEdges(Section):
+    """What a sidecar says of the edges of all graphs (``_edge_schema``), by the keys of ``feature_metadata.json``."""
+
+    module: Text | None = None
+    variant: Text | None = None
+    module_params: Object | None = None
+    bands: List | None = None
+    columns: List | None = None
+    dim: Width | None = None
+
+
+class SharedNodes(Section):
+    """What a sidecar says of the nodes of all graphs (``_node_schema``)."""
+
+    columns: List | None = None
+
+
+class EdgeModuleRecord(Section):
+    """What a builder records of its edge module."""
+
+    id: Text | None = None
+    alias: Text | None = None
+    summary: Text | None = None
+    defaults: Object | None = None
+
+
+def _or_none(value: Any) -> Any:
+    return value if isinstance(value, Mapping) else None
+
+
+class ModuleRegistry(Section):
+    """What a builder records of its modules, as far as it is relied on; another kind of edge entry says nothing."""
+
+    edge: Annotated[EdgeModuleRecord | None, BeforeValidator(_or_none)] = None
+
+
+class SidecarHead(Section):
+    """What a sidecar holds beside its graphs; a section of another kind says nothing."""
+
+    edges: Annotated[SharedEdges | None, BeforeValidator(_or_none)] = Field(default=None, alias="_edge_schema")
+    nodes: Annotated[SharedNodes | None, BeforeValidator(_or_none)] = Field(default=None, alias="_node_schema")
+    registry: Annotated[ModuleRegistry | None, BeforeValidator(_or_none)] = Field(
+        default=None, alias="_module_registry"
+    )
+    edge_feature_dim: Width | None = None
+
+
+class BuiltEdges(Section):
+    """What a summary says of the edges."""
+
+    output_dir: Any = None
+    edge_feature_dim: Width | None = None
+
+
+class SummaryDocument(Section):
+    """``graph_builder_summary.json``."""
+
+    modules: ModuleRegistry = ModuleRegistry()
+    edge: BuiltEdges = BuiltEdges()
+
+
+SIDECAR_HEAD, SUMMARY = TypeAdapter(SidecarHead), TypeAdapter(SummaryDocument)
+# Where older builders state at the top what `_edge_schema` holds: the key there, and its kind.
+AT_THE_TOP = (
+    ("edge_module", "module", str),
+    ("edge_feature_variant", "variant", str),
+    ("edge_params", "module_params", Mapping),
+)
 
 
 @dataclass(frozen=True)
@@ -46,16 +139,14 @@ class Sidecar:
     Attributes:
         path: the file.
         graphs: entry by graph key.
-        shared: what holds for every graph: ``module``, ``variant``, ``module_params``, ``bands``, ``columns``, ``dim``.
-        node_columns: names of the node columns, if given once for all graphs.
+        shared: what holds for every graph, by section of ``feature_metadata.json``.
         edge_dim: edge width, if given once for all graphs.
         registry: the builder's modules by kind.
     """
 
     path: Path
-    graphs: Mapping[str, Mapping[str, Any]]
-    shared: Mapping[str, Any]
-    node_columns: list[str] | None
+    graphs: Mapping[str, GraphEntry]
+    shared: Mapping[str, Section | None]
     edge_dim: int | None
     registry: Mapping[str, Any]
 
@@ -79,35 +170,21 @@ def read_sidecar(path: Path, *, required: bool) -> Sidecar | None:
     if not path.exists() and not required:
         return None
     content = _read_object(path, "graph metadata")
-    graphs: dict[str, Mapping[str, Any]] = {}
-    for key, entry in content.items():
-        if not key.startswith("_") and isinstance(entry, Mapping) and GRAPH_ENTRY_KEYS & set(entry):
-            check_entry(path, key, entry, "edge_metadata")
-            graphs[key.removesuffix(".pt")] = entry
-    edge = content.get("_edge_schema")
-    shared = dict(edge) if isinstance(edge, Mapping) else {}
-    for name, key, kind in (
-        ("edge_module", "module", str),
-        ("edge_feature_variant", "variant", str),
-        ("edge_params", "module_params", Mapping),
-    ):
-        if isinstance(content.get(name), kind):
-            shared.setdefault(key, content[name])
-    _check_kinds(path, "_edge_schema", shared, SHARED_KINDS)
-    _width(path, "_edge_schema.dim", shared.get("dim"))
-    node = content.get("_node_schema")
-    if isinstance(node, Mapping):
-        _check_kinds(path, "_node_schema", node, {"columns": list})
-    registry = content.get("_module_registry")
-    if isinstance(registry, Mapping):
-        _check_module(path, "_module_registry.edge", registry.get("edge"))
+    graphs = {
+        key.removesuffix(".pt"): checked(GRAPH_ENTRY, entry, path, key)
+        for key, entry in content.items()
+        if not key.startswith("_") and isinstance(entry, Mapping) and GRAPH_ENTRY_KEYS & set(entry)
+    }
+    edges = content.get("_edge_schema")
+    stated = {key: content[name] for name, key, kind in AT_THE_TOP if isinstance(content.get(name), kind)}
+    stated |= edges if isinstance(edges, Mapping) else {}
+    head = checked(SIDECAR_HEAD, {**content, "_edge_schema": stated}, path)
     return Sidecar(
         path=path,
         graphs=graphs,
-        shared=shared,
-        node_columns=node.get("columns") if isinstance(node, Mapping) else None,
-        edge_dim=_width(path, "edge_feature_dim", content.get("edge_feature_dim")),
-        registry=registry if isinstance(registry, Mapping) else {},
+        shared={"edge_schema": head.edges, "node_schema": head.nodes},
+        edge_dim=head.edge_feature_dim,
+        registry=_or_none(content.get("_module_registry")) or {},
     )
 
 
@@ -118,28 +195,44 @@ def read_summary(path: Path) -> Summary:
         DataError: missing or malformed.
     """
     content = _read_object(path, "a graph builder's summary")
-    modules, edge = content.get("modules", {}), content.get("edge", {})
-    if not isinstance(modules, Mapping) or not isinstance(edge, Mapping):
-        raise DataError(f"{path}: modules or edge is no mapping", "the sections modules and edge")
-    _check_module(path, "modules.edge", modules.get("edge"))
-    output = edge.get("output_dir")
+    document = checked(SUMMARY, content, path)
+    output = document.edge.output_dir
     try:
         output_dir = (path.parent / output).resolve() if isinstance(output, str) else None
     except (OSError, ValueError, RuntimeError) as error:  # too long, a null byte, a loop of links
         raise DataError(f"{path}: edge.output_dir is {str(output)[:200]!r} ({error})", "a directory") from None
     return Summary(
         path=path,
-        modules=modules,
+        modules=content.get("modules", {}),
         output_dir=output_dir,
-        edge_dim=_width(path, "edge.edge_feature_dim", edge.get("edge_feature_dim")),
+        edge_dim=document.edge.edge_feature_dim,
     )
+
+
+def checked(adapter: TypeAdapter[T], content: Any, *where: str | Path) -> T:
+    """A document, or a part of one, whose fields are of the right kinds.
+
+    Args:
+        adapter: of the document.
+        content: of the file.
+        where: the file, and where in it, for messages.
+
+    Raises:
+        DataError: a field is of another kind.
+    """
+    try:
+        return adapter.validate_python(content)
+    except ValidationError as error:
+        field, found, expected = fault(error)
+        place = ": ".join(map(str, where))
+        raise DataError(f"{place}: {'.'.join(map(str, field))} {found}", expected) from None
 
 
 def find_summary(graph_dir: Path, note: Callable[[str], None]) -> Summary | None:
     """Find the newest summary whose output is this graph directory.
 
     Looks under ``logs/`` and ``logs_*/`` of the directory itself and of up to three parents. Files there that
-    can't be read are passed over, each with a note.
+    can't be read are skipped, each with a note.
     """
     home = graph_dir.resolve()
     found: list[tuple[datetime, str, Summary]] = []
@@ -149,7 +242,7 @@ def find_summary(graph_dir: Path, note: Callable[[str], None]) -> Summary | None
                 try:
                     summary = read_summary(path)
                 except DataError as error:
-                    note(f"summary passed over: {error}")
+                    note(f"summary skipped: {error}")
                     continue
                 if summary.output_dir == home:
                     found.append((_built_at(path), str(path), summary))
@@ -182,44 +275,8 @@ def _read_object(path: Path, expected: str) -> dict[str, Any]:
     return content
 
 
-def check_entry(path: Path, key: str, entry: Mapping[str, Any], info_key: str) -> None:
-    """Refuse a graph's metadata whose parts are of the wrong kind, before anybody relies on them.
-
-    Args:
-        path: the file, for messages.
-        key: which entry of the file, for messages.
-        entry: what it says of one graph.
-        info_key: ``edge_metadata`` in a sidecar, ``edge_info`` in a graph file.
-    """
-    _check_kinds(path, key, entry, {**ENTRY_KINDS, info_key: Mapping})
-    info = entry.get(info_key) or {}
-    _check_kinds(path, f"{key}: {info_key}", info, {"edge_feature_variant": str, "bands": list})
-    _width(path, f"{key}: {info_key}.feature_dim", info.get("feature_dim"))
-
-
-def _check_module(path: Path, name: str, module: Any) -> None:
-    if isinstance(module, Mapping):
-        _check_kinds(path, name, module, MODULE_KINDS)
-
-
-def _check_kinds(path: Path, where: str, section: Mapping[str, Any], kinds: Mapping[str, type]) -> None:
-    words: dict[type, str] = {Mapping: "mapping", list: "list", str: "text"}
-    for name, kind in kinds.items():
-        value = section.get(name)
-        if value is not None and not isinstance(value, kind):
-            raise DataError(f"{path}: {where}: {name} is a {type(value).__name__}", f"a {words[kind]}")
-
-
 def _deeper_than(value: Any, depth: int) -> bool:
     if not isinstance(value, dict | list):
         return False
     inner = value.values() if isinstance(value, dict) else value
     return depth == 0 or any(_deeper_than(item, depth - 1) for item in inner if isinstance(item, dict | list))
-
-
-def _width(path: Path, name: str, value: Any) -> int | None:
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise DataError(f"{path}: {name} is {value!r}", "a whole number of columns")
-    return value

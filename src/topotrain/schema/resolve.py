@@ -6,40 +6,40 @@ import json
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
 from topotrain.errors import SchemaError
 from topotrain.fields import GRAPH_SUFFIX, METADATA, SIDECAR_NAME
-from topotrain.schema.feature_schema import (
-    SHOWN_GRAPHS,
-    FeatureSchema,
-    GraphFacts,
-    canonical,
-    decisive,
-    difference,
-    name_graphs,
-    specification,
+from topotrain.schema.feature_schema import STATED, TENSORS, FeatureSchema, GraphFacts, Place
+from topotrain.schema.metadata_files import (
+    OWN_METADATA,
+    Sidecar,
+    Summary,
+    checked,
+    find_summary,
+    read_sidecar,
+    read_summary,
 )
-from topotrain.schema.metadata_files import Sidecar, Summary, check_entry, find_summary, read_sidecar, read_summary
+from topotrain.schema.values import SHOWN_GRAPHS, canonical, decisive, difference, name_graphs, specification
 
 SHOWN_CHARACTERS = 200  # of a value, in messages
 
 
 @dataclass(frozen=True)
 class _Described:
-    """What the metadata say of one graph, beside its tensors."""
+    """What the metadata say of one graph, beside its tensors: ``stated`` by field of the schema."""
 
     facts: GraphFacts
     in_sidecar: bool
-    module: str | None = None
-    variant: str | None = None
-    params: Mapping[str, Any] | None = None
-    bands: Sequence[Any] | None = None
-    edge_columns: Sequence[str] | None = None
-    node_columns: Sequence[str] | None = None
-    edge_dim: int | None = None
-    edge_count: int | None = None
+    stated: Mapping[str, Any]
+    edge_count: int | None
+    modules: Any
+
+    def said_of(self, name: str) -> Any:
+        """What the metadata say of a field of the schema."""
+        return self.stated[name]
 
 
 def resolve_schema(
@@ -77,16 +77,16 @@ class DirectoryMetadata:
     """What the files of a graph directory say of its graphs, read once.
 
     Attributes:
-        graph_dir: the directory.
+        graph_dir: the directory; ``None`` for a graph that came without one.
         sidecar: ``graph_metadata.json``, if it is there.
         summary: of the builder, if one is found.
         notes: what a reader should know of the search.
     """
 
-    graph_dir: Path
-    sidecar: Sidecar | None
-    summary: Summary | None
-    notes: tuple[str, ...]
+    graph_dir: Path | None = None
+    sidecar: Sidecar | None = None
+    summary: Summary | None = None
+    notes: tuple[str, ...] = ()
 
     @classmethod
     def read(
@@ -120,70 +120,78 @@ class DirectoryMetadata:
 
     def merge(self, facts: Sequence[GraphFacts], use_layer_norm: bool) -> tuple[FeatureSchema, list[_Described]]:
         """The one schema of these graphs, without notes, and what was found of each."""
-        for graph in facts:
-            check_entry(self.graph_dir / f"{graph.key}{GRAPH_SUFFIX}", METADATA, graph.metadata, "edge_info")
+        described = [self._describe(graph) for graph in facts]
         try:
-            described = [_describe(graph, self.sidecar) for graph in facts]
             node_dim = _one_width(described, "node", lambda graph: graph.facts.node_dim)
             edge_dim = _one_width(described, "edge", lambda graph: graph.facts.edge_dim)
             _check_stated_widths(described, self.sidecar, self.summary, node_dim, edge_dim)
             schema = _merge(described, self.sidecar, self.summary, node_dim, edge_dim, use_layer_norm)
         except SchemaError as error:
-            raise SchemaError(f"{self.graph_dir}: {error.what}", error.expected, error.do) from None
+            raise self._here(error) from None
         return schema, described
 
+    def _describe(self, graph: GraphFacts) -> _Described:
+        sidecar = self.sidecar
+        file = self.graph_dir / f"{graph.key}{GRAPH_SUFFIX}" if self.graph_dir else f"graph {graph.key}"
+        own = checked(OWN_METADATA, graph.metadata, file, METADATA)
+        entry = sidecar.graphs.get(graph.key) if sidecar else None
+        # A sidecar may describe each graph, or all at once; a graph left out of the former is described by neither.
+        covered = sidecar is not None and (entry is not None or not sidecar.graphs)
+        shared = sidecar.shared if sidecar and covered else {}
+        entry = entry or {}
+        try:
+            stated = {
+                name: _agreed(graph.key, place, entry, own, getattr(shared.get(place.section), place.key, None))
+                for name, place in STATED.items()
+            }
+        except SchemaError as error:
+            raise self._here(error) from None
+        in_sidecar, edge_count = _stated(entry, ("info", "edge_count"))
+        if not in_sidecar:
+            _, edge_count = _stated(own, ("info", "edge_count"))
+        return _Described(graph, covered, stated, edge_count, own.get("modules"))
 
-def _describe(graph: GraphFacts, sidecar: Sidecar | None) -> _Described:
-    entry = sidecar.graphs.get(graph.key) if sidecar else None
-    # A sidecar may describe each graph, or all of them at once; a graph left out of the former is described by neither.
-    covered = sidecar is not None and (entry is not None or not sidecar.graphs)
-    entry = entry or {}
-    info = _section(entry.get("edge_metadata"))
-    shared = sidecar.shared if sidecar and covered else {}
-    node_columns = sidecar.node_columns if sidecar and covered else None
-    own = _section(graph.metadata)
-    own_info = _section(own.get("edge_info"))
-
-    def agreed(what: str, in_sidecar: Any, in_file: Any) -> Any:
-        """The sidecar's word, the file's own where it is silent; two different words are an error."""
-        left, right = decisive(in_sidecar), decisive(in_file)
-        if left is not None and right is not None and canonical(left) != canonical(right):
-            raise SchemaError(
-                f"graph {graph.key}: the file and the sidecar disagree, {difference(what, right, left)}",
-                "the same in both",
-                f"rebuild the graphs or {SIDECAR_NAME}",
-            )
-        return in_sidecar if in_sidecar is not None else in_file
-
-    params = agreed("edge_params", entry.get("edge_params"), own.get("edge_params"))
-    return _Described(
-        facts=graph,
-        in_sidecar=covered,
-        module=agreed("edge_module", entry.get("edge_module", shared.get("module")), own.get("edge_module")),
-        variant=agreed(
-            "edge_feature_variant",
-            info.get("edge_feature_variant", shared.get("variant")),
-            own_info.get("edge_feature_variant"),
-        ),
-        params=params if params is not None else shared.get("module_params"),
-        bands=agreed("bands", info.get("bands", shared.get("bands")), own_info.get("bands")),
-        edge_columns=agreed(
-            "edge_feature_columns",
-            entry.get("edge_feature_columns", shared.get("columns")),
-            own.get("edge_feature_columns"),
-        ),
-        node_columns=agreed(
-            "node_feature_columns",
-            entry.get("node_feature_columns", node_columns),
-            own.get("node_feature_columns"),
-        ),
-        edge_dim=agreed("feature_dim", info.get("feature_dim", shared.get("dim")), own_info.get("feature_dim")),
-        edge_count=info.get("edge_count", own_info.get("edge_count")),
-    )
+    def _here(self, error: SchemaError) -> SchemaError:
+        return SchemaError(f"{self.graph_dir}: {error.what}", error.expected, error.do) if self.graph_dir else error
 
 
-def _section(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}
+def _agreed(key: str, place: Place, entry: Mapping[str, Any], own: Mapping[str, Any], shared: Any) -> Any:
+    """The sidecar's word, the file's own where it is silent; two different words are an error."""
+    said, in_sidecar = _stated(entry, place.stated)
+    if not said and not place.shared_last:
+        in_sidecar = shared
+    _, in_file = _stated(own, place.stated)
+    if in_sidecar is not None and in_file is not None and _text(in_sidecar) != _text(in_file):
+        parted = difference(place.stated[-1], decisive(in_file), decisive(in_sidecar))
+        raise SchemaError(
+            f"graph {key}: the file and the sidecar disagree, {parted}",
+            "the same in both",
+            f"rebuild the graphs or {SIDECAR_NAME}",
+        )
+    value = in_sidecar if in_sidecar is not None else in_file
+    return shared if value is None and place.shared_last else value
+
+
+def _text(value: Any) -> str:
+    """What decides of a value, as text; names of columns, the same in every graph, are written out once."""
+    if isinstance(value, list) and all(type(name) is str for name in value):
+        return _names_text(tuple(value))
+    return canonical(decisive(value))
+
+
+@lru_cache(maxsize=16)
+def _names_text(names: tuple[str, ...]) -> str:
+    return canonical(names)
+
+
+def _stated(entry: Mapping[str, Any], path: Sequence[str]) -> tuple[bool, Any]:
+    """Whether an entry says anything there, be it that nothing is known (``null``), and what."""
+    value: Any = entry
+    for name in path:
+        if value is None or name not in value:
+            return False, None
+        value = value[name]
+    return True, value
 
 
 def _one_width(described: Sequence[_Described], kind: str, width: Callable[[_Described], int | None]) -> int:
@@ -225,9 +233,9 @@ def _check_stated_widths(
 ) -> None:
     """Hold every width that metadata state against the tensors, which are the truth."""
     stated: list[tuple[str, int, Callable[[_Described], int | None]]] = [
-        ("edge feature_dim", edge_dim, lambda graph: graph.edge_dim),
-        ("number of edge_feature_columns", edge_dim, lambda graph: _length(graph.edge_columns)),
-        ("number of node_feature_columns", node_dim, lambda graph: _length(graph.node_columns)),
+        ("edge feature_dim", edge_dim, lambda graph: graph.stated["edge_dim"]),
+        ("number of edge_feature_columns", edge_dim, lambda graph: _length(graph.stated["edge_columns"])),
+        ("number of node_feature_columns", node_dim, lambda graph: _length(graph.stated["node_columns"])),
     ]
     for what, truth, width in stated:
         wrong: dict[int, list[str]] = defaultdict(list)
@@ -269,7 +277,7 @@ def _merge(
         groups: dict[str, list[str]] = defaultdict(list)
         for graph in described:
             if value(graph) is not None:
-                groups[canonical(decisive(value(graph)))].append(graph.facts.key)
+                groups[_text(value(graph))].append(graph.facts.key)
         if len(groups) > 1:
             raise SchemaError(
                 f"graphs of different {what}: {_show_values(what, groups)}",
@@ -278,42 +286,43 @@ def _merge(
             )
         return next((value(graph) for graph in described if value(graph) is not None), None)
 
+    values = {
+        name: one(place.mixed or place.decides, partial(_Described.said_of, name=name))
+        for name, place in STATED.items()
+        if name != "edge_dim"  # the tensors'
+    }
     registry = dict(summary.modules if summary and summary.modules else (sidecar.registry if sidecar else {}))
-    built = _section(registry.get("edge"))
-    module = one("edge module", lambda graph: graph.module)
-    modules = one("feature modules or parameters", lambda graph: graph.facts.metadata.get("modules"))
-    _check_registry(str(summary.path) if summary else "the sidecar", registry, module, modules)
-    params = one("edge module parameters", lambda graph: graph.params)
+    modules = one("feature modules or parameters", lambda graph: graph.modules)
+    _check_registry(str(summary.path) if summary else "the sidecar", registry, values["edge_module"], modules)
+    built = registry.get("edge")
+    built = built if isinstance(built, Mapping) else {}
+    for name, key in (("edge_module", "id"), ("edge_params", "defaults")):
+        if values[name] is None:
+            values[name] = built.get(key)
     named = sidecar is not None and any(graph.in_sidecar for graph in described)
-    own = any(graph.module is not None or graph.edge_columns is not None for graph in described)
-    source = str(sidecar.path) if named and sidecar else "graph files" if own else "tensors"
-    node_columns = one("node columns", lambda graph: graph.node_columns)
-    edge_columns = one("edge columns", lambda graph: graph.edge_columns)
-    bands = one("edge bands", lambda graph: graph.bands)
+    own = any(graph.stated[name] is not None for graph in described for name in ("edge_module", "edge_columns"))
+    source = str(sidecar.path) if named and sidecar else "graph files" if own else TENSORS
     return FeatureSchema(
         node_dim=node_dim,
         edge_dim=edge_dim,
-        node_columns=None if node_columns is None else tuple(map(str, node_columns)),
-        edge_columns=None if edge_columns is None else tuple(map(str, edge_columns)),
-        edge_module=module if module is not None else built.get("id"),
-        edge_variant=one("edge variant", lambda graph: graph.variant),
-        edge_params=params if params is not None else built.get("defaults"),
-        edge_bands=None if bands is None else tuple(bands),
+        **values,
         edge_alias=built.get("alias"),
         edge_jobs=built.get("jobs"),
         edge_summary=built.get("summary"),
         edge_source=source,
-        node_source=source if node_columns is not None else "tensors",
+        node_source=source if values["node_columns"] is not None else TENSORS,
         use_layer_norm=use_layer_norm,
         module_registry=json.loads(json.dumps(registry, default=str)),
         metadata_path=str(sidecar.path) if sidecar else None,
         summary_path=str(summary.path) if summary else None,
+        graph_modules=modules if isinstance(modules, Mapping) else None,
     )
 
 
 def _check_registry(source: str, registry: Mapping[str, Any], module: str | None, modules: Any) -> None:
     """Refuse a record of modules that is not of these graphs: scoring would build others than were trained on."""
-    recorded, edge = specification(registry), _section(registry.get("edge")).get("id")
+    built = registry.get("edge")
+    recorded, edge = specification(registry), built.get("id") if isinstance(built, Mapping) else None
     stale: tuple[Any, Any] | None = None
     if module is not None and edge not in (None, module):
         stale = (f"the edge module is {edge!r}", repr(module))
@@ -337,7 +346,7 @@ def _note_gaps(
                 f"{len(absent)} of {len(described)} graphs are not in {sidecar.path.name} and were checked by their "
                 f"tensors and their own metadata: {name_graphs(absent)}"
             )
-    if schema.edge_source == "tensors":
+    if schema.edge_source == TENSORS:
         notes.append("widths come from the tensors alone: no metadata names the columns")
     stale = [g.facts.key for g in described if g.edge_count is not None and g.edge_count != g.facts.num_edges]
     if stale:

@@ -22,6 +22,7 @@ from topotrain.fields import SCHEMA_ARTIFACT, TAG_SCHEMA_DIGEST
 from topotrain.model.checkpoint import load_plain
 from topotrain.model.network import TopoQANetwork
 from topotrain.model.original import load_original
+from topotrain.schema.check import check_fits
 from topotrain.schema.feature_schema import FeatureSchema
 from topotrain.scoring.export import export_model
 from topotrain.scoring.recipe import base_recipe
@@ -124,20 +125,13 @@ def _schema(path: Path, content: Mapping[str, Any], metadata: Path | None, netwo
         )
     if not isinstance(stated, Mapping):
         raise SchemaError(f"{source}: holds a {type(stated).__name__}", SCHEMA_ARTIFACT)
-    try:
-        schema = FeatureSchema.from_dict(stated)
-    except SchemaError as error:
-        raise SchemaError(f"{source}: {error.what}", error.expected, error.do) from None
-    for side, said, columns, width in (
-        ("node", schema.node_dim, schema.node_columns, spec.node_dim),
-        ("edge", schema.edge_dim, schema.edge_columns, spec.edge_dim),
-    ):
-        if said != width or (columns is not None and len(columns) != width):
-            named = "" if columns is None else f" and names {len(columns)}"
-            raise SchemaError(
-                f"{source} says {said} {side} columns{named}, but the weights take {width}",
-                "the metadata that the network was trained with",
-            )
+    schema = FeatureSchema.from_dict(stated, source)
+    check_fits(
+        *(FeatureSchema(node_dim=spec.node_dim, edge_dim=spec.edge_dim), schema, source),
+        of="weights",
+        beside="metadata",
+        wanted="the metadata that the network was trained with",
+    )
     return replace(schema, use_layer_norm=spec.use_layer_norm)
 
 

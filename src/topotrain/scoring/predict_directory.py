@@ -16,7 +16,8 @@ from topotrain.data.split import match_labels
 from topotrain.errors import DataError
 from topotrain.fields import DEMO
 from topotrain.schema.check import SchemaCheck
-from topotrain.schema.feature_schema import SHOWN_GRAPHS, GraphFacts
+from topotrain.schema.feature_schema import GraphFacts
+from topotrain.schema.values import SHOWN_GRAPHS
 from topotrain.scoring.load import load_scorer
 from topotrain.scoring.score_table import Scored, check_table_path, columns, rank_by_target, write_table
 from topotrain.scoring.scorer import SCORING_BATCH, Scorer
@@ -123,7 +124,7 @@ def score_directory(
     directory: GraphDirectory,
     *,
     batch_size: int = SCORING_BATCH,
-    hold: Callable[[GraphFacts], None] | None = None,
+    hold: Callable[[GraphFacts], object] | None = None,
     failures: dict[str, str] | None = None,
     progress: Callable[[int, int, str], None] | None = None,
 ) -> Iterator[tuple[str, float]]:

@@ -7,7 +7,6 @@ import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -17,7 +16,8 @@ from topotrain.data.graph_file import Graph
 from topotrain.data.packed_graphs import PackedGraphs
 from topotrain.errors import DataError, SchemaError, UserInputError
 from topotrain.model.network import NetworkSpec, TopoQANetwork, network_of_weights
-from topotrain.schema.feature_schema import FeatureSchema, canonical, decisive, specification
+from topotrain.schema.check import check_fits, check_graph
+from topotrain.schema.feature_schema import FeatureSchema
 
 SCORING_BATCH = 8  # graphs; their edge tensors then stay in the cache, and more at a time are slower
 LARGEST_FEATURE = 1e30  # in any unit; beyond it sums and squares overflow in training
@@ -54,48 +54,26 @@ class Scorer:
                 spec = NetworkSpec(**json.loads((file.metadata() or {})["spec"]))
                 state = {name: file.get_tensor(name) for name in file.keys()}
             network = network_of_weights(spec, state)
+            taken = FeatureSchema(node_dim=spec.node_dim, edge_dim=spec.edge_dim)
         except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError, ArithmeticError, OSError) as error:
             raise DataError(f"{weights}: not a model's weights ({error})", "weights written by topotrain") from None
-        resolved = FeatureSchema.from_dict(content)
-        if (resolved.node_dim, resolved.edge_dim) != (spec.node_dim, spec.edge_dim):
-            raise SchemaError(
-                f"{weights} takes {spec.node_dim} node and {spec.edge_dim} edge columns, but {schema} says "
-                f"{resolved.node_dim} and {resolved.edge_dim}",
-                "weights and schema of one model",
-            )
+        resolved = FeatureSchema.from_dict(content, str(schema))
+        check_fits(
+            *(taken, resolved, str(schema)), of="weights", beside="schema", wanted="weights and schema of one model"
+        )
         return cls(network, resolved)
 
     def check(self, graph: Graph) -> None:
-        """Hold one graph against the schema: widths, and what it says of its own edges.
+        """Hold one graph against the schema: its widths, and what it says of itself.
 
         Raises:
             SchemaError: they differ; both sides are shown.
-            DataError: a value is too large to compute with.
+            DataError: what it says of itself is malformed, or a value is too large to compute with.
         """
-        facts = graph.facts
-        widths = [("node", facts.node_dim, self.schema.node_dim), ("edge", facts.edge_dim, self.schema.edge_dim)]
-        for kind, found, expected in widths:
-            if found is not None and found != expected:
-                raise SchemaError(
-                    f"graph {graph.key} has {found} {kind} columns", f"{expected}, as the model was trained"
-                )
+        check_graph(self.schema, graph.facts)
         largest = max((float(part.abs().max()) for part in (graph.x, graph.edge_attr) if part.numel()), default=0.0)
         if largest > LARGEST_FEATURE:
             raise DataError(f"graph {graph.key} has a feature of {largest:.3g}, too large to compute with", "less")
-        own = graph.metadata
-        stated: list[tuple[str, Any, Any]] = [
-            ("edge module", own.get("edge_module"), self.schema.edge_module),
-            ("edge parameters", own.get("edge_params"), self.schema.edge_params),
-            ("feature modules", own.get("modules"), specification(self.schema.module_registry) or None),
-            ("edge columns", own.get("edge_feature_columns"), self.schema.edge_columns),
-            ("node columns", own.get("node_feature_columns"), self.schema.node_columns),
-        ]
-        for what, found, expected in stated:
-            if found is None or expected is None:
-                continue
-            left, right = canonical(decisive(found)), canonical(decisive(expected))
-            if left != right:
-                raise SchemaError(f"graph {graph.key} has {what} {left}", f"{right}, as the model was trained")
 
     @torch.inference_mode()
     def score(self, graphs: Sequence[Graph]) -> list[float]:

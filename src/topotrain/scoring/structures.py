@@ -11,6 +11,8 @@ from topotrain.data.graph_dir import GraphDirectory
 from topotrain.data.labels import target_of_key
 from topotrain.errors import DataError
 from topotrain.features import build_recorded_graphs
+from topotrain.schema.check import check_graph
+from topotrain.schema.resolve import DirectoryMetadata
 from topotrain.scoring.load import load_scorer
 from topotrain.scoring.predict_directory import score_directory
 from topotrain.scoring.score_table import Scored, rank_by_target
@@ -60,6 +62,9 @@ def score_structures(
         if not report.num_graphs:
             first = next(iter(report.failures.values()), "no structures")
             raise DataError(f"{structures}: no structure gives a graph; the first: {first}", "at least one")
-        scores = score_directory(scorer, GraphDirectory(Path(folder)))
+        metadata = DirectoryMetadata.read(Path(folder))
+        scores = score_directory(
+            scorer, GraphDirectory(Path(folder)), hold=lambda facts: check_graph(scorer.schema, facts, metadata)
+        )
         rows = rank_by_target(Scored.of(key, target_of_key(key), score) for key, score in scores)
     return ScoreReport(tuple(rows), report.failures)

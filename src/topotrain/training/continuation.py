@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from topotrain.config import LoadedConfig, TrainConfig
 from topotrain.data.prepare import PreparedData
-from topotrain.errors import DataError, SchemaError
+from topotrain.errors import DataError
 from topotrain.fields import (
     CHECKPOINT_DIR,
     CONFIG_ARTIFACT,
@@ -22,6 +22,7 @@ from topotrain.fields import (
     TAG_PARAM_DRIFT,
 )
 from topotrain.model.network import NetworkSpec
+from topotrain.schema.check import check_same_schema
 from topotrain.schema.feature_schema import FeatureSchema
 from topotrain.tracking.recorder import MAX_TAG_LENGTH, Recorder
 from topotrain.training.network_shape import check_shape, network_spec
@@ -52,7 +53,7 @@ class Continuation:
     selection: Selection
     drift: Mapping[str, tuple[str, str]]
     same_run: bool
-    recorded: frozenset[str]
+    recorded: Set[str]
 
     def restore(self, recorder: Recorder, loaded: LoadedConfig, checkpoints: Path) -> dict[int, str]:
         """Bring checkpoint folder and the run's records to where the checkpoint was made.
@@ -171,14 +172,13 @@ def check_same(content: Mapping[str, Any], data: PreparedData, config: TrainConf
         ConfigError: the network has another shape.
     """
     schema = FeatureSchema.from_dict(content["feature_metadata"])
-    if schema.digest != data.schema.digest:
-        differences = "; ".join(schema.differences(data.schema)) or "one side does not name its columns"
-        raise SchemaError(
-            f"{data.graph_dir}: schema {data.schema.digest[:12]}, but the checkpoint was trained on "
-            f"{schema.digest[:12]} (checkpoint against graphs: {differences})",
-            "graphs with the same features",
-            "give those by --override paths.graph=DIR, or train a new run",
-        )
+    check_same_schema(
+        *(schema, data.schema, str(data.graph_dir)),
+        of="checkpoint",
+        beside="graphs",
+        wanted="graphs with the same features",
+        do="give those by --override paths.graph=DIR, or train a new run",
+    )
     if content["data_digest"] != data.digest:
         raise DataError(
             f"{data.graph_dir}: graphs and labels have data.digest {data.digest[:12]}, the checkpoint's have "

@@ -6,10 +6,10 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from topotrain.errors import SchemaError
 from topotrain.fields import TAG_RESUMED_CHECKPOINT, TAG_RESUMED_FROM
 from topotrain.model.checkpoint import network_of, read_checkpoint
 from topotrain.model.network import NetworkSpec, TopoQANetwork
+from topotrain.schema.check import check_fits
 from topotrain.schema.feature_schema import FeatureSchema
 from topotrain.scoring.load import load_scorer
 from topotrain.tracking.artifacts import checkpoint_of_uri
@@ -45,13 +45,13 @@ class InitialWeights:
             SchemaError: the graphs have other features than it was trained on.
             ConfigError: the configuration asks for another shape.
         """
-        differences = self.schema.differences(schema)
-        if differences:
-            raise SchemaError(
-                f"{self.source} was trained on other features (there against here: {'; '.join(differences)})",
-                "graphs with the same features",
-                "build those, or leave out --resume-from",
-            )
+        check_fits(
+            *(self.schema, schema, "the graph directory"),
+            of=f"weights {self.source}",
+            beside="graphs",
+            wanted="graphs with the same features",
+            do="build those, or leave out --resume-from",
+        )
         check_shape(self.network.spec, spec)
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from topotrain.config import LoadedConfig, load_config
-from topotrain.data.prepare import prepare_data
+from topotrain.config import LoadedConfig, TrainConfig, load_config
+from topotrain.data.prepare import PreparedData, prepare_data
 from topotrain.errors import DataError, TrackingError
 from topotrain.fields import (
     CHECKPOINT_DIR,
@@ -104,20 +104,24 @@ def resume(
         recorded = max(store.runs.values(original.run_id, VAL_LOSS), default=-1)
         if original.status == "FINISHED" and reached >= recorded and not state.has_epochs_left:
             return AlreadyComplete(original.run_id, original.name, len(state.history))
-        data = prepare_data(loaded.config, track)
-        check_same(content, data, loaded.config)
+        data = _same_data(content, loaded.config)
         for name in {kept.file_name for kept in state.kept} & present:
             _fetch_to(store, original, name, Path(folder) / name)
         same_run = adopted in (None, original.run_id) and reached >= recorded
         drift = drift_of(loaded.config, content, overrides)
-        there = frozenset(present if same_run else ())
-        continuation = Continuation(content, Path(folder), state, drift, same_run, there)
+        continuation = Continuation(content, Path(folder), state, drift, same_run, present if same_run else set())
         if same_run:  # reading the data took a while: somebody else may have gone on with the run since
             _check_can_go_on(store.runs.get(original.run_id), force=force)
             recorder = Recorder.reopen(store, original.run_id)
         else:
             recorder = _open_new(store, original, loaded, run_name, _artifact_name(store, original, checkpoint))
         return _training(loaded, recorder, continuation).execute(data)
+
+
+def _same_data(content: Mapping[str, Any], config: TrainConfig) -> PreparedData:
+    data = prepare_data(config, track)
+    check_same(content, data, config)
+    return data
 
 
 def _training(loaded: LoadedConfig, recorder: Recorder, continuation: Continuation) -> TrainingRun:

@@ -1,0 +1,34 @@
+"""What the documents of this room have in common: the kinds of their fields, and a malformed one in one line."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, InstanceOf, ValidationError
+
+from topotrain.schema.values import short
+
+# Checked, not copied or converted: a text may hold what is no Unicode (a file name), a list may be long.
+Text = InstanceOf[str]
+List = InstanceOf[list[Any]]
+Object = InstanceOf[Mapping[str, Any]]
+Width = Annotated[int, Field(strict=True)]
+WORDS = {"str": "a text", "list": "a list", "tuple": "a list", "Mapping": "a mapping"}
+
+
+class Section(BaseModel):
+    """A part of a document; what it holds beside the fields named is ignored."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+def fault(error: ValidationError) -> tuple[tuple[str | int, ...], str, str]:
+    """The first fault of a document: where it is, what is wrong there (``is a int``), and what was expected."""
+    first = error.errors(include_url=False)[0]
+    found, kind = first["input"], first["type"]
+    expected = "a mapping" if kind in ("model_type", "dict_type") else WORDS.get(first.get("ctx", {}).get("class", ""))
+    if expected:
+        return first["loc"], "is null" if found is None else f"is a {type(found).__name__}", expected
+    # What is no text, list or mapping is a number of columns, and nothing else is required.
+    return first["loc"], "is missing" if kind == "missing" else f"is {short(found)}", "a whole number of columns"
