@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -142,3 +144,30 @@ def halve_or_die(number: int) -> float:
     if number == 3:
         os._exit(1)
     return number / 2
+
+
+class FatalAnswer:
+    """Takes down the process that pickles it."""
+
+    def __reduce__(self) -> Any:
+        os._exit(1)
+
+
+def die_answering(number: int) -> Any:
+    """Work for the pool: the work on 3 is done, but its process dies on giving the result."""
+    return FatalAnswer() if number == 3 else number / 2
+
+
+def halve_or_wait(number: int) -> float:
+    """Work for the pool: never ends at 0."""
+    while number == 0:
+        print("waiting", flush=True)
+        signal.pause()
+    return number / 2
+
+
+def refuse(number: int) -> int:
+    """Work for the pool: raises at 3."""
+    if number == 3:
+        raise OSError("no three")
+    return number

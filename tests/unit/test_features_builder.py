@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import gzip
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import features_kit
 import numpy as np
 import pytest
 import torch
-from features_kit import cif_text, halve_or_die, helix, helix_pair, pdb_text, shared_data, write_models
+from features_kit import cif_text, helix, helix_pair, pdb_text, shared_data, write_models
 
+import topotrain.features
 from topotrain.data.graph_file import read_graph
 from topotrain.errors import DataError, UserInputError
 from topotrain.features import BuildReport, build_graphs, build_recorded_graphs
@@ -269,9 +273,44 @@ def test_recorded_modules_build_the_same_graphs(tmp_path: Path, models: list[str
     assert graph_bytes(tmp_path / "again") == graph_bytes(tmp_path / "graphs")
 
 
-def test_a_dead_process_costs_its_own_task_alone() -> None:
-    results = list(run_tasks(halve_or_die, [1, 2, 3, 4, 5], 2, died=lambda number: -float(number)))
-    assert sorted(results) == [-3.0, 0.5, 1.0, 2.0, 2.5]
+class TestPool:
+    @pytest.mark.parametrize("work", [features_kit.halve_or_die, features_kit.die_answering])
+    def test_a_dead_process_costs_its_own_task_alone(self, work: Callable[[int], float]) -> None:
+        results = list(run_tasks(work, [1, 2, 3, 4, 5], 2, died=lambda number: -float(number)))
+        assert sorted(results) == [-3.0, 0.5, 1.0, 2.0, 2.5]
+        assert multiprocessing.active_children() == []
+
+    def test_many_tasks_outlive_many_deaths(self) -> None:
+        results = list(run_tasks(features_kit.halve_or_die, [3, *range(100), 3], 3, died=lambda number: -float(number)))
+        assert sorted(results) == sorted([-3.0] * 3 + [number / 2 for number in range(100) if number != 3])
+
+    def test_an_error_is_raised_and_ends_the_others(self) -> None:
+        with pytest.raises(OSError, match="no three"):
+            list(run_tasks(features_kit.refuse, [1, 2, 3, 4, 5], 2, died=lambda number: -number))
+        assert multiprocessing.active_children() == []
+
+    def test_work_under_way_ends_when_nobody_wants_it(self) -> None:
+        results = run_tasks(features_kit.halve_or_wait, [1, 0, 0, 0], 2, died=lambda number: -float(number))
+        assert next(results) == 0.5
+        assert len(multiprocessing.active_children()) == 2
+        results.close()
+        assert multiprocessing.active_children() == []
+
+    def test_workers_end_with_a_parent_that_was_killed(self) -> None:
+        code = "import features_kit, topotrain.features.pool as pool\n"
+        code += "list(pool.run_tasks(features_kit.halve_or_wait, [0, 0], 2, died=print))"
+        folders = (str(Path(module.__file__ or "").parent) for module in (features_kit, topotrain.features))
+        source = [next(folders), str(Path(next(folders)).parents[1])]
+        parent = subprocess.Popen(
+            [sys.executable, "-c", code],
+            stdout=subprocess.PIPE,
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(source)},
+        )
+        assert parent.stdout is not None
+        assert [parent.stdout.readline() for _ in range(2)] == [b"waiting\n"] * 2
+        parent.kill()
+        # The workers hold the other end of the pipe too, so that it ends with the last of them.
+        assert parent.communicate(timeout=60)[0] == b""
 
 
 def test_mkdssp_and_builtin_agree_where_mkdssp_is_installed(tmp_path: Path, models: list[str]) -> None:
