@@ -444,12 +444,12 @@ def label(models: str, native: str, out: str | None) -> None:
     \b
     topotrain label structures/1AY7 --native natives/1AY7.pdb --out labels.csv
     """
-    from topotrain.features import label_models
-    from topotrain.features.table import merged_labels
+    from topotrain.features import label_decoys
+    from topotrain.features.labels_file import merged_labels
     from topotrain.progress import counter
 
     with counter("labelling") as progress:
-        report = label_models(Path(models), Path(native), progress)
+        report = label_decoys(Path(models), Path(native), progress)
     _tell(report.failures, f"{len(report.rows)} models labelled")
     if not report.rows:
         raise DataError(f"{models}: no model could be labelled", "models of the native's complex", "see above for why")
@@ -470,7 +470,7 @@ def features(kind: str | None, as_json: bool) -> None:
     from dataclasses import asdict
 
     from topotrain.features import list_modules
-    from topotrain.features.table import module_lines
+    from topotrain.features.listing import module_lines
 
     modules = list_modules(kind)
     if as_json:

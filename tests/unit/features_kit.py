@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 
 HELIX = (-57.0, -47.0)  # phi, psi of an ideal alpha helix, degrees
 
@@ -127,16 +126,6 @@ def write_models(folder: Path, slides: Iterable[float], target: str = "T1") -> l
         path.write_text(pdb_text(helix_pair(slide=slide)))
         keys.append(f"{target}/m{number}")
     return keys
-
-
-def shared_data(part: str) -> Path:
-    """A folder of reference data that is no part of the project; skips the test where it is absent."""
-    places = [Path(os.environ["TOPOTRAIN_SHARED_DATA"])] if os.environ.get("TOPOTRAIN_SHARED_DATA") else []
-    places += [parent / "shared" / "data" for parent in Path(__file__).resolve().parents]
-    for place in places:
-        if (place / part).is_dir():
-            return place / part
-    pytest.skip(f"reference data shared/data/{part} is not here (set TOPOTRAIN_SHARED_DATA)")
 
 
 def halve_or_die(number: int) -> float:

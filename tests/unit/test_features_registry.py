@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from features_kit import helix_pair, pdb_text, shared_data
+from features_kit import helix_pair, pdb_text
 from pydantic import Field
 
 from topotrain.data.graph_file import read_graph
@@ -252,8 +252,8 @@ class TestRecorded:
         with pytest.raises(SchemaError, match="records no interface module"):
             recorded_modules({})
 
-    def test_the_real_summary_is_understood(self) -> None:
-        path = next((shared_data("real_docking") / "logs").rglob("graph_builder_summary.json"))
+    def test_the_real_summary_is_understood(self, shared_data: Path) -> None:
+        path = next((shared_data / "real_docking" / "logs").rglob("graph_builder_summary.json"))
         modules = recorded_modules(json.loads(path.read_text())["modules"])
         assert modules.specification() == select_modules().specification()
 

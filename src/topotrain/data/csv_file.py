@@ -40,12 +40,13 @@ class Table:
         return found
 
 
-def read_table(path: Path, *needed: str) -> Table:
+def read_table(path: Path, *needed: str, rows_needed: bool = True) -> Table:
     """Read a CSV in UTF-8 with a header; blank lines are passed over.
 
     Args:
         path: the file.
         needed: columns it must have, for messages.
+        rows_needed: whether a header alone is an error.
 
     Raises:
         DataError: missing or malformed file, or rows of other length than the header; line numbers are given.
@@ -69,7 +70,7 @@ def read_table(path: Path, *needed: str) -> Table:
     for line, row in table.rows:
         if len(row) != len(table.header):
             raise DataError(f"{path}: line {line} has {len(row)} cells", f"{len(table.header)}, as the header has")
-    if not table.rows:
+    if rows_needed and not table.rows:
         raise DataError(f"{path}: no rows below the header", "one for each model")
     return table
 

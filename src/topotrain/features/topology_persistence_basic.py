@@ -111,7 +111,7 @@ def _delaunay_bars(points: FloatArray, precision: str) -> tuple[FloatArray, Floa
     tree.prune_above_dimension(2)
     tree.compute_persistence(homology_coeff_field=2, min_persistence=0.0)
     h0, h1 = (tree.persistence_intervals_in_dimension(dimension).reshape(-1, 2) for dimension in (0, 1))
-    # One component lives for ever and is no finite bar; a second one would be a failed filtration value.
+    # One component never ends and is no finite bar; a second one would be a failed filtration value.
     lasting = np.isinf(h0[:, 1])
     return (h0[~lasting, 1:] if lasting.sum() == 1 else h0[:, 1:]), h1
 
