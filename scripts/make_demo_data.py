@@ -31,7 +31,7 @@ from demo_targets import SCALE, SOURCES, Complex, FloatArray, Source, fetch, rea
 from topotrain.data.demo import CARD_FILE, DATA_DIR, GRAPHS_FILE, NATIVES, SPLITS, STRUCTURES_FILE
 from topotrain.data.demo_codec import DemoGraph, DemoTarget, pack_graphs, pack_structures, pdb_texts
 from topotrain.data.graph_file import read_graph
-from topotrain.features import build_graphs, label_models
+from topotrain.features import build_graphs, label_decoys
 from topotrain.features.dockq import load_dockq
 
 DOCKING_PROGRAM = f"gdock=={version('gdock')}"
@@ -171,7 +171,7 @@ def cached_labels(name: str, models: Path, natives: Path, work: Path) -> list[tu
     cache = work / "labels" / f"{name}.json"
     if not cache.is_file():
         hurry_dockq()
-        report = label_models(models / name, natives / f"{name}.pdb")
+        report = label_decoys(models / name, natives / f"{name}.pdb")
         if report.failures:
             raise SystemExit(f"error: {name}: {report.failures}")
         content = [(row.MODEL.rpartition("/")[2], row.dockq, row.capri) for row in report.rows]

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 T = TypeVar("T")
+OnItemDone = Callable[[int, int, str], None]  # takes how many are done, how many there are, and the last of them
 
 
 def track(items: Iterable[T], total: int, what: str) -> Iterator[T]:
@@ -22,7 +23,7 @@ def track(items: Iterable[T], total: int, what: str) -> Iterator[T]:
 
 
 @contextmanager
-def counter(what: str) -> Iterator[Callable[[int, int, str], None]]:
+def counter(what: str) -> Iterator[OnItemDone]:
     """Give a function that takes (done, total, item), and draw a bar on standard error where that is a terminal."""
     if not sys.stderr.isatty():
         yield lambda done, total, item: None

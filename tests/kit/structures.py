@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import pytest
 
 HELIX = (-57.0, -47.0)  # phi, psi of an ideal alpha helix, degrees
 
@@ -127,18 +128,35 @@ def write_models(folder: Path, slides: Iterable[float], target: str = "T1") -> l
     return keys
 
 
-def shared_data(part: str) -> Path:
-    """A folder of reference data that is no part of the project; skips the test where it is absent."""
-    places = [Path(os.environ["TOPOTRAIN_SHARED_DATA"])] if os.environ.get("TOPOTRAIN_SHARED_DATA") else []
-    places += [parent / "shared" / "data" for parent in Path(__file__).resolve().parents]
-    for place in places:
-        if (place / part).is_dir():
-            return place / part
-    pytest.skip(f"reference data shared/data/{part} is not here (set TOPOTRAIN_SHARED_DATA)")
-
-
 def halve_or_die(number: int) -> float:
     """Work for the pool: takes its process down at 3."""
     if number == 3:
         os._exit(1)
     return number / 2
+
+
+class FatalAnswer:
+    """Takes down the process that pickles it."""
+
+    def __reduce__(self) -> Any:
+        os._exit(1)
+
+
+def die_answering(number: int) -> Any:
+    """Work for the pool: the work on 3 is done, but its process dies on giving the result."""
+    return FatalAnswer() if number == 3 else number / 2
+
+
+def halve_or_wait(number: int) -> float:
+    """Work for the pool: never ends at 0."""
+    while number == 0:
+        print("waiting", flush=True)
+        signal.pause()
+    return number / 2
+
+
+def refuse(number: int) -> int:
+    """Work for the pool: raises at 3."""
+    if number == 3:
+        raise OSError("no three")
+    return number

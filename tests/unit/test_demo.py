@@ -19,6 +19,7 @@ from topotrain.data.graph_file import read_graph
 from topotrain.data.prepare import inspect_directory
 from topotrain.data.split import leaked_targets, read_split
 from topotrain.errors import DataError
+from topotrain.features import build_graphs, label_decoys
 from topotrain.metrics.ranking import by_target, spearman
 
 MEGABYTE = 1_000_000
@@ -129,12 +130,11 @@ def test_its_schema_resolves_with_every_name(made: demo.DemoPaths) -> None:
 def test_graphs_are_those_the_builder_makes_of_the_structures(
     made: demo.DemoPaths, structures: Path, tmp_path: Path
 ) -> None:
-    features = pytest.importorskip("topotrain.features")
     keys = ("1BGS_AE/d01", "3MFK_AB/d20", "6ZU5_LE0LEE/d42")
     for key in keys:
         (tmp_path / "in" / key).parent.mkdir(parents=True)
         (tmp_path / "in" / f"{key}.pdb").write_bytes(next(structures.glob(f"*/{key}.pdb")).read_bytes())
-    report = features.build_graphs(tmp_path / "in", tmp_path / "built", strict=True)
+    report = build_graphs(tmp_path / "in", tmp_path / "built", strict=True)
     assert report.built == keys
     for key in keys:
         ours, built = (read_graph(folder / f"{key}.pt", key) for folder in (made.graphs, tmp_path / "built"))
@@ -149,13 +149,12 @@ def test_graphs_are_those_the_builder_makes_of_the_structures(
 
 
 def test_labels_are_those_of_the_structures(made: demo.DemoPaths, structures: Path, tmp_path: Path) -> None:
-    features = pytest.importorskip("topotrain.features")
     pytest.importorskip("DockQ")
     chosen = {row["MODEL"]: row for row in rows_of(made.holdout_labels) if row["target"] == "1BGS_AE"}
     (tmp_path / "1BGS_AE").mkdir()
     for key in list(chosen)[:3]:
         (tmp_path / f"{key}.pdb").write_bytes((structures / "holdout" / f"{key}.pdb").read_bytes())
-    report = features.label_models(tmp_path, structures / "natives" / "1BGS_AE.pdb")
+    report = label_decoys(tmp_path, structures / "natives" / "1BGS_AE.pdb")
     assert [(row.MODEL, row.dockq, row.capri) for row in report.rows] == [
         (key, float(chosen[key]["dockq"]), int(chosen[key]["capri"])) for key in list(chosen)[:3]
     ]

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import gzip
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,17 @@ import numpy as np
 import pytest
 import torch
 
-from kit.structures import cif_text, halve_or_die, helix, helix_pair, pdb_text, shared_data, write_models
+from kit.structures import (
+    cif_text,
+    die_answering,
+    halve_or_die,
+    halve_or_wait,
+    helix,
+    helix_pair,
+    pdb_text,
+    refuse,
+    write_models,
+)
 from topotrain.data.graph_file import read_graph
 from topotrain.errors import DataError, UserInputError
 from topotrain.features import BuildReport, build_graphs, build_recorded_graphs
@@ -85,15 +97,15 @@ def test_summary(tmp_path: Path, models: list[str]) -> None:
         assert set(described["params"]) == set(described["defaults"])
 
 
-def test_the_format_is_that_of_the_real_graphs(tmp_path: Path, models: list[str]) -> None:
-    real = json.loads((shared_data("real_docking") / "graphs" / "graph_metadata.json").read_text())
+def test_the_format_is_that_of_the_real_graphs(tmp_path: Path, models: list[str], shared_data: Path) -> None:
+    real = json.loads((shared_data / "real_docking" / "graphs" / "graph_metadata.json").read_text())
     key, theirs = next(iter(real.items()))
     ours = json.loads(build(tmp_path).metadata_path.read_text())["T1/m0"]
     assert ours["edge_module"] == theirs["edge_module"]
     assert json.dumps(ours["edge_params"], sort_keys=True) == json.dumps(theirs["edge_params"], sort_keys=True)
     assert ours["node_feature_columns"] == theirs["node_feature_columns"]
     assert ours["edge_metadata"]["edge_feature_variant"] == theirs["edge_metadata"]["edge_feature_variant"]
-    graph = read_graph(shared_data("real_docking") / "graphs" / f"{key}.pt")
+    graph = read_graph(shared_data / "real_docking" / "graphs" / f"{key}.pt")
     mine = read_graph(tmp_path / "graphs" / "T1" / "m0.pt")
     assert set(graph.metadata) <= set(mine.metadata)
     assert set(graph.metadata["edge_info"]) <= set(mine.metadata["edge_info"])
@@ -269,9 +281,43 @@ def test_recorded_modules_build_the_same_graphs(tmp_path: Path, models: list[str
     assert graph_bytes(tmp_path / "again") == graph_bytes(tmp_path / "graphs")
 
 
-def test_a_dead_process_costs_its_own_task_alone() -> None:
-    results = list(run_tasks(halve_or_die, [1, 2, 3, 4, 5], 2, died=lambda number: -float(number)))
-    assert sorted(results) == [-3.0, 0.5, 1.0, 2.0, 2.5]
+class TestPool:
+    @pytest.mark.parametrize("work", [halve_or_die, die_answering])
+    def test_a_dead_process_costs_its_own_task_alone(self, work: Callable[[int], float]) -> None:
+        results = list(run_tasks(work, [1, 2, 3, 4, 5], 2, died=lambda number: -float(number)))
+        assert sorted(results) == [-3.0, 0.5, 1.0, 2.0, 2.5]
+        assert multiprocessing.active_children() == []
+
+    def test_many_tasks_outlive_many_deaths(self) -> None:
+        results = list(run_tasks(halve_or_die, [3, *range(100), 3], 3, died=lambda number: -float(number)))
+        assert sorted(results) == sorted([-3.0] * 3 + [number / 2 for number in range(100) if number != 3])
+
+    def test_an_error_is_raised_and_ends_the_others(self) -> None:
+        with pytest.raises(OSError, match="no three"):
+            list(run_tasks(refuse, [1, 2, 3, 4, 5], 2, died=lambda number: -number))
+        assert multiprocessing.active_children() == []
+
+    def test_work_under_way_ends_when_nobody_wants_it(self) -> None:
+        results = run_tasks(halve_or_wait, [1, 0, 0, 0], 2, died=lambda number: -float(number))
+        assert next(results) == 0.5
+        assert len(multiprocessing.active_children()) == 2
+        results.close()
+        assert multiprocessing.active_children() == []
+
+    def test_workers_end_with_a_parent_that_was_killed(self) -> None:
+        code = f"from {halve_or_wait.__module__} import halve_or_wait\n"
+        code += "from topotrain.features.pool import run_tasks\n"
+        code += "list(run_tasks(halve_or_wait, [0, 0], 2, died=print))"
+        parent = subprocess.Popen(
+            [sys.executable, "-c", code],
+            stdout=subprocess.PIPE,
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        )
+        assert parent.stdout is not None
+        assert [parent.stdout.readline() for _ in range(2)] == [b"waiting\n"] * 2
+        parent.kill()
+        # The workers hold the other end of the pipe too, so that it ends with the last of them.
+        assert parent.communicate(timeout=60)[0] == b""
 
 
 def test_mkdssp_and_builtin_agree_where_mkdssp_is_installed(tmp_path: Path, models: list[str]) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from kit.structures import Atom, helix, helix_pair, moved, pdb_text
 from topotrain.errors import DataError
-from topotrain.features.dockq import capri_class, label_models
+from topotrain.features.dockq import capri_class, label_decoys
 
 pytest.importorskip("DockQ", reason="DockQ is not installed")
 
@@ -42,7 +42,7 @@ def test_the_native_scores_one_and_shifts_score_less(tmp_path: Path, native: Pat
     write(models, "c_far", pdb_text(moved(atoms, "B", (40.0, 30.0, 20.0))))
     write(models, "d_alone", pdb_text(helix("A", 14)))
     write(models, "e_bad", "nothing")
-    report = label_models(models, native)
+    report = label_decoys(models, native)
     rows = {row.MODEL: row for row in report.rows}
     assert rows["T1/a_native"].dockq == 1.0
     assert rows["T1/a_native"].capri == 3
@@ -56,7 +56,7 @@ def test_the_native_scores_one_and_shifts_score_less(tmp_path: Path, native: Pat
 
 def test_dockq_by_its_formula(tmp_path: Path, native: Path) -> None:
     write(tmp_path / "models", "m", pdb_text(moved(helix_pair(14), "B", (2.0, 1.0, 0.0))))
-    (row,) = label_models(tmp_path / "models", native).rows
+    (row,) = label_decoys(tmp_path / "models", native).rows
     expected = (row.fnat + 1 / (1 + (row.irmsd / 1.5) ** 2) + 1 / (1 + (row.lrmsd / 8.5) ** 2)) / 3
     assert row.dockq == pytest.approx(expected, abs=2e-4)
 
@@ -65,23 +65,23 @@ def test_a_file_written_anew_is_read_anew(tmp_path: Path, native: Path) -> None:
     """DockQ 2.1.3 caches by path."""
     models = tmp_path / "models"
     write(models, "m", pdb_text(helix_pair(14)))
-    (first,) = label_models(models, native).rows
+    (first,) = label_decoys(models, native).rows
     write(models, "m", pdb_text(moved(helix_pair(14), "B", (2.0, 1.0, 0.0))))
-    (second,) = label_models(models, native).rows
+    (second,) = label_decoys(models, native).rows
     assert first.dockq == 1.0
     assert second.dockq < 0.9
     native.write_text((models / "T1" / "m.pdb").read_text())
-    (third,) = label_models(models, native).rows
+    (third,) = label_decoys(models, native).rows
     assert third.dockq == 1.0
 
 
 def test_natives_that_cannot_serve(tmp_path: Path, native: Path) -> None:
     write(tmp_path / "models", "m", pdb_text(helix_pair(14)))
     with pytest.raises(DataError, match="no native structure"):
-        label_models(tmp_path / "models", tmp_path / "nowhere.pdb")
+        label_decoys(tmp_path / "models", tmp_path / "nowhere.pdb")
     native.write_text(pdb_text(helix("A", 14)))
     with pytest.raises(DataError, match="fewer than two protein chains"):
-        label_models(tmp_path / "models", native)
+        label_decoys(tmp_path / "models", native)
 
 
 def renamed(residues: dict[int, str], chain: str = "B") -> str:
@@ -97,7 +97,7 @@ def test_a_native_of_another_sequence_is_refused(tmp_path: Path, native: Path) -
     """DockQ itself falls back to chain names, and gives a number that means nothing."""
     write(tmp_path / "models", "other", renamed(dict.fromkeys(range(101, 115), "TRP")))
     write(tmp_path / "models", "same", pdb_text(helix_pair(14)))
-    report = label_models(tmp_path / "models", native)
+    report = label_decoys(tmp_path / "models", native)
     assert [(row.MODEL, row.dockq) for row in report.rows] == [("T1/same", 1.0)]
     (line,) = report.failures.values()
     assert line.startswith(f"T1/other: its chain B and chain B of {native} have other sequences (0% of residues")
@@ -106,7 +106,7 @@ def test_a_native_of_another_sequence_is_refused(tmp_path: Path, native: Path) -
 
 def test_a_few_mutations_do_not_matter(tmp_path: Path, native: Path) -> None:
     write(tmp_path / "models", "mutant", renamed({103: "TRP", 110: "TRP"}))
-    (row,) = label_models(tmp_path / "models", native).rows
+    (row,) = label_decoys(tmp_path / "models", native).rows
     assert row.dockq > 0.9
     assert row.chain_map == "AB:AB"
 
@@ -118,7 +118,7 @@ def test_chains_under_each_others_names_are_told_apart(tmp_path: Path) -> None:
     write(tmp_path / "models", "swapped", pdb_text(sorted(mutant, key=lambda atom: atom.chain)))
     native = tmp_path / "native.pdb"
     native.write_text(pdb_text(different_pair()))
-    report = label_models(tmp_path / "models", native)
+    report = label_decoys(tmp_path / "models", native)
     assert not report.rows
     assert "have other sequences" in report.failures["T1/swapped"]
 
@@ -131,5 +131,5 @@ def different_pair() -> list[Atom]:
 
 def test_standard_output_stays_empty(tmp_path: Path, native: Path, capfd: pytest.CaptureFixture[str]) -> None:
     write(tmp_path / "models", "m", pdb_text(helix_pair(14)))
-    label_models(tmp_path / "models", native)
+    label_decoys(tmp_path / "models", native)
     assert capfd.readouterr().out == ""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from kit.structures import shared_data
 from topotrain.features.graph import GraphArrays, compute_graph
 from topotrain.features.module_set import select_modules
 from topotrain.features.residue_types import RESIDUE_TYPES
@@ -19,8 +20,8 @@ SETS, H0_WIDTH, H1_WIDTH = 7, 5, 15
 
 
 @pytest.fixture(scope="module", params=COMPLEXES)
-def pair(request: pytest.FixtureRequest) -> tuple[GraphArrays, dict[str, np.ndarray]]:
-    folder = shared_data("features")
+def pair(request: pytest.FixtureRequest, shared_data: Path) -> tuple[GraphArrays, dict[str, np.ndarray]]:
+    folder = shared_data / "features"
     with np.load(folder / f"{request.param}.npz") as table:
         reference = {name: table[name] for name in table.files}
     return compute_graph(read_structure(folder / f"{request.param}.pdb"), select_modules()), reference

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import zipfile
@@ -9,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import Field
 
-from kit.structures import helix_pair, pdb_text, shared_data
+from kit.structures import helix_pair, pdb_text
 from topotrain.data.graph_file import read_graph
 from topotrain.errors import SchemaError, UserInputError
 from topotrain.features import build_graphs, build_recorded_graphs, list_modules
 from topotrain.features.module_set import describe_set, recorded_modules, select_modules
+from topotrain.features.parameters import Parameters, describe_parameters, read_parameters
 from topotrain.features.registry import broken_packages, find_module
 
 SHIPPED_WIDTHS = {
@@ -30,7 +33,12 @@ SHIPPED_WIDTHS = {
 THIRD_PARTY = '''
 """A module of another package."""
 from topotrain.features.modules import EdgeModule
-from topotrain.features.parameters import Parameter
+from topotrain.features.parameters import Parameters
+from pydantic import Field
+
+
+class SquaredParameters(Parameters):
+    distance_max: float = Field(9.0, description="greatest distance, Angstrom")
 
 
 class SquaredDistance(EdgeModule):
@@ -38,7 +46,7 @@ class SquaredDistance(EdgeModule):
     version = "v2"
     alias = "squares"
     summary = "Squared C-alpha distance."
-    parameters = (Parameter("distance_max", 9.0, "greatest distance, Angstrom"),)
+    parameters = SquaredParameters
 
     def columns(self, topology_columns):
         return ("squared_distance",)
@@ -49,6 +57,11 @@ class SquaredDistance(EdgeModule):
 
 class NoVersion(SquaredDistance):
     version = ""
+
+
+class OldParameters(SquaredDistance):
+    version = "v1"
+    parameters = ()
 '''
 
 
@@ -125,6 +138,77 @@ def test_settings_are_read_by_type() -> None:
     assert all(isinstance(edge, int) for edge in modules.edge.params["histogram_bins"])
 
 
+class OthersParameters(Parameters):
+    """Types that no shipped module has."""
+
+    turns: int = Field(3, ge=1, le=9, description="how often")
+    word: str = Field("7", description="any text")
+    share: float = Field(0.5, gt=0, lt=1, description="of the whole")
+    weights: list[float] = Field([2.0, 1.0], description="in any order")
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"turns": "9.5"}, "parameter turns is '9.5'; expected a valid integer; the default is 3"),
+        ({"turns": "10"}, "expected less than or equal to 9"),
+        ({"share": 0.0}, "parameter share is 0.0; expected greater than 0; the default is 0.5"),
+        ({"share": "half"}, "parameter share is 'half'; expected a number;"),
+        ({"weights": "[1, x]"}, "parameter weights is '[1, x]'; expected a valid number; the default is [2.0, 1.0]"),
+        ({"wrd": 1}, "expected one of turns, word, share, weights; did you mean 'word'?"),
+    ],
+)
+def test_parameters_may_have_any_type_of_pydantic(given: dict[str, Any], said: str) -> None:
+    with pytest.raises(UserInputError) as caught:
+        read_parameters(OthersParameters, given, "edge/others/v1")
+    assert str(caught.value).startswith("edge/others/v1")
+    assert said in str(caught.value)
+
+
+def test_a_text_is_taken_as_it_is_where_it_fits() -> None:
+    given = {"turns": "4", "word": "1.50", "weights": "[3, 1]"}
+    found = read_parameters(OthersParameters, given, "edge/others/v1")
+    assert found == {"turns": 4, "word": "1.50", "share": 0.5, "weights": [3.0, 1.0]}
+    assert read_parameters(OthersParameters, found, "edge/others/v1") == found
+    listed = describe_parameters(OthersParameters)
+    assert {name: facts["type"] for name, facts in listed.items()} == {
+        "turns": "int", "word": "str", "share": "float", "weights": "list[float]",
+    }  # fmt: skip
+    assert listed["turns"] == {"default": 3, "summary": "how often", "type": "int"}
+
+
+@pytest.mark.parametrize("field", [Field(1.0), Field(description="no default")])
+def test_a_parameter_without_default_or_description_is_refused(field: Any) -> None:
+    with pytest.raises(TypeError, match="Incomplete: parameter size needs a default and a description"):
+        type("Incomplete", (Parameters,), {"__annotations__": {"size": float}, "size": field, "__module__": __name__})
+
+
+def test_recorded_parameters_keep_their_order_and_kinds() -> None:
+    """Digests of graphs and ids of builds are made of this text."""
+    given = {"edge.histogram_bins": "[0, 1.0, 2.50]", "edge.scale_features": "yes"}
+    assert json.dumps(select_modules(settings=given).edge.params) == (
+        '{"distance_max": 10.0, "distance_min": 0.0, "histogram_bins": [0.0, 1.0, 2.5], "scale_features": true}'
+    )
+    bands = "[{max_distance: 5, min_distance: 0, label: 7}]"
+    found = select_modules(edge_module="24D Scalars", settings={"edge.bands": bands, "edge.histogram_bins": "[1, 2]"})
+    assert json.dumps(found.edge.params) == (
+        '{"bands": [{"label": "7", "max_distance": 5.0, "min_distance": 0.0}], "contact_threshold": 5.0, '
+        '"histogram_bins": [1.0, 2.0], "include_inverse_distance": true, "include_unit_vector": true, '
+        '"unit_vector_epsilon": 1e-08}'
+    )
+
+
+@pytest.mark.parametrize(
+    "bands",
+    ["[]", "short", "[3]", "[{label: a}]", "[{label: a, min_distance: 5, max_distance: 5}]",
+     "[{label: a, min_distance: -1, max_distance: 5}]", "[{label: a, min_distance: 0, max_distance: true}]",
+     "[{label: a, min_distance: 0, max_distance: 5, color: red}]"],
+)  # fmt: skip
+def test_bad_bands_are_refused(bands: str) -> None:
+    with pytest.raises(UserInputError, match="expected a list of mappings with label, max_distance, min_distance;"):
+        select_modules(edge_module="24D Scalars", settings={"edge.bands": bands})
+
+
 def test_unknown_modules_and_versions() -> None:
     with pytest.raises(UserInputError, match="did you mean 'edge/legacy_band/v11'?"):
         find_module("edge", "edge/legacy_bnd/v11")
@@ -168,10 +252,8 @@ class TestRecorded:
         with pytest.raises(SchemaError, match="records no interface module"):
             recorded_modules({})
 
-    def test_the_real_summary_is_understood(self) -> None:
-        import json
-
-        path = next((shared_data("real_docking") / "logs").rglob("graph_builder_summary.json"))
+    def test_the_real_summary_is_understood(self, shared_data: Path) -> None:
+        path = next((shared_data / "real_docking" / "logs").rglob("graph_builder_summary.json"))
         modules = recorded_modules(json.loads(path.read_text())["modules"])
         assert modules.specification() == select_modules().specification()
 
@@ -233,10 +315,20 @@ class TestThirdParty:
             build_recorded_graphs(tmp_path / "structures", tmp_path / "again", registry)
 
     def test_a_broken_package_leaves_the_others_alone(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        site = install(tmp_path, tmp_path / "site", "bad = others_package:NoVersion\nworse = nowhere:Thing")
+        site = install(
+            tmp_path,
+            tmp_path / "site",
+            "bad = others_package:NoVersion\nold = others_package:OldParameters\nworse = nowhere:Thing",
+        )
         monkeypatch.syspath_prepend(str(site))
         assert {item.id for item in list_modules()} >= set(SHIPPED_WIDTHS)
-        assert len(broken_packages()) == 2
+        assert broken_packages() == {
+            "bad = others_package:NoVersion": "ValueError: NoVersion: name 'squared_distance', version '' "
+            "(want a_name, v1)",
+            "old = others_package:OldParameters": "TypeError: OldParameters: parameters are no subclass of "
+            "topotrain.features.parameters.Parameters",
+            "worse = nowhere:Thing": "ModuleNotFoundError: No module named 'nowhere'",
+        }
         with pytest.raises(UserInputError, match="could not be loaded: ModuleNotFoundError"):
             find_module("edge", "edge/squared_distance/v2")
         monkeypatch.delitem(sys.modules, "others_package", raising=False)

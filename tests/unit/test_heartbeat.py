@@ -8,20 +8,19 @@ import socket
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
-from types import SimpleNamespace
 
 import pytest
 
 from topotrain.fields import TAG_HEARTBEAT
 from topotrain.tracking.heartbeat import is_alive, sign_of_life
+from topotrain.tracking.records import RunRecord
 
 NOW = datetime(2030, 5, 1, 12, tzinfo=UTC)
 
 
 def run(beat=None, status="RUNNING", started=NOW):
     tags = {} if beat is None else {TAG_HEARTBEAT: beat if isinstance(beat, str) else json.dumps(beat)}
-    info = SimpleNamespace(status=status, start_time=int(started.timestamp() * 1000))
-    return SimpleNamespace(info=info, data=SimpleNamespace(tags=tags))
+    return RunRecord("0" * 32, "a run", "1", status, started, None, False, "", tags=tags)
 
 
 def elsewhere(seconds_ago):

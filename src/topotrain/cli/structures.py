@@ -78,12 +78,12 @@ def label(decoys: str, native: str, out: str | None) -> None:
     \b
     topotrain label structures/1AY7 --native natives/1AY7.pdb --out labels.csv
     """
-    from topotrain.features import label_models
-    from topotrain.features.table import merged_labels
+    from topotrain.features import label_decoys
+    from topotrain.features.labels_file import merged_labels
     from topotrain.progress import counter
 
     with counter("labelling") as progress:
-        report = label_models(Path(decoys), Path(native), progress)
+        report = label_decoys(Path(decoys), Path(native), progress)
     say_outcome(report.failures, f"{len(report.rows)} decoys labelled")
     if not report.rows:
         raise DataError(f"{decoys}: no decoy could be labelled", "decoys of the native's complex", "see above for why")
@@ -104,7 +104,7 @@ def features(kind: str | None, as_json: bool) -> None:
     from dataclasses import asdict
 
     from topotrain.features import list_modules
-    from topotrain.features.table import module_lines
+    from topotrain.features.listing import module_lines
     from topotrain.text import as_json as to_json
 
     modules = list_modules(kind)

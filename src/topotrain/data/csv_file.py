@@ -40,12 +40,13 @@ class CsvFile:
         return found
 
 
-def read_csv(path: Path, *needed: str) -> CsvFile:
+def read_csv(path: Path, *needed: str, rows_needed: bool = True) -> CsvFile:
     """Read a CSV in UTF-8 with a header; blank lines are skipped.
 
     Args:
         path: the file.
         needed: columns it must have, for messages.
+        rows_needed: whether a header alone is an error.
 
     Raises:
         DataError: missing or malformed file, or rows of other length than the header; line numbers are given.
@@ -69,7 +70,7 @@ def read_csv(path: Path, *needed: str) -> CsvFile:
     for line, row in content.rows:
         if len(row) != len(content.header):
             raise DataError(f"{path}: line {line} has {len(row)} cells", f"{len(content.header)}, as the header has")
-    if not content.rows:
+    if rows_needed and not content.rows:
         raise DataError(f"{path}: no rows below the header", "one for each decoy")
     return content
 

@@ -1,7 +1,7 @@
 """Structures to graphs: feature modules, the graph builder, DockQ labels."""
 
 from topotrain.features.builder import BuildReport, build_graphs, build_recorded_graphs
-from topotrain.features.dockq import LabelReport, LabelRow, label_models
+from topotrain.features.dockq import LabelReport, LabelRow, label_decoys
 from topotrain.features.registry import ModuleInfo, list_modules
 
 __all__ = [
@@ -11,6 +11,6 @@ __all__ = [
     "ModuleInfo",
     "build_graphs",
     "build_recorded_graphs",
-    "label_models",
+    "label_decoys",
     "list_modules",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,8 +24,7 @@ from topotrain.features.records import total_stage_seconds, write_sidecar, write
 from topotrain.features.structure import is_structure_file, structure_stem
 from topotrain.fields import SIDECAR_NAME
 from topotrain.files import TEMPORARY_PREFIX, TEMPORARY_SUFFIX, walk_files
-
-Progress = Callable[[int, int, str], None]
+from topotrain.progress import OnItemDone
 
 
 @dataclass(frozen=True)
@@ -71,7 +70,7 @@ def build_graphs(
     settings: Mapping[str, Any] | None = None,
     jobs: int = 1,
     strict: bool = False,
-    progress: Progress | None = None,
+    progress: OnItemDone | None = None,
 ) -> BuildReport:
     """Build the graphs of a folder of structures.
 
@@ -79,7 +78,7 @@ def build_graphs(
     moment, the same call completes the folder.
 
     Args:
-        structures: a folder, searched through, or one file. ``TARGET/MODEL.pdb`` becomes ``TARGET/MODEL.pt``.
+        structures: a folder, searched through, or one file. ``TARGET/DECOY.pdb`` becomes ``TARGET/DECOY.pt``.
         out: the graph folder.
         edge_module: id or alias; None for the default. Likewise the other modules.
         node_module: see ``edge_module``.
@@ -105,7 +104,7 @@ def build_recorded_graphs(
     *,
     jobs: int = 1,
     strict: bool = False,
-    progress: Progress | None = None,
+    progress: OnItemDone | None = None,
 ) -> BuildReport:
     """Build graphs with exactly the modules and parameters that a feature schema records.
 
@@ -132,7 +131,7 @@ def build_with_modules(
     *,
     jobs: int = 1,
     strict: bool = False,
-    progress: Progress | None = None,
+    progress: OnItemDone | None = None,
 ) -> BuildReport:
     """Build graphs with modules made already; see :func:`build_graphs`."""
     if jobs < 1:
@@ -199,7 +198,7 @@ def find_structures(structures: Path) -> dict[str, Path]:
         if key in found:
             raise DataError(
                 f"{found[key]} and {path} would both become {key}.pt",
-                "one file per model",
+                "one file for each structure",
                 "rename or remove one",
             )
         found[key] = path

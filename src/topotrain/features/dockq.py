@@ -1,4 +1,4 @@
-"""DockQ and CAPRI class of models against a native structure."""
+"""DockQ and CAPRI class of decoys against a native structure."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import io
 import itertools
 import logging
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from typing import Any
 from topotrain.errors import DataError, UserInputError
 from topotrain.features.builder import find_structures
 from topotrain.features.structure import is_structure_file, read_structure
+from topotrain.progress import OnItemDone
 
 # DockQ at or above these is CAPRI class 1 (acceptable), 2 (medium), 3 (high): Basu and Wallner, PLoS ONE
 # 11(8), e0161879 (2016); Mirabello and Wallner, Bioinformatics 40(10), btae586 (2024).
@@ -26,23 +27,21 @@ MAX_CHAIN_MAPS = 720
 MIN_IDENTITY = 0.7
 _loads = itertools.count()
 
-Progress = Callable[[int, int, str], None]
-
 
 @dataclass(frozen=True)
 class LabelRow:
-    """The label of one model.
+    """The label of one decoy.
 
     Attributes:
-        MODEL: path below the models folder without suffix, as graphs are named.
+        MODEL: path below the decoys folder without suffix, as graphs are named.
         dockq: mean DockQ over the native's interfaces, in [0, 1].
         capri: 0 incorrect, 1 acceptable, 2 medium, 3 high.
-        target: the model's folder, or "" for a flat folder.
+        target: the decoy's folder, or "" for a flat folder.
         fnat: fraction of native contacts, mean over interfaces.
         irmsd: interface RMSD, Angstrom, mean over interfaces.
         lrmsd: ligand RMSD, Angstrom, mean over interfaces.
         interfaces: how many native interfaces there are.
-        chain_map: ``native:model`` chains, such as ``AB:AB``.
+        chain_map: ``native:decoy`` chains, such as ``AB:AB``.
     """
 
     MODEL: str
@@ -58,10 +57,10 @@ class LabelRow:
 
 @dataclass(frozen=True)
 class LabelReport:
-    """Labels of a folder of models.
+    """Labels of a folder of decoys.
 
     Attributes:
-        rows: one per model that could be compared, sorted by MODEL.
+        rows: one per decoy that could be compared, sorted by MODEL.
         failures: {MODEL: one line} of the others.
     """
 
@@ -81,22 +80,22 @@ def capri_class(dockq: float) -> int:
     return sum(dockq >= threshold for threshold in CAPRI_THRESHOLDS)
 
 
-def label_models(models: Path | str, native: Path | str, progress: Progress | None = None) -> LabelReport:
-    """DockQ v2 of every model of a folder against one native structure.
+def label_decoys(decoys: Path | str, native: Path | str, progress: OnItemDone | None = None) -> LabelReport:
+    """DockQ v2 of every decoy of a folder against one native structure.
 
     Chains are matched by sequence; with identical chains, the assignment with the best DockQ counts. Where sequences
-    differ, chains of the same name are matched, as long as they are alike; a model of other sequences fails.
+    differ, chains of the same name are matched, as long as they are alike; a decoy of other sequences fails.
 
     Args:
-        models: a folder of structures, or one file.
+        decoys: a folder of structures, or one file.
         native: the native complex.
-        progress: called with models done, models in all, and the last MODEL.
+        progress: called with decoys done, decoys in all, and the last MODEL.
 
     Raises:
         UserInputError: DockQ is not installed.
-        DataError: no models, or a native that cannot be read or has no interface.
+        DataError: no decoys, or a native that cannot be read or has no interface.
     """
-    found, native = find_structures(Path(models)), Path(native)
+    found, native = find_structures(Path(decoys)), Path(native)
     if not is_structure_file(native) or not native.is_file():
         raise DataError(
             f"{native.absolute()}: no native structure", "a PDB or mmCIF file, plain or .gz", "check the path"
@@ -168,13 +167,13 @@ def _load_structure(dockq: Any, path: Path) -> Any:
     return structure
 
 
-def _label(dockq: Any, key: str, model: Any, native: Any, native_path: Path) -> LabelRow:
+def _label(dockq: Any, key: str, decoy: Any, native: Any, native_path: Path) -> LabelRow:
     best: dict[str, Any] = {}
     best_map: dict[str, str] = {}
     best_total = -1.0
-    for chain_map in _chain_maps(dockq, key, model, native, native_path):
+    for chain_map in _chain_maps(dockq, key, decoy, native, native_path):
         with _quiet():
-            result, total = dockq.run_on_all_native_interfaces(model, native, chain_map=chain_map)
+            result, total = dockq.run_on_all_native_interfaces(decoy, native, chain_map=chain_map)
         if result and total > best_total:
             best, best_total, best_map = result, float(total), chain_map
     if not best:
@@ -202,40 +201,40 @@ def _label(dockq: Any, key: str, model: Any, native: Any, native_path: Path) -> 
     )
 
 
-def _chain_maps(dockq: Any, key: str, model: Any, native: Any, native_path: Path) -> list[dict[str, str]]:
-    """Assignments {native chain: model chain} worth trying."""
-    model_chains, native_chains = [c.id for c in model], [c.id for c in native]
-    if len(model_chains) < 2:
-        raise DataError(f"{key}: fewer than two protein chains", "a model of the complex", "remove it")
+def _chain_maps(dockq: Any, key: str, decoy: Any, native: Any, native_path: Path) -> list[dict[str, str]]:
+    """Assignments {native chain: decoy chain} worth trying."""
+    decoy_chains, native_chains = [c.id for c in decoy], [c.id for c in native]
+    if len(decoy_chains) < 2:
+        raise DataError(f"{key}: fewer than two protein chains", "a decoy of the complex", "remove it")
     maps: list[dict[str, str]] = []
     # SystemExit is DockQ's way of saying that a chain has no other of its sequence.
     with contextlib.suppress(SystemExit), _quiet():
-        clusters, reverse = dockq.group_chains(model, native, model_chains, native_chains)
-        every = dockq.get_all_chain_maps(clusters, {}, reverse, model_chains, native_chains)
+        clusters, reverse = dockq.group_chains(decoy, native, decoy_chains, native_chains)
+        every = dockq.get_all_chain_maps(clusters, {}, reverse, decoy_chains, native_chains)
         maps = list(itertools.islice(every, MAX_CHAIN_MAPS))
     if not maps:  # DockQ takes chains by name then, and so do we, unless they are others altogether
-        maps = [_map_by_name(key, model_chains, native_chains)]
-        _check_sequences(dockq, key, model, native, maps[0], native_path)
+        maps = [_map_by_name(key, decoy_chains, native_chains)]
+        _check_sequences(dockq, key, decoy, native, maps[0], native_path)
     return maps
 
 
-def _map_by_name(key: str, model_chains: Sequence[str], native_chains: Sequence[str]) -> dict[str, str]:
-    shared = [chain for chain in native_chains if chain in model_chains]
+def _map_by_name(key: str, decoy_chains: Sequence[str], native_chains: Sequence[str]) -> dict[str, str]:
+    shared = [chain for chain in native_chains if chain in decoy_chains]
     if len(shared) < 2:
         raise DataError(
-            f"{key}: chains {', '.join(model_chains)} match none of the native's {', '.join(native_chains)}",
+            f"{key}: chains {', '.join(decoy_chains)} match none of the native's {', '.join(native_chains)}",
             "chains of the same sequence or the same names",
-            "remove the model or rename its chains",
+            "remove the decoy or rename its chains",
         )
     return {chain: chain for chain in shared}
 
 
 def _check_sequences(
-    dockq: Any, key: str, model: Any, native: Any, chain_map: dict[str, str], native_path: Path
+    dockq: Any, key: str, decoy: Any, native: Any, chain_map: dict[str, str], native_path: Path
 ) -> None:
     """Refuse another complex: DockQ would compare residues that have nothing to do with each other."""
     for ours, theirs in chain_map.items():
-        one, two = model[theirs], native[ours]
+        one, two = decoy[theirs], native[ours]
         matches = dockq.format_alignment(dockq.align_chains(one, two))["matches"].count("|")
         identity = matches / min(len(one.sequence), len(two.sequence))
         if identity < MIN_IDENTITY:
@@ -243,7 +242,7 @@ def _check_sequences(
                 f"{key}: its chain {theirs} and chain {ours} of {native_path} have other sequences "
                 f"({identity:.0%} of residues are identical)",
                 f"the native of the same complex, at least {MIN_IDENTITY:.0%} identical chain by chain",
-                "check the native, or rename the model's chains as the native's are",
+                "check the native, or rename the decoy's chains as the native's are",
             )
 
 

@@ -4,9 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from pydantic import Field
+
 from topotrain.features.modules import EdgeModule, GraphContext
-from topotrain.features.parameters import Parameter
+from topotrain.features.parameters import Parameters
 from topotrain.features.structure import FloatArray, IntArray
+
+
+class DistanceParameters(Parameters):
+    """Parameters of edge/distance/v1."""
+
+    distance_max: float = Field(10.0, ge=0, description="greatest C-alpha distance of a contact, Angstrom, excluded")
 
 
 class Distance(EdgeModule):
@@ -16,9 +24,7 @@ class Distance(EdgeModule):
     version = "v1"
     alias = "1D distance"
     summary = "C-alpha distance."
-    parameters = (
-        Parameter("distance_max", 10.0, "greatest C-alpha distance of a contact, Angstrom, excluded", minimum=0.0),
-    )
+    parameters = DistanceParameters
 
     def columns(self, topology_columns: Sequence[str]) -> tuple[str, ...]:
         """``ca_distance``."""

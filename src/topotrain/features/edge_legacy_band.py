@@ -5,24 +5,31 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from pydantic import Field
 
 from topotrain.features.geometry import atom_pair_distances, count_in_bins, padded_atoms
 from topotrain.features.modules import EdgeModule, GraphContext
-from topotrain.features.parameters import Parameter
+from topotrain.features.parameters import Parameters, WholeNumbers
 from topotrain.features.structure import FloatArray, IntArray
 
-DISTANCE_PARAMETERS = (
-    Parameter("distance_max", 10.0, "greatest C-alpha distance of a contact, Angstrom, excluded", minimum=0.0),
-    Parameter("distance_min", 0.0, "least C-alpha distance of a contact, Angstrom, included", minimum=0.0),
-)
-HISTOGRAM_PARAMETER = Parameter(
-    "histogram_bins",
-    [1, 2, 3, 4, 5, 6, 7, 8, 9, 10],
-    "lower edges of the bins, Angstrom; the last bin is open above",
-    type="numbers",
-)
 # Contacts whose atom pairs are held in memory at once.
 BLOCK_CONTACTS = 2048
+
+
+class HistogramParameters(Parameters):
+    """Which contacts there are, and how their atom pairs are counted; also those of edge/plus_topo_min/v1."""
+
+    distance_max: float = Field(10.0, ge=0, description="greatest C-alpha distance of a contact, Angstrom, excluded")
+    distance_min: float = Field(0.0, ge=0, description="least C-alpha distance of a contact, Angstrom, included")
+    histogram_bins: WholeNumbers = Field(
+        [1, 2, 3, 4, 5, 6, 7, 8, 9, 10], description="lower edges of the bins, Angstrom; the last bin is open above"
+    )
+
+
+class LegacyBandParameters(HistogramParameters):
+    """Parameters of edge/legacy_band/v11."""
+
+    scale_features: bool = Field(False, description="distance over distance_max, counts over their sum")
 
 
 class LegacyBand(EdgeModule):
@@ -39,11 +46,7 @@ class LegacyBand(EdgeModule):
     version = "v11"
     alias = "11D legacy"
     summary = "C-alpha distance and 10-bin counts of heavy-atom pair distances."
-    parameters = (
-        *DISTANCE_PARAMETERS,
-        HISTOGRAM_PARAMETER,
-        Parameter("scale_features", False, "distance over distance_max, counts over their sum", type="bool"),
-    )
+    parameters = LegacyBandParameters
 
     @property
     def variant(self) -> str:

@@ -7,20 +7,32 @@ from itertools import pairwise
 from typing import Any, ClassVar
 
 import numpy as np
+from pydantic import Field
 
 from topotrain.features.geometry import atom_pair_distances, count_in_bins, padded_atoms
 from topotrain.features.modules import EdgeModule, GraphContext
-from topotrain.features.parameters import Parameter
+from topotrain.features.parameters import Band, Bands, Numbers, Parameters
 from topotrain.features.residue_types import NUM_TYPES, one_hot, residue_type_indices
 from topotrain.features.structure import FloatArray, IntArray
 
 LETTERS = 26
 BLOCK_CONTACTS = 2048
 DEFAULT_BANDS = [
-    {"label": "short", "max_distance": 6.0, "min_distance": 0.0},
-    {"label": "medium", "max_distance": 10.0, "min_distance": 6.0},
-    {"label": "long", "max_distance": 14.0, "min_distance": 10.0},
+    Band(label="short", min_distance=0.0, max_distance=6.0),
+    Band(label="medium", min_distance=6.0, max_distance=10.0),
+    Band(label="long", min_distance=10.0, max_distance=14.0),
 ]
+
+
+class MultiScaleParameters(Parameters):
+    """Parameters of edge/multi_scale/v24."""
+
+    bands: Bands = Field(DEFAULT_BANDS, description="distance bands, Angstrom, [min, max)")
+    contact_threshold: float = Field(5.0, ge=0, description="atom pairs within this are contacts, Angstrom, included")
+    histogram_bins: Numbers = Field([float(edge) for edge in range(0, 22, 2)], description="bin edges, Angstrom")
+    include_inverse_distance: bool = Field(True, description="whether the inverse distance is a column")
+    include_unit_vector: bool = Field(True, description="whether the unit vector makes three columns")
+    unit_vector_epsilon: float = Field(1e-8, ge=0, description="distances below this count as this, Angstrom")
 
 
 class MultiScale(EdgeModule):
@@ -39,14 +51,7 @@ class MultiScale(EdgeModule):
     summary = "24-D multi-scale edge features with distance bands and histograms (orientation-dependent)."
     orientation_dependent = True
     interface_params: ClassVar[dict[str, Any]] = {"cutoff": 14.0}
-    parameters = (
-        Parameter("bands", DEFAULT_BANDS, "distance bands, Angstrom, [min, max)", type="bands"),
-        Parameter("contact_threshold", 5.0, "atom pairs within this are contacts, Angstrom, included", minimum=0.0),
-        Parameter("histogram_bins", [float(edge) for edge in range(0, 22, 2)], "bin edges, Angstrom", type="numbers"),
-        Parameter("include_inverse_distance", True, "whether the inverse distance is a column", type="bool"),
-        Parameter("include_unit_vector", True, "whether the unit vector makes three columns", type="bool"),
-        Parameter("unit_vector_epsilon", 1e-8, "distances below this count as this, Angstrom", minimum=0.0),
-    )
+    parameters = MultiScaleParameters
 
     @property
     def bands(self) -> list[str]:

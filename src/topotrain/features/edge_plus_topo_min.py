@@ -7,8 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from topotrain.features.edge_legacy_band import (
-    DISTANCE_PARAMETERS,
-    HISTOGRAM_PARAMETER,
+    HistogramParameters,
     legacy_columns,
     pair_counts,
 )
@@ -28,7 +27,7 @@ class PlusTopoMin(EdgeModule):
     version = "v1"
     alias = "11D + topology"
     summary = "legacy_band, then both ends' topology: min, max, absolute difference, norms, cosine."
-    parameters = (*DISTANCE_PARAMETERS, HISTOGRAM_PARAMETER)
+    parameters = HistogramParameters
 
     def columns(self, topology_columns: Sequence[str]) -> tuple[str, ...]:
         """``legacy_band``'s, ``min_*``, ``max_*``, ``absdiff_*``, two norms, the cosine."""

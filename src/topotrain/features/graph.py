@@ -218,7 +218,7 @@ def compute_graph(structure: Structure, modules: ModuleSet, outcome: GraphOutcom
                 f"{structure.path}: no interface residues among chains "
                 + ", ".join(dict.fromkeys(structure.chain_ids.tolist())),
                 f"two chains in contact ({modules.interface.module_id()}, {modules.interface.params})",
-                "remove the model, or widen interface.cutoff",
+                "remove the structure, or widen interface.cutoff",
             )
     with outcome.timed("topology"):
         topology = modules.topology.compute(structure, residues)
@@ -319,5 +319,5 @@ def _check_output(
         raise DataError(
             f"{structure.path}: {module_id} made {values[tuple(bad[0])]} in column {columns[bad[0][1]]}",
             "finite numbers",
-            "remove the model, or report it to the module's author",
+            "remove the structure, or report it to the module's author",
         )

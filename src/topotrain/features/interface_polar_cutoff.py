@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import numpy as np
+from pydantic import Field
 
 from topotrain.features.geometry import cross_chain_contacts
 from topotrain.features.modules import InterfaceModule
-from topotrain.features.parameters import Parameter
+from topotrain.features.parameters import Parameters
 from topotrain.features.structure import IntArray, Structure
+
+
+class PolarCutoffParameters(Parameters):
+    """Parameters of interface/polar_cutoff/v1."""
+
+    cutoff: float = Field(10.0, ge=0, description="C-alpha distance, Angstrom, excluded (14.0 with edge/multi_scale)")
 
 
 class PolarCutoff(InterfaceModule):
@@ -20,9 +27,7 @@ class PolarCutoff(InterfaceModule):
     version = "v1"
     alias = "TopoQA interface"
     summary = "Residues of different chains by C-alpha distance."
-    parameters = (
-        Parameter("cutoff", 10.0, "C-alpha distance, Angstrom, excluded (14.0 with edge/multi_scale)", minimum=0.0),
-    )
+    parameters = PolarCutoffParameters
 
     def find(self, structure: Structure) -> IntArray:
         """See :meth:`InterfaceModule.find`."""

@@ -15,6 +15,7 @@ from topotrain.features.modules import (
     NodeModule,
     TopologyModule,
 )
+from topotrain.features.parameters import describe_parameters
 from topotrain.features.registry import find_module, registered_modules
 from topotrain.text import did_you_mean
 
@@ -92,7 +93,7 @@ def select_modules(
         params["interface"] = {**edge_class.interface_params, **params["interface"]}
     elif issubclass(edge_class, EdgeModule):
         interface_class = find_module("interface", str(chosen["interface"]))
-        known = {parameter.name for parameter in interface_class.parameters}
+        known = interface_class.parameters.model_fields
         usable = {name: value for name, value in edge_class.interface_params.items() if name in known}
         params["interface"] = {**usable, **params["interface"]}
     made = {kind: find_module(kind, chosen[kind] or DEFAULT_MODULES[kind])(params[kind]) for kind in KINDS}
@@ -162,14 +163,15 @@ def describe_set(modules: ModuleSet, jobs: int | None = None) -> dict[str, dict[
     described: dict[str, dict[str, Any]] = {}
     for kind, module in modules.by_kind().items():
         item = registered_modules()[0][module.module_id()]
+        parameters = describe_parameters(module.parameters)
         described[kind] = {
             "id": module.module_id(),
             "kind": kind,
             "alias": module.alias,
             "summary": module.summary,
-            "defaults": {parameter.name: parameter.default for parameter in module.parameters},
+            "defaults": {name: facts["default"] for name, facts in parameters.items()},
             "params": module.params,
-            "parameters": {parameter.name: parameter.summary for parameter in module.parameters},
+            "parameters": {name: facts["summary"] for name, facts in parameters.items()},
             "columns": list(columns.get(kind, ())),
             "scaling": module.scaling,
             "orientation_dependent": module.orientation_dependent,

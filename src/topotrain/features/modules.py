@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from topotrain.features.geometry import cross_chain_contacts
-from topotrain.features.parameters import Parameter, read_parameters
+from topotrain.features.parameters import Parameters, read_parameters
 from topotrain.features.structure import FloatArray, IntArray, Structure
 
 KINDS = ("interface", "topology", "node", "edge")
@@ -28,7 +28,7 @@ class FeatureModule:
         version: ``v`` and a number; a change of any output value needs a new one.
         alias: a short name people say.
         summary: one line.
-        parameters: what can be set, with defaults.
+        parameters: what can be set, with defaults; a subclass of :class:`Parameters`.
         orientation_dependent: whether rotating the structure changes the output.
         params: the values in force (plain types).
     """
@@ -38,7 +38,7 @@ class FeatureModule:
     version: ClassVar[str] = ""
     alias: ClassVar[str] = ""
     summary: ClassVar[str] = ""
-    parameters: ClassVar[tuple[Parameter, ...]] = ()
+    parameters: ClassVar[type[Parameters]] = Parameters
     orientation_dependent: ClassVar[bool] = False
 
     def __init__(self, params: Mapping[str, Any] | None = None) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
+from pydantic import Field
 
 from topotrain.features.dssp import (
     SS8_CODES,
@@ -15,11 +17,19 @@ from topotrain.features.dssp import (
 )
 from topotrain.features.mkdssp import require_mkdssp, run_mkdssp
 from topotrain.features.modules import GraphContext, NodeModule
-from topotrain.features.parameters import Parameter
+from topotrain.features.parameters import Parameters
 from topotrain.features.residue_types import NUM_TYPES, one_hot, residue_type_indices
 from topotrain.features.structure import FloatArray
 
 HALF_TURN = 180.0  # degrees
+
+
+class DsspParameters(Parameters):
+    """Parameters of node/dssp_topo_merge/v1."""
+
+    dssp: Literal["builtin", "mkdssp"] = Field(
+        "builtin", description="builtin (MDTraj and Biotite) or mkdssp (the program, if installed)"
+    )
 
 
 class DsspTopoMerge(NodeModule):
@@ -37,15 +47,7 @@ class DsspTopoMerge(NodeModule):
     version = "v1"
     alias = "DSSP + topology"
     summary = "32 columns of DSSP features and residue type, then topology."
-    parameters = (
-        Parameter(
-            "dssp",
-            "builtin",
-            "builtin (MDTraj and Biotite) or mkdssp (the program, if installed)",
-            type="choice",
-            choices=("builtin", "mkdssp"),
-        ),
-    )
+    parameters = DsspParameters
 
     def prepare(self) -> None:
         """Find mkdssp, or import what stands for it."""

@@ -1,120 +1,110 @@
-"""Typed parameters of feature modules: declared once, read from text, refused by name."""
+"""Parameters of feature modules: declared as a pydantic model, read from text, refused by name."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, get_args, get_origin
+
+import yaml
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    field_validator,
+    model_validator,
+)
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
 
 from topotrain.errors import UserInputError
 from topotrain.text import did_you_mean
 
-ParameterType = Literal["float", "bool", "choice", "numbers", "bands"]
-BAND_KEYS = ("label", "min_distance", "max_distance")
 
+class Parameters(BaseModel):
+    """Base of a module's parameters: each a field with a default and a description (with its unit).
 
-@dataclass(frozen=True)
-class Parameter:
-    """One parameter of a feature module.
-
-    Attributes:
-        name: its name.
-        default: the value where none is given.
-        summary: what it does, with its unit.
-        type: ``float``; ``bool``; ``choice`` (one of ``choices``); ``numbers`` (ascending list);
-            ``bands`` (list of {label, min_distance, max_distance}).
-        choices: what a ``choice`` may be.
-        minimum: the least value of a ``float``.
+    Values are taken strictly (no number from a text or from ``true``), except that a text that does not fit as it is
+    is read as YAML.
     """
 
-    name: str
-    default: Any
-    summary: str
-    type: ParameterType = "float"
-    choices: tuple[str, ...] = ()
-    minimum: float = -math.inf
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, validate_default=True)
 
-    def read(self, value: Any, owner: str) -> Any:
-        """Check a value, given as such or as YAML text, and bring it to plain types.
-
-        Args:
-            value: the value.
-            owner: the module's id; named in errors.
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        """Refuse a declaration that would fail later.
 
         Raises:
-            UserInputError: the value is not of the parameter's type.
+            TypeError: a field without default or description.
         """
+        super().__pydantic_init_subclass__(**kwargs)
+        for name, field in cls.model_fields.items():
+            if field.is_required() or not field.description:
+                raise TypeError(f"{cls.__name__}: parameter {name} needs a default and a description")
+
+    @field_validator("*", mode="wrap")
+    @classmethod
+    def _from_yaml(cls, value: Any, read: ValidatorFunctionWrapHandler) -> Any:
         try:
-            return getattr(self, f"_read_{self.type}")(_from_yaml(value))
-        except (TypeError, ValueError, KeyError) as error:
-            raise UserInputError(
-                f"{owner}: parameter {self.name} is {value!r} ({error})",
-                self._expectation(),
-                f"the default is {self.default!r}",
-            ) from error
-
-    def _expectation(self) -> str:
-        if self.type == "choice":
-            return "one of " + ", ".join(self.choices)
-        if self.type == "float" and math.isfinite(self.minimum):
-            return f"a number of at least {self.minimum:g}"
-        return {
-            "float": "a number",
-            "bool": "true or false",
-            "numbers": "an ascending list of numbers",
-            "bands": f"a list of mappings with {', '.join(BAND_KEYS)}",
-        }[self.type]
-
-    def _read_float(self, value: Any) -> float:
-        number = _number(value)
-        if number < self.minimum:
-            raise ValueError(f"below {self.minimum:g}")
-        return number
-
-    def _read_bool(self, value: Any) -> bool:
-        if not isinstance(value, bool):
-            raise TypeError("not true or false")
-        return value
-
-    def _read_choice(self, value: Any) -> str:
-        # YAML reads a bare word such as none as text, but null, yes and no as something else.
-        if not isinstance(value, str) or value not in self.choices:
-            raise ValueError("not among the choices")
-        return value
-
-    def _read_numbers(self, value: Any) -> list[float]:
-        if not isinstance(value, list | tuple) or len(value) < 2:
-            raise TypeError("not a list of two numbers or more")
-        numbers = [_number(item) for item in value]
-        if any(after <= before for before, after in pairwise(numbers)):
-            raise ValueError("not ascending")
-        # Recorded parameters are compared as JSON, where 1 and 1.0 differ: keep the kind the default has.
-        if all(isinstance(item, int) for item in self.default) and all(item.is_integer() for item in numbers):
-            return [int(item) for item in numbers]
-        return numbers
-
-    def _read_bands(self, value: Any) -> list[dict[str, Any]]:
-        if not isinstance(value, list) or not value:
-            raise TypeError("not a list")
-        bands = []
-        for item in value:
-            if not isinstance(item, Mapping) or set(item) != set(BAND_KEYS):
-                raise TypeError("not a band")
-            low, high = _number(item["min_distance"]), _number(item["max_distance"])
-            if not 0 <= low < high:
-                raise ValueError("a band's min_distance must be under its max_distance")
-            bands.append({"label": str(item["label"]), "max_distance": high, "min_distance": low})
-        return bands
+            return read(value)
+        except ValidationError:
+            if not isinstance(value, str):
+                raise
+        try:
+            value = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise ValueError("not YAML") from None
+        return read(value)
 
 
-def read_parameters(declared: Iterable[Parameter], given: Mapping[str, Any], owner: str) -> dict[str, Any]:
+class Band(BaseModel):
+    """A range of distances with a name; both ends in Angstrom, the second excluded."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    label: Annotated[str, BeforeValidator(str)]
+    max_distance: float = Field(strict=True)
+    min_distance: float = Field(strict=True, ge=0)
+
+    @model_validator(mode="after")
+    def _not_empty(self) -> Band:
+        if not self.min_distance < self.max_distance:
+            raise ValueError("a band's min_distance must be under its max_distance")
+        return self
+
+
+def _ascending(numbers: list[Any]) -> list[Any]:
+    if any(after <= before for before, after in pairwise(numbers)):
+        raise ValueError("not ascending")
+    return numbers
+
+
+def _of_one_kind(numbers: list[int | float]) -> list[int] | list[float]:
+    # Recorded parameters are compared as JSON, where 1 and 1.0 differ.
+    kind = int if all(float(number).is_integer() for number in numbers) else float
+    return [kind(number) for number in numbers]
+
+
+ASCENDING = AfterValidator(_ascending)
+# Lists as types of parameters: ascending numbers, the same recorded as integers where all are whole, and bands.
+Numbers = Annotated[list[float], Field(min_length=2, strict=False), ASCENDING]
+WholeNumbers = Annotated[list[int | float], Field(min_length=2, strict=False), ASCENDING, AfterValidator(_of_one_kind)]
+Bands = Annotated[list[Band], Field(min_length=1)]
+
+# pydantic's names of limits that the words below do not tell.
+OTHER_LIMITS = ("greater_than", "less_than", "less_than_equal", "multiple_of")
+
+
+def read_parameters(declared: type[Parameters], given: Mapping[str, Any], owner: str) -> dict[str, Any]:
     """Defaults, overlaid with what was given.
 
     Args:
         declared: the module's parameters.
-        given: values by name.
+        given: values by name, as such or as YAML text.
         owner: the module's id; named in errors.
 
     Returns:
@@ -123,29 +113,63 @@ def read_parameters(declared: Iterable[Parameter], given: Mapping[str, Any], own
     Raises:
         UserInputError: an unknown parameter (the nearest name is given), or a value of another type.
     """
-    known = {parameter.name: parameter for parameter in declared}
+    fields = declared.model_fields
     for name in given:
-        if name not in known:
+        if name not in fields:
             raise UserInputError(
                 f"{owner} has no parameter {name!r}",
-                "one of " + ", ".join(known) if known else "none, for it takes no parameters",
-                did_you_mean(name, list(known)),
+                "one of " + ", ".join(fields) if fields else "none, for it takes no parameters",
+                did_you_mean(name, fields),
             )
-    return {name: parameter.read(given.get(name, parameter.default), owner) for name, parameter in known.items()}
-
-
-def _from_yaml(value: Any) -> Any:
-    if not isinstance(value, str):
-        return value
-    import yaml
-
     try:
-        return yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise ValueError("not YAML") from error
+        return declared.model_validate(given).model_dump(mode="json")
+    except ValidationError as error:
+        problem = error.errors()[0]
+        name = str(problem["loc"][0])
+        default = describe_parameters(declared)[name]["default"]
+        reason = f" ({problem['ctx']['error']})" if problem["type"] == "value_error" else ""
+        raise UserInputError(
+            f"{owner}: parameter {name} is {given.get(name, default)!r}{reason}",
+            _expected(fields[name], problem),
+            f"the default is {default!r}",
+        ) from error
 
 
-def _number(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise TypeError("not a number")
-    return float(value)
+def describe_parameters(declared: type[Parameters]) -> dict[str, dict[str, Any]]:
+    """{name: {default, summary, type}}, in the order of declaration; plain types."""
+    defaults = declared().model_dump(mode="json")
+    return {
+        name: {"default": defaults[name], "summary": field.description, "type": _type_name(field)}
+        for name, field in declared.model_fields.items()
+    }
+
+
+def _type_name(field: FieldInfo) -> str:
+    if get_origin(field.annotation) is Literal:
+        return "choice"
+    if field.annotation == list[Band]:
+        return "bands"
+    if ASCENDING in field.metadata:
+        return "numbers"
+    return field.annotation.__name__ if isinstance(field.annotation, type) else str(field.annotation)
+
+
+def _expected(field: FieldInfo, problem: ErrorDetails) -> str:
+    words = _words(field)
+    if words and problem["type"] not in OTHER_LIMITS:
+        return words
+    return "" if problem["type"] == "value_error" else problem["msg"].removeprefix("Input should be ")
+
+
+def _words(field: FieldInfo) -> str:
+    """What values a field takes; "" for types that shipped modules do not use."""
+    name = _type_name(field)
+    if name == "choice":
+        return "one of " + ", ".join(str(choice) for choice in get_args(field.annotation))
+    least = next((limit.ge for limit in field.metadata if hasattr(limit, "ge")), None)
+    return {
+        "float": "a number" if least is None else f"a number of at least {least:g}",
+        "bool": "true or false",
+        "numbers": "an ascending list of two or more numbers",
+        "bands": f"a list of mappings with {', '.join(Band.model_fields)}",
+    }.get(name, "")

@@ -1,15 +1,15 @@
-"""Tasks over processes: in order, one thread each, surviving a worker that dies."""
+"""Tasks over processes: one thread each, and one that dies costs the task it had."""
 
 from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
-from typing import Any, TypeVar
+from contextlib import contextmanager, suppress
+from multiprocessing.connection import Connection, wait
+from typing import Any, Generic, TypeVar
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -33,71 +33,95 @@ def run_tasks(
 
     Yields:
         One result per task, in any order.
+
+    Raises:
+        Exception: what ``work`` raised; the other tasks are given up.
     """
     if jobs <= 1 or len(tasks) <= 1:
-        for task in tasks:
-            yield work(task)
+        yield from map(work, tasks)
         return
-    left = list(tasks)
-    with _single_threaded():
-        while left:
-            done: set[int] = set()
-            for position, result in _run_until_broken(work, left, min(jobs, len(left))):
-                done.add(position)
-                yield result
-            left = [task for position, task in enumerate(left) if position not in done]
-            # A broken pool does not say whose fault it was: ask the tasks one at a time, until one breaks
-            # it again.
-            while left:
-                alone = list(_run_until_broken(work, left[:1], 1))
-                task = left.pop(0)
-                if not alone:
-                    yield died(task)
-                    break
-                yield alone[0][1]
-
-
-def _run_until_broken(work: Callable[[Task], Result], tasks: Sequence[Task], jobs: int) -> Iterator[tuple[int, Result]]:
-    """Positions and results, until all are done or a process dies."""
-    context = multiprocessing.get_context("spawn")
-    executor = ProcessPoolExecutor(jobs, mp_context=context, initializer=_end_with_parent)
-    finished = False
+    waiting = list(reversed(tasks))
+    workers: dict[Any, _Worker[Task, Result]] = {}
     try:
-        positions: dict[Future[Result], int] = {executor.submit(work, task): n for n, task in enumerate(tasks)}
-        for future in as_completed(positions):
-            try:
-                result = future.result()
-            except BrokenProcessPool:
-                continue
-            # Results are large; what is delivered must not be held.
-            yield positions.pop(future), result
-        finished = True
-    except BrokenProcessPool:
-        # A process died while tasks were still being handed in.
-        finished = True
+        while waiting or workers:
+            while waiting and len(workers) < jobs:
+                worker = _Worker(work, waiting.pop())
+                workers[worker.connection] = worker
+            for connection in wait(list(workers)):
+                worker, task = workers[connection], workers[connection].task
+                try:
+                    result, error = worker.connection.recv()
+                except (EOFError, OSError):  # also in the middle of a result
+                    result, error = died(task), None
+                    workers.pop(connection).end()
+                if error is not None:
+                    raise error
+                # First the next task, then the result: whoever takes it may need a while.
+                if connection in workers and waiting:
+                    worker.take(waiting.pop())
+                elif connection in workers:
+                    workers.pop(connection).end()
+                yield result
     finally:
-        if not finished:
-            # Interrupted: results of tasks under way are wanted by nobody.
-            for process in list((executor._processes or {}).values()):
-                process.terminate()
-        executor.shutdown(wait=True, cancel_futures=True)
+        for worker in workers.values():
+            worker.end()
+
+
+class _Worker(Generic[Task, Result]):
+    """A process, and the task it has.
+
+    Each has a connection of its own: what a process that dies leaves behind, half a result or a lock, can then spoil
+    nobody else's work, and whose task was lost is known.
+    """
+
+    def __init__(self, work: Callable[[Task], Result], task: Task) -> None:
+        context = multiprocessing.get_context("spawn")
+        ours, theirs = context.Pipe()
+        self.connection: Connection = ours
+        self._process = context.Process(target=_serve, args=(work, theirs), daemon=True)
+        with _single_threaded():
+            self._process.start()
+        # The process alone holds its end, so that its death is the end of the connection.
+        theirs.close()
+        self.take(task)
+
+    def take(self, task: Task) -> None:
+        self.task = task
+        with suppress(OSError):  # it is dead, as the next look at the connection tells
+            self.connection.send(task)
+
+    def end(self) -> None:
+        self._process.kill()
+        self._process.join()
+        self.connection.close()
+
+
+def _serve(work: Callable[[Any], Any], connection: Connection) -> None:
+    """The life of a worker: a task in, its result or error out, until the parent ends it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # of the whole terminal: the parent decides
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    answer: tuple[Any, Exception | None]
+    with suppress(EOFError, ConnectionError):  # the parent was killed
+        while True:
+            task = connection.recv()
+            try:
+                answer = work(task), None
+            except Exception as error:  # noqa: BLE001  raised again in the parent
+                answer = None, error
+            connection.send(answer)
 
 
 def _end_with_parent() -> None:
-    """Make this worker end when its parent was killed; the pool would leave it waiting for ever."""
+    """End this worker when its parent was killed, in the middle of a task too."""
     parent = multiprocessing.parent_process()
     if parent is not None:
-        threading.Thread(target=_exit_after, args=(parent,), daemon=True).start()
-
-
-def _exit_after(parent: Any) -> None:
-    parent.join()
+        parent.join()
     os._exit(1)
 
 
 @contextmanager
 def _single_threaded() -> Iterator[None]:
-    """Processes started within inherit one thread each for numerical libraries."""
+    """A process started within has one thread for each numerical library."""
     before = {name: os.environ.get(name) for name in THREAD_VARIABLES}
     os.environ.update(dict.fromkeys(THREAD_VARIABLES, "1"))
     try:

@@ -19,6 +19,7 @@ from topotrain.features.modules import (
     NodeModule,
     TopologyModule,
 )
+from topotrain.features.parameters import Parameters, describe_parameters
 from topotrain.features.topology_persistence_basic import PersistenceBasic
 from topotrain.text import did_you_mean
 
@@ -137,7 +138,7 @@ def _inform(item: RegisteredModule) -> ModuleInfo:
         kind=module.kind,
         alias=module.alias,
         summary=module.summary,
-        parameters={p.name: {"default": p.default, "summary": p.summary, "type": p.type} for p in module.parameters},
+        parameters=describe_parameters(module.parameters),
         columns=columns,
         width=None if module.kind == "interface" else len(columns),
         package=item.package,
@@ -193,6 +194,8 @@ def _check_module(item: RegisteredModule, found: Mapping[str, RegisteredModule])
         raise TypeError(f"{module!r} is no feature module class (subclass one of topotrain.features.modules)")
     if not (NAME_PATTERN.fullmatch(module.name) and VERSION_PATTERN.fullmatch(module.version)):
         raise ValueError(f"{module.__name__}: name {module.name!r}, version {module.version!r} (want a_name, v1)")
+    if not (isinstance(module.parameters, type) and issubclass(module.parameters, Parameters)):
+        raise TypeError(f"{module.__name__}: parameters are no subclass of topotrain.features.parameters.Parameters")
     if module.module_id() in found:
         raise ValueError(f"{module.module_id()} exists already, from {found[module.module_id()].package}")
     _inform(item)

@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field
 
 from topotrain.features.modules import TopologyModule
-from topotrain.features.parameters import Parameter
+from topotrain.features.parameters import Parameters
 from topotrain.features.structure import FloatArray, IntArray, Structure
 
 ELEMENT_SETS = ("C", "N", "O", "CN", "CO", "NO", "CNO")
 STATISTICS = ("sum", "min", "max", "mean", "std")
 H0_QUANTITIES = ("death",)
 H1_QUANTITIES = ("len", "birth", "death")
+
+
+class PersistenceParameters(Parameters):
+    """Parameters of topology/persistence_basic/v1."""
+
+    neighbor_distance: float = Field(8.0, ge=0, description="atoms within this distance of the C-alpha, Angstrom")
+    min_persistence: float = Field(0.01, ge=0, description="bars shorter than this are dropped, Angstrom")
 
 
 class PersistenceBasic(TopologyModule):
@@ -34,10 +42,7 @@ class PersistenceBasic(TopologyModule):
     version = "v1"
     alias = "PH-140"
     summary = "140 persistent-homology columns from atoms around each interface residue."
-    parameters = (
-        Parameter("neighbor_distance", 8.0, "atoms within this distance of the C-alpha, Angstrom", minimum=0.0),
-        Parameter("min_persistence", 0.01, "bars shorter than this are dropped, Angstrom", minimum=0.0),
-    )
+    parameters = PersistenceParameters
 
     def prepare(self) -> None:
         """Import gudhi."""
@@ -106,7 +111,7 @@ def _delaunay_bars(points: FloatArray, precision: str) -> tuple[FloatArray, Floa
     tree.prune_above_dimension(2)
     tree.compute_persistence(homology_coeff_field=2, min_persistence=0.0)
     h0, h1 = (tree.persistence_intervals_in_dimension(dimension).reshape(-1, 2) for dimension in (0, 1))
-    # One component lives for ever and is no finite bar; a second one would be a failed filtration value.
+    # One component never ends and is no finite bar; a second one would be a failed filtration value.
     lasting = np.isinf(h0[:, 1])
     return (h0[~lasting, 1:] if lasting.sum() == 1 else h0[:, 1:]), h1
 
