@@ -7,7 +7,7 @@ import math
 import pytest
 
 from topotrain.reports.run_state import plain
-from topotrain.reports.text import duration, figure, short, status
+from topotrain.reports.text import duration, number, short, status
 from topotrain.text import aligned
 
 
@@ -32,7 +32,7 @@ def test_durations(seconds, text):
 
 
 def test_missing_is_a_dash_and_zero_is_zero():
-    assert (figure(None), figure(0.0), figure(-0.25, 2)) == ("-", "0.0000", "-0.25")
+    assert (number(None), number(0.0), number(-0.25, 2)) == ("-", "0.0000", "-0.25")
     assert (short(None), short(0), short(0.0005), short("a")) == ("-", "0", "0.0005", "a")
 
 

@@ -113,7 +113,7 @@ def batch(
     Raises:
         ConfigError: the manifest, or a configuration that it names, is wrong; nothing has run then.
         TrackingError: the store can't be used, or an earlier batch is still running.
-        InterruptedRunError: SIGINT or SIGTERM; jobs under way were told, and the batch is closed as KILLED.
+        InterruptedRunError: SIGINT or SIGTERM; jobs under way were stopped, and the batch is closed as KILLED.
     """
     plan = load_manifest(manifest, overrides)
     for notice in plan.notices:

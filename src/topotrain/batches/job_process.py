@@ -1,4 +1,4 @@
-"""The processes of a batch's jobs: how they are started, told to stop, and what they leave."""
+"""The processes of a batch's jobs: how they are started and stopped, and what they leave."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pathlib import Path
 
 from topotrain.invocation import serving_environment
 
-PATIENCE_SECONDS = 60.0  # for a run that was told to stop to close itself
+PATIENCE_SECONDS = 60.0  # for a run to close itself after SIGTERM
 CONTEXT_VARIABLE = "MLFLOW_RUN_CONTEXT"  # MLflow's own: tags for runs that a process creates
 
 

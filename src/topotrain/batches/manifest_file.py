@@ -77,7 +77,7 @@ def read_part(model: type[P], raw: Mapping[str, Any], where: str, notices: list[
         model: what it may hold.
         raw: what it holds.
         where: what messages call it.
-        notices: a line for keys of old that have no effect is appended here.
+        notices: a line for legacy keys that have no effect is appended here.
 
     Raises:
         ConfigError: an unknown key (with the nearest known one), or a value of the wrong kind.

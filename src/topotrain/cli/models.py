@@ -68,7 +68,7 @@ def evaluate(
     text = evaluation.text(form, per_target=per_target)
     deliver(text)
     if evaluation.run_id:
-        say(f"verdict and figures: run {evaluation.run_id}, artifacts evaluation/")
+        say(f"verdict: run {evaluation.run_id}, artifacts evaluation/")
     keep_report("evaluate", text, artifact_name("evaluate", form), tracking_uri)
 
 

@@ -196,7 +196,8 @@ def _plain_metadata(value: Any) -> dict[str, Any]:
     def plain(inner: Any, depth: int) -> Any:
         budget[0] -= 1
         if budget[0] < 0 or depth > 20:
-            raise DataError(f"{METADATA} is larger than {MAX_METADATA_VALUES} values or deeper than 20", "less")
+            what = f"{METADATA} is larger than {MAX_METADATA_VALUES} values or deeper than 20"
+            raise DataError(what, "plain values within both limits")
         if isinstance(inner, Mapping):
             return {str(key): plain(item, depth + 1) for key, item in inner.items()}
         if isinstance(inner, list | tuple):

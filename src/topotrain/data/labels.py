@@ -28,7 +28,7 @@ class Label:
 
 
 def read_labels(path: Path) -> list[Label]:
-    """Read a CSV with ``MODEL,dockq`` and optionally ``target``; other columns are passed over.
+    """Read a CSV with ``MODEL,dockq`` and optionally ``target``; other columns are ignored.
 
     A row given twice with the same value counts once.
 

@@ -52,7 +52,7 @@ class PreparedData:
         leaked = leaked_targets(self.train, self.val)
         if leaked:
             lines.append(
-                f"{len(leaked)} targets are in both label files, so validation figures are too good (a leak): "
+                f"{len(leaked)} targets are in both label files, so validation metrics are too good (a leak): "
                 + ", ".join(leaked)
             )
         for split in (self.train, self.val):

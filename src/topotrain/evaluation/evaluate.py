@@ -115,7 +115,7 @@ def evaluate(
         run: instead of a model: a run, whose best version or checkpoint is meant.
         graphs: graph directory; ``demo`` for that of the demo data set.
         labels: label file; ``demo`` for the hold-out targets of the demo data set.
-        allow_unverified: whether graphs whose columns nobody names may be checked by width alone.
+        allow_unverified: whether graphs whose columns have no names may be checked by width alone.
         experiment: look for the run in this experiment only.
         tracking_uri: of the store; by default MLFLOW_TRACKING_URI, else ``mlflow.db`` here.
         progress: wraps the reading of graphs.
@@ -124,7 +124,7 @@ def evaluate(
         TrackingError: no such model or run, or the store can't be used.
         DataError: graphs or labels can't be used.
         SchemaError: the graphs have other features than the model was trained on (both sides are shown), or features
-            that nobody names.
+            without names.
     """
     if model and run:
         raise DataError(f"model {model!r} and run {run!r} are both given", "one of them")

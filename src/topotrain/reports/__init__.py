@@ -1,1 +1,1 @@
-"""What people look at: summaries and figures."""
+"""What is asked of the server: one run, many runs, a model version."""

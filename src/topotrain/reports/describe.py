@@ -1,4 +1,4 @@
-"""A model version's story, told by its own files and tags alone."""
+"""A model version's story, by its own files and tags alone."""
 
 from __future__ import annotations
 

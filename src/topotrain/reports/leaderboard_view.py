@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from topotrain.fields import VAL_LOSS, VAL_RANKING_LOSS, VAL_SPEARMAN
 from topotrain.reports.leaderboard import COLUMNS, Row
-from topotrain.reports.text import duration, figure, short, status
+from topotrain.reports.text import duration, number, short, status
 from topotrain.text import aligned
 from topotrain.text import as_csv as csv_text
 
@@ -77,10 +77,10 @@ def _cells(row: Row) -> dict[str, str]:
         "run": f"{row['run_name']} ({row['run_id'][:ID_CHARACTERS]})",
         "status": status(row),
         "primary": short(row["primary_metric"]),
-        "value": figure(row["primary_value"]),
-        "val_loss": figure(row[VAL_LOSS]),
-        "Spearman": figure(row[VAL_SPEARMAN], 3),
-        "ranking loss": figure(row[VAL_RANKING_LOSS], 3),
+        "value": number(row["primary_value"]),
+        "val_loss": number(row[VAL_LOSS]),
+        "Spearman": number(row[VAL_SPEARMAN], 3),
+        "ranking loss": number(row[VAL_RANKING_LOSS], 3),
         "epochs": str(row["epochs"]),
         "edge module": short(row["edge_module"]),
         "edge dim": short(row["edge_dim"]),

@@ -44,14 +44,14 @@ def follow(
     tracking_uri: str | None = None,
     outage: Callable[[str | None], None] | None = None,
 ) -> Iterator[State]:
-    """Where a run stands, at once and at each change, until it has ended or nobody works on it any more.
+    """Where a run stands, at once and at each change, until it has ended or no process works on it any more.
 
     Args:
         run: id, unique prefix, name, or ``latest``.
         interval: seconds between questions to the server.
         experiment: look in this experiment only.
         tracking_uri: of the store; by default MLFLOW_TRACKING_URI, else ``mlflow.db`` here.
-        outage: told once what is wrong when the server stops answering, and ``None`` when it answers again; by
+        outage: called once with what is wrong when the server stops answering, and ``None`` when it answers again; by
             default both are logged.
 
     Raises:
@@ -62,7 +62,7 @@ def follow(
 
 
 def _changes(watch: _Watch, interval: float, outage: Callable[[str | None], None]) -> Iterator[State]:
-    told: State | None = None
+    shown: State | None = None
     silent = False
     while True:
         try:
@@ -75,9 +75,9 @@ def _changes(watch: _Watch, interval: float, outage: Callable[[str | None], None
             if silent:
                 outage(None)
             silent = False
-            if state != told:
+            if state != shown:
                 yield state
-                told = state
+                shown = state
             if not state["alive"]:
                 return
         time.sleep(interval)
@@ -149,7 +149,7 @@ class _Watch:
         return run, alive
 
     def _count_outage(self) -> None:
-        """Note how long nobody could be heard, when the server answers again."""
+        """Note how long no beat could arrive, when the server answers again."""
         now = datetime.now(UTC)
         if self._silent:
             self._lost = now - self._now(self._answered)
@@ -157,7 +157,7 @@ class _Watch:
         self._answered = now
 
     def _now(self, now: datetime | None = None) -> datetime:
-        """The time; just after an outage without it, for beats that nobody could hear were not missed."""
+        """The time; just after an outage without it, since beats that could not arrive were not missed."""
         now = now or datetime.now(UTC)
         return now - self._lost if now - self._back < _hearing() else now
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from topotrain.fields import LEARNING_RATE, TRAIN_MSE, VAL_LOSS, VAL_RANKING_LOSS, VAL_SPEARMAN
-from topotrain.reports.text import duration, figure, short, status
+from topotrain.reports.text import duration, number, short, status
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -21,21 +21,21 @@ BAR_WIDTH = 40
 def rows(state: State) -> list[tuple[str, str]]:
     """What a page says of a run, by label."""
     best, checkpoint = state["best_metrics"] or {}, state["best_checkpoint"] or {}
-    told = [
+    lines = [
         ("run", f"{state['run_name']} ({state['run_id']})"),
         ("status", status(state)),
         ("progress", _progress(state)),
     ]
     if state["best_epoch"] is not None:
-        told.append(("best epoch", f"{state['best_epoch']} by {state['selection_primary_metric']}: {_figures(best)}"))
+        lines.append(("best epoch", f"{state['best_epoch']} by {state['selection_primary_metric']}: {_metrics(best)}"))
     if checkpoint:
-        told.append(("checkpoint", checkpoint["uri"]))
+        lines.append(("checkpoint", checkpoint["uri"]))
         if checkpoint["local_path"]:
-            told.append(("", checkpoint["local_path"]))
-    told.append(("learned by", learned_by(state["learning_parameters"])))
+            lines.append(("", checkpoint["local_path"]))
+    lines.append(("learned by", learned_by(state["learning_parameters"])))
     if state["latest_metrics"]:
-        told.append(("latest", f"{_figures(state['latest_metrics'])}, learning rate {_rate(state)}"))
-    return told + [("warning", warning) for warning in state["warnings"]]
+        lines.append(("latest", f"{_metrics(state['latest_metrics'])}, learning rate {_rate(state)}"))
+    return lines + [("warning", warning) for warning in state["warnings"]]
 
 
 def page(state: State) -> str:
@@ -48,10 +48,10 @@ def line(state: State) -> str:
     best, checkpoint, latest = state["best_metrics"] or {}, state["best_checkpoint"], state["latest_metrics"]
     parts = [status(state), _progress(state)]
     if latest:
-        parts.append(f"val_loss {figure(latest.get(VAL_LOSS))} spearman {figure(latest.get(VAL_SPEARMAN), 3)}")
+        parts.append(f"val_loss {number(latest.get(VAL_LOSS))} spearman {number(latest.get(VAL_SPEARMAN), 3)}")
         parts.append(f"lr {_rate(state)}")
     if checkpoint:
-        parts.append(f"best val_loss {figure(best.get(VAL_LOSS))} at epoch {state['best_epoch']}: {checkpoint['uri']}")
+        parts.append(f"best val_loss {number(best.get(VAL_LOSS))} at epoch {state['best_epoch']}: {checkpoint['uri']}")
     return "  ".join([*parts, *(f"[{warning}]" for warning in state["warnings"])]) + "\n"
 
 
@@ -159,10 +159,10 @@ def _progress(state: State) -> str:
     return text + (f", {duration(progress['eta_seconds'])} left" if progress["eta_seconds"] else "")
 
 
-def _figures(metrics: Mapping[str, float | None]) -> str:
-    told = [f"val_loss {figure(metrics.get(VAL_LOSS))}", f"Spearman {figure(metrics.get(VAL_SPEARMAN), 3)}"]
-    told.append(f"ranking loss {figure(metrics.get(VAL_RANKING_LOSS), 3)}")
-    return ", ".join([*told, f"train_mse {figure(metrics.get(TRAIN_MSE))}"])
+def _metrics(metrics: Mapping[str, float | None]) -> str:
+    lines = [f"val_loss {number(metrics.get(VAL_LOSS))}", f"Spearman {number(metrics.get(VAL_SPEARMAN), 3)}"]
+    lines.append(f"ranking loss {number(metrics.get(VAL_RANKING_LOSS), 3)}")
+    return ", ".join([*lines, f"train_mse {number(metrics.get(TRAIN_MSE))}"])
 
 
 def _rate(state: State) -> str:

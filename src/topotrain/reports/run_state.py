@@ -66,7 +66,7 @@ def run_state(run: RunRecord, history: History, config: Mapping[str, Any], *, al
 
 
 def config_of(store: Store, run: RunRecord) -> dict[str, Any]:
-    """The resolved configuration: the artifact, or what can be told from the parameters where it can't be read."""
+    """The resolved configuration: the artifact, or what the parameters say the parameters where it can't be read."""
     text = store.artifacts.text(run.run_id, CONFIG_ARTIFACT)
     try:
         config = yaml.safe_load(text) if text else None
@@ -166,13 +166,13 @@ def _progress(status: str, history: History, config: Mapping[str, Any], alive: b
 def _warnings(run: RunRecord, num_epochs: int, alive: bool) -> list[str]:
     tags, status, note = run.tags, run.status, run.note
     advice = f"resume with: topotrain resume --run-id {run.run_id}" if num_epochs else "no epoch to resume from"
-    told = [] if TAG_BEST_CHECKPOINT in tags else ["no checkpoint yet"]
+    warnings = [] if TAG_BEST_CHECKPOINT in tags else ["no checkpoint yet"]
     if status == "FINISHED":
-        return told
+        return warnings
     if alive:
-        return [*told, "run in progress"]
+        return [*warnings, "run in progress"]
     if TAG_CONTINUED_BY in tags:
-        return [*told, f"continued by run {tags[TAG_CONTINUED_BY]}"]
+        return [*warnings, f"continued by run {tags[TAG_CONTINUED_BY]}"]
     if status == "FAILED" and not run.interrupted:
-        return [*told, f"failed: {note}" if note else "failed", *([advice] if num_epochs else [])]
-    return [*told, f"interrupted; {advice}"]
+        return [*warnings, f"failed: {note}" if note else "failed", *([advice] if num_epochs else [])]
+    return [*warnings, f"interrupted; {advice}"]

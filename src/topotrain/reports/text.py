@@ -10,18 +10,18 @@ MINUTE, HOUR, DAY = 60, 3600, 86400
 
 
 def status(run: Mapping[str, Any]) -> str:
-    """A run's status; of one that says it is running though nobody works on it, that too."""
+    """A run's status; of one that says it is running though no process works on it, that too."""
     silent = run["status"] == "RUNNING" and not run["alive"]
     return f"{run['status']} (no sign of life)" if silent else str(run["status"])
 
 
-def figure(value: float | None, digits: int = 4) -> str:
-    """A figure with some decimals; a missing one is a dash, never 0."""
+def number(value: float | None, digits: int = 4) -> str:
+    """A number with some decimals; a missing one is a dash, never 0."""
     return MISSING if value is None else f"{value:.{digits}f}"
 
 
 def short(value: float | str | None) -> str:
-    """A setting as short as it can be told."""
+    """A setting as short as it can be."""
     if value is None:
         return MISSING
     return f"{value:g}" if isinstance(value, float) else str(value)

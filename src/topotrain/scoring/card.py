@@ -68,7 +68,7 @@ def _takes(recipe: Mapping[str, Any], schema: FeatureSchema) -> Iterator[str]:
     yield f"- edge module: {schema.edge_module or 'unknown'}, variant: {schema.edge_variant or 'unknown'}"
     for side, columns in (("node", schema.node_columns), ("edge", schema.edge_columns)):
         if columns is None:
-            yield f"- {side} columns: nobody named them, so graphs are held to their number alone"
+            yield f"- {side} columns: unnamed, so graphs are held to their number alone"
         else:
             yield f"- {side} columns: {columns[0]} to {columns[-1]}; all of them in `{SCHEMA_ARTIFACT}`"
     yield f"- schema digest: `{schema.digest}`"

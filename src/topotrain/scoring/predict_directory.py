@@ -62,14 +62,14 @@ def predict_directory(
         out: a ``.csv`` or ``.parquet`` file.
         labels: label file, for a column of true DockQ and for targets.
         rank: whether to rank the graphs of each target; rows are then ordered by target and rank.
-        allow_unverified: whether graphs whose columns nobody names may be scored by width alone.
+        allow_unverified: whether graphs whose columns have no names may be scored by width alone.
         batch_size: graphs in a batch; the table does not depend on it.
         strict: whether one graph that can't be scored is an error.
         progress: takes (done, total, key).
         tracking_uri: of the model's store; by default MLFLOW_TRACKING_URI, else ``mlflow.db`` here.
 
     Raises:
-        SchemaError: a graph has other features than the model was trained on, or features that nobody names.
+        SchemaError: a graph has other features than the model was trained on, or features without names.
         DataError: no graphs, none that can be scored (``strict``: not all), bad labels, or a table that can't be
             written.
         TrackingError: no such model.

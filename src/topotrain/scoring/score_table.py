@@ -28,7 +28,7 @@ class Scored:
         target: the complex it is a model of.
         pred_dockq: predicted DockQ, to the decimals that are written, so that a rank can be checked against them.
         dockq: true DockQ, where it is known.
-        rank: its place within its target, from 1; 0 where nobody asked.
+        rank: its place within its target, from 1; 0 where no ranks were asked for.
     """
 
     model: str

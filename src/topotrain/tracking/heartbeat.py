@@ -46,7 +46,7 @@ class Heartbeat:
 
     def _beat(self) -> None:
         while True:
-            # A missed beat says what it should: nobody could hear this process.
+            # A missed beat says what it should: this process could not be reached.
             with contextlib.suppress(Exception):
                 self._client.set_tag(self._run_id, TAG_HEARTBEAT, json.dumps(sign_of_life()))
             if self._stop.wait(INTERVAL_SECONDS):

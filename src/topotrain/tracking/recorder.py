@@ -41,7 +41,7 @@ PERMANENT = (PermissionError, FileNotFoundError, IsADirectoryError, NotADirector
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 MAX_PARAMS_PER_CALL = 100
 MAX_TAG_LENGTH: int = MAX_TAG_VAL_LENGTH
-# What MLflow calls a run that nobody named: two words and a number, such as "serious-fox-123".
+# What MLflow calls a run that has no name of its own: two words and a number, such as "serious-fox-123".
 MLFLOWS_OWN_NAME = re.compile(r"[a-z]+-[a-z]+-\d{1,4}")
 
 
@@ -313,7 +313,7 @@ class Recorder(Asker):
             log.error("not delivered of run %s: %s; texts are kept in %s", self.run_id, names, self._spool)
 
     def _finally(self, what: str, call: Callable[[], None]) -> None:
-        """Make a last call now, whatever waits before it: how a run ended must be told even if the rest can't be."""
+        """Make a last call now, whatever waits before it: how a run ended matters even if the rest is lost."""
         try:
             call()
         except Exception as error:  # noqa: BLE001 (each backend raises its own kinds)
@@ -369,7 +369,7 @@ def default_run_name() -> str:
 
 
 def _adoptable(store: Store, run_id: str) -> str:
-    """The name of a run that is there and that nobody recorded yet."""
+    """The name of a run that is there and that no command has recorded yet."""
     run = store.runs.known(run_id)
     if run is None:
         raise TrackingError(

@@ -136,8 +136,8 @@ def prepare_store(uri: str, experiment: str) -> None:
 
 def _settle_mlflow() -> None:
     """Settings of MLflow that the user may have set otherwise."""
-    # MLflow cuts long values in silence unless told not to; its usage reporting changes the environment offline;
-    # and its default of 246 s for a dead server is longer than anybody waits for a first answer.
+    # MLflow cuts long values in silence unless asked not to; its usage reporting changes the environment offline;
+    # and its default of 246 s for a dead server is too long a wait for a first answer.
     os.environ.setdefault("MLFLOW_TRUNCATE_LONG_VALUES", "false")
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")

@@ -258,7 +258,7 @@ class Versions(Asker):
             raise TrackingError(
                 f"{alias} of {name} was moved from version {expected or 'none'} to "
                 f"{'none' if now is None else now.number} meanwhile",
-                "an alias that nobody else moves",
+                "an alias that no other process moves",
                 "decide again",
             )
         try:

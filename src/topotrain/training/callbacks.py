@@ -146,11 +146,11 @@ class EpochLines(Callback):
     def __init__(self, selection: Selection, every_n_steps: int) -> None:
         self.selection, self.every_n_steps = selection, every_n_steps
         self._steps_before = self._last_step = 0  # optimiser steps of the epochs before, and when last looked at
-        self._told = max(selection.history, default=-1)  # by an earlier part of a run that goes on
+        self._reported = max(selection.history, default=-1)  # by an earlier part of a run that goes on
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Tell the epoch before: its last callbacks have run."""
-        self._tell(trainer, trainer.current_epoch - 1)
+        self._report(trainer, trainer.current_epoch - 1)
         self._steps_before = self._last_step = trainer.global_step
 
     def on_train_batch_end(
@@ -170,22 +170,22 @@ class EpochLines(Callback):
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Tell the last epoch."""
-        self._tell(trainer, max(self.selection.history, default=-1))
+        self._report(trainer, max(self.selection.history, default=-1))
 
-    def _tell(self, trainer: pl.Trainer, epoch: int) -> None:
-        figures = self.selection.history.get(epoch)
-        if figures is None or epoch <= self._told:
+    def _report(self, trainer: pl.Trainer, epoch: int) -> None:
+        metrics = self.selection.history.get(epoch)
+        if metrics is None or epoch <= self._reported:
             return
         best = " *" if self.selection.best and self.selection.best.epoch == epoch else ""
         log.info(
             "epoch %s  train_mse %.4f  val_loss %.4f  spearman %.3f  ranking_loss %.3f  lr %.2g  %.1f s%s",
             _of_all(trainer, epoch),
-            figures[TRAIN_MSE],
-            figures[VAL_LOSS],
-            figures[VAL_SPEARMAN],
-            figures[VAL_RANKING_LOSS],
-            figures[LEARNING_RATE],
-            figures[EPOCH_SECONDS],
+            metrics[TRAIN_MSE],
+            metrics[VAL_LOSS],
+            metrics[VAL_SPEARMAN],
+            metrics[VAL_RANKING_LOSS],
+            metrics[LEARNING_RATE],
+            metrics[EPOCH_SECONDS],
             best,
         )
 

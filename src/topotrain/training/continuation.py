@@ -69,8 +69,8 @@ class Continuation:
         _keep_what_is_there(selection, checkpoints)
         log.info("going on after epoch %d", max(selection.history, default=-1))
         known = recorder.store.runs.steps(recorder.run_id, next(iter(selection.points.values()), {}))
-        for epoch, figures in selection.points.items():
-            missing = {name: value for name, value in figures.items() if epoch not in known.get(name, ())}
+        for epoch, metrics in selection.points.items():
+            missing = {name: value for name, value in metrics.items() if epoch not in known.get(name, ())}
             if missing:
                 recorder.metrics(missing, step=epoch)
         kept_names = [kept.file_name for kept in selection.kept]
@@ -103,16 +103,16 @@ class Continuation:
 def drift_tag(earlier: str, entries: Sequence[Mapping[str, Any]]) -> str:
     """The tag with more entries; one that is there already (cut off before its first epoch ended) is not doubled.
 
-    The oldest go where the server would cut the tag, which nobody could read then.
+    The oldest go where the server would cut the tag, which could not be read then.
     """
     try:
-        told = list(json.loads(earlier))
+        entries_so_far = list(json.loads(earlier))
     except ValueError:
-        told = []
-    told += [entry for entry in entries if entry not in told]
-    while len(told) > 1 and len(json.dumps(told)) > MAX_TAG_LENGTH:
-        del told[0]
-    return json.dumps(told)
+        entries_so_far = []
+    entries_so_far += [entry for entry in entries if entry not in entries_so_far]
+    while len(entries_so_far) > 1 and len(json.dumps(entries_so_far)) > MAX_TAG_LENGTH:
+        del entries_so_far[0]
+    return json.dumps(entries_so_far)
 
 
 def restored_selection(content: Mapping[str, Any], config: TrainConfig) -> Selection:

@@ -79,7 +79,7 @@ def resume(
             path of a file.
         overrides: ``dotted.key=value``; these win over what the checkpoint stored.
         run_name: of a new run.
-        force: go on even if somebody seems to work on the run still.
+        force: go on even if the run seems alive.
         experiment: look in this experiment only.
         tracking_uri: of the store; by default MLFLOW_TRACKING_URI, else ``mlflow.db`` here.
 
@@ -149,7 +149,7 @@ def _check_can_go_on(run: RunRecord, *, force: bool) -> None:
         raise TrackingError(
             f"run {run.run_id} ({run.name}) is still being trained",
             "a run that ended or was cut off",
-            "wait for it or stop it, or give --force if nobody works on it",
+            "wait for it or stop it, or give --force if no process works on it",
         )
 
 
