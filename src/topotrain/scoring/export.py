@@ -3,36 +3,24 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
-from importlib import metadata
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-import topotrain
 from topotrain.data.graph_file import Graph
 from topotrain.fields import CARD_ARTIFACT, RECIPE_ARTIFACT, SCHEMA_ARTIFACT, WEIGHTS_ARTIFACT
 from topotrain.model.network import TopoQANetwork
 from topotrain.schema.feature_schema import FeatureSchema
 from topotrain.scoring.card import model_card
+from topotrain.scoring.closure import PACKAGE, import_closure
 from topotrain.scoring.scorer import save_weights
 from topotrain.scoring.wire_format import encode_graph
 from topotrain.text import as_json
 from topotrain.tracking.logged_models import ModelFiles
 
-# What loading and scoring import; a version pins what it was trained with.
-REQUIRED = (
-    "mlflow",
-    "torch",
-    "torch-geometric",
-    "numpy",
-    "pandas",
-    "scipy",
-    "safetensors",
-    "pydantic",
-    "pyyaml",
-)
+LOADER = PACKAGE / "scoring" / "served.py"
 
 
 def export_model(
@@ -57,23 +45,20 @@ def export_model(
     }
     for name, text in texts.values():
         (folder / name).write_bytes(text.encode("utf-8", "replace"))  # a file name need not be UTF-8
+    needed = import_closure(LOADER)
     return ModelFiles(
-        loader=Path(__file__).with_name("served.py"),
-        code=_package_copy(folder.parent),
+        loader=LOADER,
+        code=_copy(needed.files, folder.parent),
         artifacts={"weights": weights, **{key: folder / name for key, (name, _) in texts.items()}},
-        requirements=[f"{name}=={metadata.version(name).split('+')[0]}" for name in REQUIRED],
+        requirements=needed.requirements(),
         input_example=pd.DataFrame({"graph": [encode_graph(example)]}),
     )
 
 
-def _package_copy(folder: Path) -> Path:
-    """The package's code alone, without caches and data."""
-    target = folder / "topotrain"
-    if not target.exists():
-        source = Path(topotrain.__file__).parent
-        shutil.copytree(source, target, ignore=_all_but_code)
-    return target
-
-
-def _all_but_code(folder: str, names: list[str]) -> set[str]:
-    return {n for n in names if n == "__pycache__" or not (n.endswith(".py") or (Path(folder) / n).is_dir())}
+def _copy(files: Sequence[Path], folder: Path) -> Path:
+    """The package as far as the served model imports it."""
+    for path in files:
+        target = folder / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(PACKAGE.parent / path, target)
+    return folder / PACKAGE.name

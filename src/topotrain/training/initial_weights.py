@@ -47,9 +47,9 @@ class InitialWeights:
         """
         check_fits(
             *(self.schema, schema, "the graph directory"),
-            of=f"weights {self.source}",
+            of="weights",
             beside="graphs",
-            wanted="graphs with the same features",
+            wanted=f"graphs with the features of {self.source}",
             do="build those, or leave out --resume-from",
         )
         check_shape(self.network.spec, spec)
