@@ -3,80 +3,20 @@
 from __future__ import annotations
 
 import ast
+import importlib.util
 import inspect
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from graphlib import TopologicalSorter
-from pathlib import Path
 
 import pytest
 
-SRC = Path(__file__).resolve().parents[2] / "src"
-PACKAGE = SRC / "topotrain"
-FILES = sorted(PACKAGE.rglob("*.py"))
+from kit.house import FILES, FLOOR, PACKAGE, SMALL, SRC, files_imported, imports, names, room_of, rooms_imported
 
-# The house, from the top: a room may import from the floors below its own, and from none above or beside it.
-# Typing imports count: what a file names it has to know.
-FLOORS = {
-    "the program": ("__main__",),
-    "click": ("cli",),
-    "many runs, judged models, questions": ("batches", "evaluation", "reports"),
-    "one run": ("training",),
-    "using a model": ("scoring",),
-    "structures to graphs; the network": ("features", "model"),
-    "files to batches; the server": ("data", "tracking"),
-    "what the columns are": ("schema",),
-    "what a run is asked to do": ("config",),
-    "numbers in, numbers out": ("metrics",),
-    "small files that need others": ("invocation", "signals", "files", "progress", "figures", "text"),
-    "small files that need none": ("errors", "fields", "version", "credentials"),
-}
-FLOOR = {room: level for level, rooms in enumerate(reversed(FLOORS.values())) for room in rooms}
-SMALL = {*FLOORS["small files that need others"], *FLOORS["small files that need none"]}
 WIDTHS = {11, 24, 55, 172, 1252, 2081}
 MLFLOW_ROOM = "tracking"
 SERVED_MODEL = "scoring/served.py"  # MLflow runs it
-
-
-def room_of(path: Path) -> str:
-    """``model`` for model/network.py, ``cli`` for cli.py, ``__init__`` for the package itself."""
-    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
-
-
-def imports(path: Path) -> Iterator[str]:
-    """Modules that a file imports anywhere: at its top, inside functions, for types alone."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}: relative import"
-            yield str(node.module)
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
-
-
-def files_imported(path: Path) -> set[Path]:
-    """Our own files that a file imports; of ``from topotrain.cli import models`` that is models alone."""
-    named = {name for name in imports(path) if name.split(".")[0] == "topotrain"}
-    found = {name: file for name in named if (file := file_of(name))}
-    packages = {name.rpartition(".")[0] for name in found}
-    return {file for name, file in found.items() if name not in packages}
-
-
-def file_of(module: str) -> Path | None:
-    place = PACKAGE.joinpath(*module.split(".")[1:])
-    return next(
-        (f for f in (place.with_suffix(".py"), place / "__init__.py") if f.is_file() and place != PACKAGE), None
-    )
-
-
-def rooms_imported(path: Path) -> set[str]:
-    return {room_of(file) for file in files_imported(path)}
-
-
-def names(path: Path) -> str:
-    return path.relative_to(PACKAGE).as_posix()
 
 
 def test_there_is_something_to_read():
@@ -218,3 +158,20 @@ def test_files_and_functions_stay_short(path):
         if isinstance(node, ast.FunctionDef) and node.end_lineno - node.lineno + 1 > 60
     }
     assert not set(long) - set(LONG_FUNCTIONS), long
+
+
+def test_the_picture_of_the_house_is_that_of_the_code(root):
+    spec = importlib.util.spec_from_file_location("draw_house", root / "scripts" / "draw_house.py")
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    assert script.PICTURE.read_text() == script.picture(), "run scripts/draw_house.py"
+
+
+def test_the_plan_names_every_room_and_only_files_that_are_there(root):
+    text = (root / "docs" / "architecture.md").read_text()
+    folders = {path.name for path in PACKAGE.iterdir() if (path / "__init__.py").is_file()}
+    assert {name for name in re.findall(r"^\| `(\w+)/`", text, re.M)} == folders
+    named = re.findall(r"`((?:\w+/)+\w+)(?:\.py)?`", text)
+    assert len(named) > 20
+    missing = [name for name in named if not (PACKAGE / f"{name}.py").is_file() and not list(root.glob(f"{name}*"))]
+    assert not missing
