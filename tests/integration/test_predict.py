@@ -18,7 +18,7 @@ from torch_geometric.data import Data
 from topotrain.cli import main
 from topotrain.data.graph_dir import GraphDirectory
 from topotrain.data.graph_file import read_graph
-from topotrain.scoring import score as score_module
+from topotrain.scoring import predict_directory as score_module
 from topotrain.scoring.load import load_scorer
 from topotrain.scoring.scorer import Scorer
 from topotrain.tracking.store import open_store
