@@ -14,7 +14,6 @@ import mlflow
 import pandas as pd
 import pytest
 import torch
-from test_import import SMALL, original_weights
 from torch_geometric.data import Data
 
 import topotrain
@@ -24,6 +23,8 @@ from topotrain.data.packed_graphs import PackedGraphs
 from topotrain.data.prepare import PreparedData, prepare_data
 from topotrain.errors import SchemaError, UserInputError
 from topotrain.model.checkpoint import network_of, read_checkpoint
+from topotrain.model.network import NetworkSpec, TopoQANetwork
+from topotrain.model.original import RENAMED
 from topotrain.schema.feature_schema import FeatureSchema
 from topotrain.scoring.import_checkpoint import import_checkpoint
 from topotrain.scoring.predict_directory import predict_directory
@@ -311,6 +312,16 @@ def test_columns_without_names_need_a_word_where_a_directory_is_judged(name, ope
         enter()
 
 
+def original_weights() -> dict[str, torch.Tensor]:
+    """Weights of a network of 5 node and 3 edge columns, under the names that the original's have."""
+    state = TopoQANetwork(NetworkSpec(node_dim=5, edge_dim=3, hidden_dim=8)).named_parameters()
+    names = {new: old for old, new in RENAMED}
+    return {
+        next(old + name.removeprefix(new) for new, old in names.items() if name.startswith(new)): value.detach()
+        for name, value in state
+    }
+
+
 WIDTHS = {"node width": {"node_dim": 6}, "edge width": {"edge_dim": 4}}
 
 
@@ -320,7 +331,7 @@ def test_weights_know_widths_and_say_them_in_the_same_words(name, trained, graph
     text = DIFFERENT[name].text.partition(";")[0]
     metadata, old = tmp_path / "feature_metadata.json", tmp_path / "old.ckpt"
     metadata.write_text(schema.to_json())
-    torch.save({"state_dict": original_weights(SMALL)}, old)
+    torch.save({"state_dict": original_weights()}, old)
     graph_kit.write_graph_set(tmp_path / "set", train_targets=1, val_targets=0, decoys=1, **WIDTHS[name])
     graph = read_graph(tmp_path / "set" / "graphs" / "T0" / "m0.pt")
     doors: dict[str, Callable[[], Any]] = {

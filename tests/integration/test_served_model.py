@@ -7,8 +7,6 @@ import io
 import json
 import math
 import pickle
-import subprocess
-import sys
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -18,6 +16,7 @@ import pandas as pd
 import pytest
 import torch
 import yaml
+from served_kit import pinned_names, score_alone
 
 from kit.recorded import point_mlflow_at
 from topotrain.data.graph_file import Graph, read_graph
@@ -69,54 +68,36 @@ def arrays_of(graph: Graph) -> dict[str, Any]:
 
 # --- standing alone ---------------------------------------------------------------------------------------------
 
-ALONE = """
-import importlib.abc, importlib.util, json, sys
-sys.path[:] = [entry for entry in sys.path if not entry.endswith("/src")]
-sys.meta_path[:] = [finder for finder in sys.meta_path if "__editable__" not in getattr(finder, "__module__", "")]
-importlib.invalidate_caches()
-assert importlib.util.find_spec("topotrain") is None, "this process must not see the checkout"
 
-class Absent(importlib.abc.MetaPathFinder):  # what training needs and a served model must not
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in ("pytorch_lightning", "lightning_fabric", "platformdirs"):
-            raise ImportError(f"{name} is not here")
-
-sys.meta_path.insert(0, Absent())
-import mlflow, pandas as pd
-mlflow.set_tracking_uri(sys.argv[1])
-from mlflow.pyfunc import scoring_server  # what MLflow itself unpickles when it is imported is not ours
-unpickled = []
-sys.addaudithook(lambda event, args: unpickled.append(str(args)) if event == "pickle.find_class" else None)
-model = mlflow.pyfunc.load_model("models:/topoqa@candidate")
-import topotrain
-table = json.loads(sys.stdin.read())
-out = {kind: model.predict(pd.DataFrame({kind: rows})).to_dict("list") for kind, rows in table.items()}
-print(json.dumps({"scores": out, "code": topotrain.__file__, "unpickled": unpickled}))
-"""
-
-
-def test_a_fresh_process_elsewhere_scores_as_the_network_does(finished, scorer, graphs, tmp_path):
+def test_a_fresh_process_elsewhere_scores_as_the_network_does(finished, model_dir, scorer, graphs, tmp_path):
     paths = [str(path) for path in sorted(finished.graph_set.graphs.rglob("*.pt"))]
-    table = json.dumps({"graph": [encode_graph(graph) for graph in graphs], "path": paths})
-    environment = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, "-c", ALONE, finished.uri],
-        input=table,
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        env={**environment, "MLFLOW_DISABLE_TELEMETRY": "true"},
-        timeout=180,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    answer = json.loads(done.stdout.splitlines()[-1])
+    example = json.loads((model_dir / "input_example.json").read_text())["data"][0][0]
+    table = {"graph": [*(encode_graph(graph) for graph in graphs), example], "path": paths}
+    pinned = pinned_names(model_dir / "requirements.txt")
+    answer = score_alone("models:/topoqa@candidate", table, tmp_path, store=finished.uri, pinned=pinned)
     assert "/src/topotrain/" not in answer["code"]
+    assert {Path(answer["code"]).parent} <= {parent for file in answer["loaded"] for parent in Path(file).parents}
     assert answer["unpickled"] == []
     expected = scorer.score(graphs)
     assert len(set(expected)) > 10
-    for kind in ("graph", "path"):
-        assert answer["scores"][kind]["error"] == [None] * len(graphs)
-        assert answer["scores"][kind]["pred_dockq"] == pytest.approx(expected, abs=1e-6)
+    (of_example,) = scorer.score([decode_graph(example, "example")])
+    assert answer["scores"]["graph"]["error"] == [None] * (len(graphs) + 1)
+    assert answer["scores"]["graph"]["pred_dockq"] == pytest.approx([*expected, of_example], abs=1e-6)
+    assert answer["scores"]["path"]["error"] == [None] * len(graphs)
+    assert answer["scores"]["path"]["pred_dockq"] == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_version_carries_what_loading_and_scoring_import(model_dir):
+    carried = {path.relative_to(model_dir / "code").as_posix() for path in (model_dir / "code").rglob("*.py")}
+    assert {"topotrain/__init__.py", "topotrain/scoring/scorer.py", "topotrain/schema/check.py"} < carried
+    assert len(carried) <= 25, "what did served.py come to import?"
+    assert sum((model_dir / "code" / name).read_text().count("\n") for name in carried) < 3000
+    rooms = {Path(name).parts[1] for name in carried if name.count("/") > 1}
+    assert rooms == {"data", "model", "schema", "scoring"}
+    assert "topotrain/config.py" not in carried
+    requirements = pinned_names(model_dir / "requirements.txt")
+    assert sorted(requirements) == requirements
+    assert not {"scipy", "pyyaml", "pytorch_lightning", "click", "gemmi"} & set(requirements)
 
 
 def test_the_scorer_is_the_best_checkpoint(finished, scorer, graphs):

@@ -38,20 +38,20 @@ class EdgeInfo(TypedDict, total=False):
     edge_count: Any
 
 
-class _Described(TypedDict, total=False):
+class _OneGraph(TypedDict, total=False):
     edge_module: Text | None
     edge_params: Object | None
     node_feature_columns: List | None
     edge_feature_columns: List | None
 
 
-class GraphEntry(_Described, total=False):
+class GraphEntry(_OneGraph, total=False):
     """What a sidecar says of one graph."""
 
     info: Annotated[EdgeInfo | None, Field(alias="edge_metadata")]
 
 
-class OwnMetadata(_Described, total=False):
+class OwnMetadata(_OneGraph, total=False):
     """What a graph file says of its graph."""
 
     info: Annotated[EdgeInfo | None, Field(alias="edge_info")]
