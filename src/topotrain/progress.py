@@ -5,9 +5,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 T = TypeVar("T")
+Track = Callable[[Iterable[Any], int, str], Iterable[Any]]  # wraps items, given their number and what is done
 OnItemDone = Callable[[int, int, str], None]  # takes how many are done, how many there are, and the last of them
 
 

@@ -11,9 +11,9 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
-from served_kit import score_alone
 from torch_geometric.data import Data
 
+from kit.served import score_alone
 from topotrain.cli import main
 from topotrain.scoring.load import load_scorer
 from topotrain.scoring.wire_format import decode_graph

@@ -19,11 +19,7 @@ from kit.recorded import point_mlflow_at
 from topotrain.cli import main
 from topotrain.data.graph_dir import GraphDirectory
 from topotrain.data.graph_file import read_graph
-<<<<<<< HEAD
 from topotrain.scoring import predict_directory
-=======
-from topotrain.scoring import predict_directory as score_module
->>>>>>> wt-schema
 from topotrain.scoring.load import load_scorer
 from topotrain.scoring.scorer import Scorer
 

@@ -16,9 +16,9 @@ import pandas as pd
 import pytest
 import torch
 import yaml
-from served_kit import pinned_names, score_alone
 
 from kit.recorded import point_mlflow_at
+from kit.served import pinned_names, score_alone
 from topotrain.data.graph_file import Graph, read_graph
 from topotrain.errors import DataError, SchemaError
 from topotrain.model.checkpoint import read_checkpoint

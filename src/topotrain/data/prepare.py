@@ -13,8 +13,9 @@ from topotrain.data.graph_dir import GraphDirectory
 from topotrain.data.graph_file import read_graph
 from topotrain.data.module import GraphDataModule
 from topotrain.data.packed_graphs import PackedGraphs
-from topotrain.data.split import Progress, Split, leaked_targets, read_split
+from topotrain.data.split import Split, leaked_targets, read_split
 from topotrain.fields import DEMO
+from topotrain.progress import Track
 from topotrain.schema.check import expect
 from topotrain.schema.feature_schema import FeatureSchema
 from topotrain.schema.resolve import resolve_schema
@@ -65,7 +66,7 @@ class PreparedData:
         return {"train": self.train.coverage(), "val": self.val.coverage()}
 
 
-def prepare_data(config: TrainConfig, progress: Progress | None = None) -> PreparedData:
+def prepare_data(config: TrainConfig, progress: Track | None = None) -> PreparedData:
     """Read labels and graphs, resolve the schema, pack the stores.
 
     Raises:
@@ -105,7 +106,7 @@ def prepare_data(config: TrainConfig, progress: Progress | None = None) -> Prepa
     return PreparedData(schema, train, val, module, {"train": train_labels, "val": val_labels}, directory.root)
 
 
-def inspect_directory(graph_dir: Path, progress: Progress | None = None) -> FeatureSchema:
+def inspect_directory(graph_dir: Path, progress: Track | None = None) -> FeatureSchema:
     """Resolve the schema of every graph below a directory, without labels.
 
     Raises:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,9 +14,8 @@ from topotrain.data.graph_file import read_graph
 from topotrain.data.labels import Label, read_labels, target_of, two_values
 from topotrain.data.packed_graphs import Sample
 from topotrain.errors import DataError
+from topotrain.progress import Track
 from topotrain.schema.values import SHOWN_GRAPHS
-
-Progress = Callable[[Iterable[Any], int, str], Iterable[Any]]
 
 
 @dataclass(frozen=True)
@@ -70,7 +69,7 @@ def read_split(
     *,
     fail_on_missing: bool = True,
     minimum_percent: float = 0.0,
-    progress: Progress | None = None,
+    progress: Track | None = None,
 ) -> Split:
     """Read a label file and every graph it names.
 

@@ -16,7 +16,7 @@ from topotrain.data.demo import demo_paths
 from topotrain.data.graph_dir import GraphDirectory
 from topotrain.data.labels import read_labels
 from topotrain.data.raw_features import raw_features, truth
-from topotrain.data.split import Progress, Split, read_split
+from topotrain.data.split import Split, read_split
 from topotrain.errors import DataError
 from topotrain.evaluation.figures import FigureData, write_figures
 from topotrain.evaluation.table import render, target_csv
@@ -32,6 +32,7 @@ from topotrain.figures.shared import CURVES
 from topotrain.metrics.baselines import CONSTANT, FEATURE, constant_baseline, feature_baseline
 from topotrain.metrics.report import RankingReport, ranking_report
 from topotrain.model.checkpoint import load_network
+from topotrain.progress import Track
 from topotrain.schema.check import SchemaCheck
 from topotrain.scoring.load import load_scorer
 from topotrain.scoring.scorer import Scorer
@@ -106,7 +107,7 @@ def evaluate(
     allow_unverified: bool = False,
     experiment: str | None = None,
     tracking_uri: str | None = None,
-    progress: Progress | None = None,
+    progress: Track | None = None,
 ) -> Evaluation:
     """Score every labelled graph with a model, measure how well the scores rank, and record the verdict.
 

@@ -7,13 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 from pydantic import Field
 
-from topotrain.features.geometry import atom_pair_distances, count_in_bins, padded_atoms
+from topotrain.features.geometry import contact_atom_pairs, count_in_bins
 from topotrain.features.modules import EdgeModule, GraphContext
 from topotrain.features.parameters import Parameters, WholeNumbers
 from topotrain.features.structure import FloatArray, IntArray
-
-# Contacts whose atom pairs are held in memory at once.
-BLOCK_CONTACTS = 2048
 
 
 class HistogramParameters(Parameters):
@@ -89,13 +86,9 @@ def pair_counts(context: GraphContext, source: IntArray, target: IntArray, bins:
     Returns:
         (num_edges, len(bins)) float64.
     """
-    atoms = padded_atoms(context.structure, context.residues)
     edges = np.append(np.asarray(bins, dtype=np.float64), np.inf)
-    first, second = source[::2], target[::2]
-    counts = [np.empty((0, len(bins)))]
-    for start in range(0, len(first), BLOCK_CONTACTS):
-        block = slice(start, start + BLOCK_CONTACTS)
-        counts.append(count_in_bins(atom_pair_distances(atoms, first[block], second[block]), edges))
+    blocks = contact_atom_pairs(context.structure, context.residues, source, target)
+    counts = [np.empty((0, len(bins))), *(count_in_bins(distances, edges) for distances in blocks)]
     return np.repeat(np.concatenate(counts), 2, axis=0)
 
 

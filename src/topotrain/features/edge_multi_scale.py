@@ -9,14 +9,13 @@ from typing import Any, ClassVar
 import numpy as np
 from pydantic import Field
 
-from topotrain.features.geometry import atom_pair_distances, count_in_bins, padded_atoms
+from topotrain.features.geometry import contact_atom_pairs, count_in_bins
 from topotrain.features.modules import EdgeModule, GraphContext
 from topotrain.features.parameters import Band, Bands, Numbers, Parameters
 from topotrain.features.residue_types import NUM_TYPES, one_hot, residue_type_indices
 from topotrain.features.structure import FloatArray, IntArray
 
 LETTERS = 26
-BLOCK_CONTACTS = 2048
 DEFAULT_BANDS = [
     Band(label="short", min_distance=0.0, max_distance=6.0),
     Band(label="medium", min_distance=6.0, max_distance=10.0),
@@ -117,14 +116,10 @@ class MultiScale(EdgeModule):
 
     def _atom_pairs(self, context: GraphContext, source: IntArray, target: IntArray) -> tuple[FloatArray, FloatArray]:
         """(num_edges, num_bins) fractions and (num_edges, 1) contact counts."""
-        atoms = padded_atoms(context.structure, context.residues)
         edges = np.asarray(self.params["histogram_bins"], dtype=np.float64)
         edges[-1] = np.nextafter(edges[-1], np.inf)
-        first, second = source[::2], target[::2]
         counts, near = [np.empty((0, len(edges) - 1))], [np.empty(0)]
-        for start in range(0, len(first), BLOCK_CONTACTS):
-            block = slice(start, start + BLOCK_CONTACTS)
-            distances = atom_pair_distances(atoms, first[block], second[block])
+        for distances in contact_atom_pairs(context.structure, context.residues, source, target):
             counts.append(count_in_bins(distances, edges))
             near.append((distances <= self.params["contact_threshold"]).sum(axis=1).astype(np.float64))
         histogram = np.concatenate(counts)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from topotrain.features.structure import FloatArray, IntArray, Structure
 
 # Rows of a distance matrix computed at once, so that a ribosome does not need gigabytes.
 BLOCK_ROWS = 1024
+# Likewise contacts whose atom pairs are held in memory at once.
+BLOCK_CONTACTS = 2048
 
 
 def cross_chain_contacts(
@@ -93,6 +97,27 @@ def atom_pair_distances(atoms: FloatArray, first: IntArray, second: IntArray) ->
     difference = atoms[first][:, :, None, :] - atoms[second][:, None, :, :]
     distances: FloatArray = np.sqrt((difference**2).sum(axis=3)).reshape(len(first), width * width)
     return distances
+
+
+def contact_atom_pairs(
+    structure: Structure, residues: IntArray, source: IntArray, target: IntArray
+) -> Iterator[FloatArray]:
+    """Distances between the heavy atoms of each contact's two residues, some contacts at a time.
+
+    Args:
+        structure: the structure.
+        residues: (num_nodes,) residue indices.
+        source: (num_edges,) source nodes; edges 2k and 2k + 1 are the two ways of contact k.
+        target: (num_edges,) target nodes.
+
+    Yields:
+        (contacts, most_atoms * most_atoms) Angstrom, NaN for padding.
+    """
+    atoms = padded_atoms(structure, residues)
+    first, second = source[::2], target[::2]
+    for start in range(0, len(first), BLOCK_CONTACTS):
+        block = slice(start, start + BLOCK_CONTACTS)
+        yield atom_pair_distances(atoms, first[block], second[block])
 
 
 def count_in_bins(distances: FloatArray, edges: FloatArray) -> FloatArray:

@@ -18,8 +18,9 @@ import numpy as np
 from topotrain.errors import DataError, UserInputError
 from topotrain.features.module_set import ModuleSet, recorded_modules
 from topotrain.features.modules import GraphContext, both_ways
-from topotrain.features.structure import FloatArray, IntArray, Structure, read_structure
+from topotrain.features.structure import FloatArray, IntArray, Structure, read_content, read_structure
 from topotrain.files import write_whole
+from topotrain.text import one_line
 
 # Part of every digest: raise it when the builder itself makes other graphs from the same modules.
 FORMAT_VERSION = 1
@@ -69,8 +70,6 @@ class GraphOutcome:
         stage: where it failed, or "".
         error: one line, or "".
         seconds: {stage: seconds}.
-        num_nodes: nodes of the graph.
-        num_edges: directed edges of the graph.
         metadata: the graph's metadata.
     """
 
@@ -80,8 +79,6 @@ class GraphOutcome:
     stage: str = ""
     error: str = ""
     seconds: dict[str, float] = field(default_factory=dict)
-    num_nodes: int = 0
-    num_edges: int = 0
     metadata: dict[str, Any] = field(default_factory=dict)
 
     @contextmanager
@@ -125,7 +122,7 @@ def compute_task(task: GraphTask) -> GraphResult:
         with outcome.timed("start"):
             modules = _modules(task.specification)
         with outcome.timed("read"):
-            content = _read_content(task.source)
+            content = read_content(Path(task.source))
             structure = read_structure(task.source, content)
         arrays = compute_graph(structure, modules, outcome)
         return GraphResult(outcome, arrays, graph_digest(task.specification, content))
@@ -134,7 +131,7 @@ def compute_task(task: GraphTask) -> GraphResult:
     except UserInputError:
         raise
     except Exception as error:  # noqa: BLE001  one bad file must not stop the others
-        outcome.error = " ".join(f"{type(error).__name__}: {error}".split())
+        outcome.error = f"{type(error).__name__}: {one_line(error)}"
     return GraphResult(outcome)
 
 
@@ -153,12 +150,8 @@ def kept_outcome(task: GraphTask, target: Path) -> GraphOutcome | None:
     with outcome.timed("read"):
         try:
             metadata = dict(read_graph(target).metadata)
-            if metadata["digest"] != graph_digest(task.specification, _read_content(task.source)):
+            if metadata["digest"] != graph_digest(task.specification, read_content(Path(task.source))):
                 return None
-            outcome.num_nodes, outcome.num_edges = (
-                len(metadata["node_ids"]),
-                metadata["edge_info"]["edge_count"],
-            )
         except Exception:  # noqa: BLE001  not a graph of ours, or an input gone bad: the build will say which
             return None
     outcome.metadata, outcome.status, outcome.stage = metadata, "kept", ""
@@ -183,7 +176,6 @@ def write_graph(result: GraphResult, target: Path, modules: ModuleSet) -> GraphO
             target.unlink(missing_ok=True)
             return outcome
         outcome.metadata = graph_metadata(outcome.key, arrays, modules, result.digest)
-        outcome.num_nodes, outcome.num_edges = len(arrays.x), len(arrays.edge_attr)
         with outcome.timed("start"):
             import torch_geometric.data  # noqa: F401
         with outcome.timed("write"):
@@ -292,17 +284,6 @@ def _modules(specification: str) -> ModuleSet:
     for module in modules.by_kind().values():
         module.prepare()
     return modules
-
-
-def _read_content(source: str) -> bytes:
-    try:
-        return Path(source).read_bytes()
-    except OSError as error:
-        raise DataError(
-            f"{source}: cannot be read ({error.strerror})",
-            "a readable structure file",
-            "check its permissions",
-        ) from error
 
 
 def _check_output(

@@ -61,9 +61,8 @@ def run_mkdssp(structure: Structure) -> DsspTable:
     """Run mkdssp on the heavy atoms of a structure.
 
     Args:
-        structure: the structure; written to a temporary PDB file with one-letter chains and running
-        numbers, so
-            that insertion codes and long chain names cannot confuse the program.
+        structure: the structure; written to a temporary PDB file with one-letter chains and running numbers, so that
+            insertion codes and long chain names cannot confuse the program.
 
     Raises:
         UserInputError: the program is not installed.

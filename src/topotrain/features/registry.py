@@ -21,7 +21,8 @@ from topotrain.features.modules import (
 )
 from topotrain.features.parameters import Parameters, describe_parameters
 from topotrain.features.topology_persistence_basic import PersistenceBasic
-from topotrain.text import did_you_mean
+from topotrain.text import did_you_mean, one_line
+from topotrain.version import __version__
 
 ENTRY_POINT_GROUP = "topotrain.features"
 OWN_PACKAGE = "topotrain"
@@ -159,7 +160,7 @@ def _load(_path: Sequence[str]) -> tuple[dict[str, RegisteredModule], dict[str, 
     broken: dict[str, str] = {}
     for name in SHIPPED:
         module = import_module(f"topotrain.features.{name}").MODULE
-        found[module.module_id()] = RegisteredModule(module, OWN_PACKAGE, _own_version())
+        found[module.module_id()] = RegisteredModule(module, OWN_PACKAGE, __version__)
     for point in sorted(entry_points(group=ENTRY_POINT_GROUP), key=lambda point: (point.name, point.value)):
         try:
             for module in _classes(point):
@@ -169,17 +170,8 @@ def _load(_path: Sequence[str]) -> tuple[dict[str, RegisteredModule], dict[str, 
                 _check_module(item, found)
                 found[module.module_id()] = item
         except Exception as error:  # noqa: BLE001  a broken package must not take the others down
-            broken[f"{point.name} = {point.value}"] = f"{type(error).__name__}: {error}"
+            broken[f"{point.name} = {point.value}"] = f"{type(error).__name__}: {one_line(error)}"
     return found, broken
-
-
-def _own_version() -> str:
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version(OWN_PACKAGE)
-    except PackageNotFoundError:
-        return ""
 
 
 def _classes(point: EntryPoint) -> Iterable[type[FeatureModule]]:

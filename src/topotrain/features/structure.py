@@ -115,7 +115,7 @@ def read_structure(path: Path | str, content: bytes | None = None) -> Structure:
             "a .pdb, .ent, .cif or .mmcif file, plain or .gz",
             "rename or convert it",
         )
-    text = _decompress(path, _read_bytes(path) if content is None else content)
+    text = _decompress(path, read_content(path) if content is None else content)
     flat = _parse_cif(path, text) if _format_suffix(path) in CIF_SUFFIXES else _parse_pdb(path, text)
     return _select_atoms(path, flat)
 
@@ -125,7 +125,12 @@ def _format_suffix(path: Path) -> str:
     return Path(name[: -len(GZIP_SUFFIX)] if name.endswith(GZIP_SUFFIX) else name).suffix
 
 
-def _read_bytes(path: Path) -> bytes:
+def read_content(path: Path) -> bytes:
+    """The bytes of a structure file, still compressed where it is.
+
+    Raises:
+        DataError: it cannot be read.
+    """
     try:
         return path.read_bytes()
     except OSError as error:

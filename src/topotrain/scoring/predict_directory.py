@@ -15,6 +15,7 @@ from topotrain.data.labels import Label, read_labels, target_of, target_of_key
 from topotrain.data.split import match_labels
 from topotrain.errors import DataError
 from topotrain.fields import DEMO
+from topotrain.progress import OnItemDone
 from topotrain.schema.check import SchemaCheck
 from topotrain.schema.feature_schema import GraphFacts
 from topotrain.schema.values import SHOWN_GRAPHS
@@ -51,7 +52,7 @@ def predict_directory(
     allow_unverified: bool = False,
     batch_size: int = SCORING_BATCH,
     strict: bool = False,
-    progress: Callable[[int, int, str], None] | None = None,
+    progress: OnItemDone | None = None,
     tracking_uri: str | None = None,
 ) -> DirectoryReport:
     """Score every graph below a directory with a model, and write a table.
@@ -126,7 +127,7 @@ def score_directory(
     batch_size: int = SCORING_BATCH,
     hold: Callable[[GraphFacts], object] | None = None,
     failures: dict[str, str] | None = None,
-    progress: Callable[[int, int, str], None] | None = None,
+    progress: OnItemDone | None = None,
 ) -> Iterator[tuple[str, float]]:
     """Score every graph below a directory, a batch in memory at a time.
 

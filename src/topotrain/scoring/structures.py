@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from topotrain.data.graph_dir import GraphDirectory
 from topotrain.data.labels import target_of_key
 from topotrain.errors import DataError
 from topotrain.features import build_recorded_graphs
+from topotrain.progress import OnItemDone
 from topotrain.schema.check import check_graph
 from topotrain.schema.resolve import DirectoryMetadata
 from topotrain.scoring.load import load_scorer
@@ -37,7 +37,7 @@ def score_structures(
     model: str,
     *,
     jobs: int = 1,
-    progress: Callable[[int, int, str], None] | None = None,
+    progress: OnItemDone | None = None,
     tracking_uri: str | None = None,
 ) -> ScoreReport:
     """Build graphs with exactly the modules that the model's schema records, score and rank them.
