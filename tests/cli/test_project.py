@@ -97,11 +97,11 @@ Shell = Callable[..., subprocess.CompletedProcess[str]]
 def shell(project: Path, store_uri: str, quick_python: str) -> Shell:
     """A function that runs a command in the copy of the project, on this test's store."""
 
-    def run(*command: str, python: str = quick_python, **variables: str) -> subprocess.CompletedProcess[str]:
+    def run(*command: str, **variables: str) -> subprocess.CompletedProcess[str]:
         environment = {**os.environ, "MLFLOW_TRACKING_URI": store_uri}
         environment.pop("PYTHONPATH", None)
         environment.update(variables)
-        folders = [str(Path(python).parent), str(Path(sys.executable).parent), environment["PATH"]]
+        folders = [str(Path(quick_python).parent), str(Path(sys.executable).parent), environment["PATH"]]
         environment["PATH"] = os.pathsep.join(folders)
         return subprocess.run(
             command, cwd=project, env=environment, capture_output=True, text=True, timeout=600, check=False
@@ -116,7 +116,7 @@ def mlflow_run(shell: Shell) -> Shell:
 
     def run(entry: str, *parameters: str, **options: str) -> subprocess.CompletedProcess[str]:
         given = [word for parameter in parameters for word in ("-P", parameter)]
-        command = ("python", "-m", "mlflow", "run", ".", "-e", entry, "--env-manager", "local")
+        command = ("mlflow", "run", ".", "-e", entry, "--env-manager", "local")
         return shell(*command, "--experiment-name", "dynamic_topoqa", *given, **options)
 
     return run
@@ -250,7 +250,7 @@ def test_readme_commands_run_as_written(shell: Shell, project: Path, block: list
     for line in block:
         program = line.split()[0]
         assert program in ("mlflow", "topotrain"), line
-        command = line if program == "mlflow" else f"python -m {line}"
+        command = line
         if line.startswith("topotrain run") and "num_epochs" not in line:
             command += " --override trainer.num_epochs=1"
         done = shell("sh", "-c", command, PYTHONPATH="src")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -154,12 +153,10 @@ def test_every_fault_has_its_test() -> None:
     assert len(tests) == 10, "two for the first: trained on, and validated"
 
 
-def test_metrics_csv_is_made_as_the_page_says(finished: Any, tmp_path: Path) -> None:
+def test_metrics_csv_is_made_as_the_page_says(finished: Any, tmp_path: Path, quick_python: str) -> None:
     (program,) = re.findall(r"```python\n(.*?)```", TEXT, flags=re.DOTALL)
     environment = {**os.environ, "MLFLOW_TRACKING_URI": finished.uri}
-    done = subprocess.run(
-        [sys.executable, "-c", program], cwd=tmp_path, env=environment, capture_output=True, text=True
-    )
+    done = subprocess.run([quick_python, "-c", program], cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     header, *lines = (tmp_path / "metrics.csv").read_text().splitlines()
     assert {"epoch", "train_mse", "val_loss", "selection_metric"} <= set(header.split(","))

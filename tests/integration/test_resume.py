@@ -180,7 +180,7 @@ def test_other_recipes_go_on_to_the_same_bits_too(straight, monkeypatch, tmp_pat
         assert reference.epochs < EPOCHS
 
 
-def test_a_killed_process_goes_on_through_the_command_line(straight, tmp_path):
+def test_a_killed_process_goes_on_through_the_command_line(straight, tmp_path, quick_python):
     """SIGKILL in the middle, twice, then the command that the run itself suggested."""
     graph_set, uri, _ = straight
     recipe = [*graph_set.overrides, *RECIPE, "trainer.num_epochs=30", "early_stopping.patience=40"]
@@ -194,7 +194,7 @@ def test_a_killed_process_goes_on_through_the_command_line(straight, tmp_path):
         epochs = 0
         for line in process.stderr:
             if "if it is cut off: topotrain" in line:
-                suggested = [sys.executable, "-m", *line.split("if it is cut off: ")[1].split()]
+                suggested = [quick_python, "-m", *line.split("if it is cut off: ")[1].split()]
             epochs += line.startswith("epoch ")
             if epochs == 4:
                 os.kill(process.pid, signal.SIGKILL)

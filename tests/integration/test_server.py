@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -16,9 +15,9 @@ from topotrain.reports.summarise import summarise
 
 
 @pytest.mark.server
-def test_a_run_is_seen_live_and_used_through_the_server(server, graph_set, tmp_path, monkeypatch):
+def test_a_run_is_seen_live_and_used_through_the_server(server, graph_set, tmp_path, monkeypatch, quick_python):
     """Curves and the best checkpoint are there while it trains; model and artifacts come through the server."""
-    command = [sys.executable, "-m", "topotrain", "run", "--tracking-uri", server]
+    command = [quick_python, "-m", "topotrain", "run", "--tracking-uri", server]
     for override in [*graph_set.overrides, "trainer.num_epochs=12", "early_stopping.patience=20"]:
         command += ["--override", override]
     elsewhere = tmp_path / "elsewhere"

@@ -41,19 +41,24 @@ PROGRAMS = ("topotrain", "train_cli", "monitor_best_model")
 
 def is_ours(arguments):
     """Whether the server has what is asked for: the program, from the same files."""
+    if arguments[:3] == ["-m", "mlflow", "run"]:
+        return True
     if arguments[:1] != ["-c"] and not (arguments[:1] == ["-m"] and arguments[1] in PROGRAMS):
-        return arguments[:3] == ["-m", "mlflow", "run"]
+        return False
     for folder in [os.getcwd(), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]:
         if os.path.isdir(os.path.join(folder, "topotrain")):
             return os.path.realpath(os.path.join(folder, "topotrain")) == {package!r}
     return True
 
 
-if not is_ours(sys.argv[1:]):
-    os.execv({real!r}, [{real!r}, *sys.argv[1:]])
+name, arguments = os.path.basename(sys.argv[0]), sys.argv[1:]
+if not name.startswith("python"):
+    arguments = ["-m", name, *arguments]
+if not is_ours(arguments):
+    os.execv({real!r}, [{real!r}, *arguments])
 server = socket.socket(socket.AF_UNIX)
 server.connect({address!r})
-wanted = marshal.dumps((sys.argv[1:], dict(os.environ), os.getcwd()))
+wanted = marshal.dumps((arguments, dict(os.environ), os.getcwd()))
 socket.send_fds(server, [len(wanted).to_bytes(8, "big")], [0, 1, 2])
 server.sendall(wanted)
 for each in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
@@ -88,6 +93,8 @@ class QuickPython:
         address = str(folder / "socket")
         self.path.write_text(LAUNCHER.format(real=sys.executable, package=package, address=address))
         self.path.chmod(0o755)
+        for name in ("python3", "topotrain", "mlflow"):
+            (self.path.parent / name).symlink_to(self.path.name)
         with socket.socket(socket.AF_UNIX) as listener:
             listener.bind(address)
             listener.listen(64)  # who asks while the server still imports waits
