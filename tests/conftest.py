@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from kit.graphs import GraphSet, write_graph_set
+from kit.quick_python import QuickPython
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -84,6 +85,13 @@ def _empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
         if not path.exists():
             make_database(path)
     return path
+
+
+@pytest.fixture(scope="session")
+def quick_python() -> Iterator[str]:
+    """What to start the program with, in place of ``sys.executable``, where the interpreter is not the point."""
+    with QuickPython() as one:
+        yield str(one.path)
 
 
 @pytest.fixture

@@ -399,7 +399,7 @@ def test_a_reader_that_goes_away_is_no_fault():
     process.stdout.close()
     assert process.stderr is not None
     assert process.stderr.read() == ""
-    assert process.wait(60) != 2
+    assert process.wait() in (1, 141), "click ends it with 1, and what is printed later ends with 141"
 
 
 # Judging

@@ -40,11 +40,11 @@ seed: 222
 class Checkout:
     """A folder laid out like a checkout: the code, the scripts, the recipes, a configuration and a store."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, python: str) -> None:
         self.folder = folder
         self.uri = f"sqlite:///{folder / 'mlflow.db'}"
         self.environment = {**os.environ, "PYTHONPATH": str(folder / "src")}
-        self.environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        self.environment["PATH"] = f"{Path(python).parent}{os.pathsep}{os.environ['PATH']}"
 
     @property
     def client(self) -> Any:
@@ -76,7 +76,7 @@ class Checkout:
 
 
 @pytest.fixture
-def checkout(root: Path, graph_set, _empty_store: Path, tmp_path: Path) -> Checkout:
+def checkout(root: Path, graph_set, _empty_store: Path, tmp_path: Path, quick_python: str) -> Checkout:
     folder = tmp_path / "check out"  # a path with a space, as users have them
     folder.mkdir()
     for name in ("scripts", "configs", "manifests"):
@@ -86,7 +86,7 @@ def checkout(root: Path, graph_set, _empty_store: Path, tmp_path: Path) -> Check
         (folder / name).symlink_to(graph_set.root / name)
     (folder / "config.yaml").write_text(FLAT)
     shutil.copyfile(_empty_store, folder / "mlflow.db")
-    return Checkout(folder)
+    return Checkout(folder, quick_python)
 
 
 def shorten(path: Path) -> dict[str, Any]:
@@ -131,7 +131,8 @@ def test_resume_a_killed_run_by_its_name(checkout: Checkout) -> None:
     config = checkout.folder / "config.yaml"
     config.write_text(FLAT.replace("num_epochs: 2", f"num_epochs: {EPOCHS}"))
     name = "training_run_2025-10-28_18-16-16"
-    process = checkout.start(f"python -m train_cli run --config config.yaml --run-name {name}")
+    python = shlex.quote(sys.executable)
+    process = checkout.start(f"{python} -m train_cli run --config config.yaml --run-name {name}")
     timer = threading.Timer(300, process.kill)
     timer.start()
     try:

@@ -52,13 +52,15 @@ def write_manifest(folder: Path, jobs: list[dict[str, Any]], name: str = "sweep.
     return path
 
 
-def command(path: Path, uri: str, *options: str) -> list[str]:
-    return [sys.executable, "-m", "topotrain", "batch", "--manifest", str(path), "--tracking-uri", uri, *options]
+def command(python: str, path: Path, uri: str, *options: str) -> list[str]:
+    return [python, "-m", "topotrain", "batch", "--manifest", str(path), "--tracking-uri", uri, *options]
 
 
-def run_batch(path: Path, uri: str, *options: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+def run_batch(
+    python: str, path: Path, uri: str, *options: str, cwd: Path | None = None
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        command(path, uri, *options), cwd=cwd, capture_output=True, text=True, timeout=WAIT_SECONDS, check=False
+        command(python, path, uri, *options), cwd=cwd, capture_output=True, text=True, timeout=WAIT_SECONDS, check=False
     )
 
 
@@ -97,14 +99,14 @@ class Sweep:
         {"name": "in vain", "resume_from": "best-of(broken)"},
     ]
 
-    def __init__(self, root: Path, uri: str, write_set: Callable[[Path], None]) -> None:
+    def __init__(self, root: Path, uri: str, python: str) -> None:
         self.uri, self.project = uri, root / "project"
         self.project.mkdir()
-        write_set(self.project / "set")
+        write_graph_set(self.project / "set")
         (self.project / "set.yaml").write_text("# shared recipe\nlogging: {log_every_n_steps: 5}\n")
         jobs = [{"config": "set.yaml", **job} for job in self.JOBS]
         self.manifest = write_manifest(self.project, jobs, continue_on_error=True)
-        self.done = run_batch(self.manifest, uri, "--jobs", "2", cwd=root)
+        self.done = run_batch(python, self.manifest, uri, "--jobs", "2", cwd=root)
         self.parent = parents(uri)[0]
         self.children = {name: runs[0] for name, runs in children_by_job(uri).items()}
         self.candidate = mlflow_client(uri).get_model_version_by_alias("topoqa", "candidate")
@@ -112,14 +114,14 @@ class Sweep:
 
 
 @pytest.fixture(scope="module")
-def sweep(_empty_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sweep]:
+def sweep(_empty_store: Path, tmp_path_factory: pytest.TempPathFactory, quick_python: str) -> Iterator[Sweep]:
     root = tmp_path_factory.mktemp("a sweep")
     (root / "store").mkdir()
     shutil.copyfile(_empty_store, root / "store" / "mlflow.db")
     with pytest.MonkeyPatch.context() as patch:
         for name in [name for name in os.environ if name.startswith("MLFLOW_") and "TELEMETRY" not in name]:
             patch.delenv(name)
-        yield Sweep(root, f"sqlite:///{root / 'store' / 'mlflow.db'}", write_graph_set)
+        yield Sweep(root, f"sqlite:///{root / 'store' / 'mlflow.db'}", quick_python)
 
 
 def test_streams_and_exit_status(sweep: Sweep) -> None:
@@ -225,7 +227,7 @@ def test_a_job_is_the_same_run_as_one_alone(sweep: Sweep, tmp_path: Path) -> Non
     assert all(torch.equal(mine[key], theirs[key]) for key in mine)
 
 
-def test_resume_in_another_place_runs_only_what_is_missing(sweep: Sweep, tmp_path: Path) -> None:
+def test_resume_in_another_place_runs_only_what_is_missing(sweep: Sweep, tmp_path: Path, quick_python: str) -> None:
     """Finished jobs are recognised on the server, though the project has moved; what failed is mended and run."""
     project = tmp_path / "elsewhere"
     shutil.move(sweep.project, project)
@@ -233,7 +235,7 @@ def test_resume_in_another_place_runs_only_what_is_missing(sweep: Sweep, tmp_pat
     content = yaml.safe_load(manifest.read_text())
     del content["jobs"][1]["overrides"]
     manifest.write_text(yaml.safe_dump(content))
-    again = run_batch(manifest, sweep.uri, "--resume", "--jobs", "2", cwd=tmp_path)
+    again = run_batch(quick_python, manifest, sweep.uri, "--resume", "--jobs", "2", cwd=tmp_path)
     assert again.returncode == 0, again.stderr
     rows = table(again.stdout)
     assert [rows[name][1:3] for name in ("one", "two", "fine")] == [["finished", "(earlier)"]] * 3
@@ -254,7 +256,7 @@ def test_resume_in_another_place_runs_only_what_is_missing(sweep: Sweep, tmp_pat
     }
     assert jobs["in vain"][0].data.tags["topotrain.resumed_from"] == jobs["broken"][0].info.run_id
 
-    nothing = run_batch(manifest, sweep.uri, "--resume", cwd=tmp_path)
+    nothing = run_batch(quick_python, manifest, sweep.uri, "--resume", cwd=tmp_path)
     assert nothing.returncode == 0, nothing.stderr
     assert {name: len(runs) for name, runs in children_by_job(sweep.uri).items()} == {
         n: len(r) for n, r in jobs.items()
@@ -264,10 +266,10 @@ def test_resume_in_another_place_runs_only_what_is_missing(sweep: Sweep, tmp_pat
 # --- failure without continue_on_error --------------------------------------------------------------------------
 
 
-def test_after_a_failure_no_job_starts(graph_set: Any, store_uri: str) -> None:
+def test_after_a_failure_no_job_starts(graph_set: Any, store_uri: str, quick_python: str) -> None:
     jobs = [{"name": "broken", "overrides": BROKEN}, {"name": "other"}]
     manifest = write_manifest(graph_set.root.parent, jobs)
-    done = run_batch(manifest, store_uri)
+    done = run_batch(quick_python, manifest, store_uri)
     assert done.returncode == 2, done.stderr
     assert [row[1] for row in table(done.stdout).values()] == ["failed", "skipped"]
     assert set(children_by_job(store_uri)) == {"broken"}
@@ -292,17 +294,16 @@ def epochs_of(uri: str, job: str) -> int:
     return len(metric_history(mlflow_client(uri), runs[0].info.run_id, "val_loss")) if runs else 0
 
 
-def test_killed_and_resumed(graph_set: Any, store_uri: str) -> None:
+def test_killed_and_resumed(graph_set: Any, store_uri: str, quick_python: str) -> None:
     """Told to stop, it takes its jobs with it; killed outright, they follow; resumed, the same runs go on."""
     epochs = 60
     overrides = {"trainer.num_epochs": epochs, "early_stopping.patience": epochs}
     jobs = [{"name": "long", "overrides": overrides}, {"name": "next", "resume_from": "best-of(long)"}]
     manifest = write_manifest(graph_set.root.parent, jobs)
 
-    def start(*options: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            command(manifest, store_uri, *options), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
+    def start(*options: str, python: str = sys.executable) -> subprocess.Popen[str]:
+        started = command(python, manifest, store_uri, *options)
+        return subprocess.Popen(started, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
     first = start()
     wait_for(lambda: epochs_of(store_uri, "long") >= 2)
@@ -330,7 +331,7 @@ def test_killed_and_resumed(graph_set: Any, store_uri: str) -> None:
     assert not [process for process in served if process.is_running()], "an orphan"
     assert children_by_job(store_uri)["long"][0].info.status == "KILLED"
 
-    third = start("--resume")
+    third = start("--resume", python=quick_python)
     out, err = third.communicate(timeout=WAIT_SECONDS)
     assert third.returncode == 0, err
     assert "0 jobs are finished, 1 go on, 1 are run" in err
@@ -363,7 +364,7 @@ def test_resume_refuses_a_batch_that_is_still_running(graph_set: Any, store_uri:
 
 
 @pytest.mark.server
-def test_a_server_that_is_away_for_a_while(graph_set: Any, mlflow_server: Any) -> None:
+def test_a_server_that_is_away_for_a_while(graph_set: Any, mlflow_server: Any, quick_python: str) -> None:
     """The batch asks again, and knows in the end what its jobs achieved meanwhile."""
     uri = mlflow_server.address
     overrides = {"trainer.num_epochs": 40, "early_stopping.patience": 40, "mlflow.register": "none"}
@@ -371,7 +372,7 @@ def test_a_server_that_is_away_for_a_while(graph_set: Any, mlflow_server: Any) -
     manifest = write_manifest(graph_set.root.parent, jobs)
     log = graph_set.root / "batch.log"
     with log.open("w") as err:
-        process = subprocess.Popen(command(manifest, uri), stdout=subprocess.PIPE, stderr=err, text=True)
+        process = subprocess.Popen(command(quick_python, manifest, uri), stdout=subprocess.PIPE, stderr=err, text=True)
     wait_for(lambda: epochs_of(uri, "long") >= 2)
     mlflow_server.stop()
     wait_for(lambda: "asking again" in log.read_text())
@@ -390,7 +391,7 @@ def test_a_server_that_is_away_for_a_while(graph_set: Any, mlflow_server: Any) -
 # --- builds -----------------------------------------------------------------------------------------------------
 
 
-def test_build_then_train(tmp_path: Path, store_uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_build_then_train(tmp_path: Path, store_uri: str, monkeypatch: pytest.MonkeyPatch, quick_python: str) -> None:
     """Two edge modules, one recipe: the runs differ in their schemas, and graphs are built once."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     for target in ("T1", "T2"):
@@ -405,7 +406,7 @@ def test_build_then_train(tmp_path: Path, store_uri: str, monkeypatch: pytest.Mo
     ]
     manifest = tmp_path / "features.yaml"
     manifest.write_text(yaml.safe_dump({"shared": {"build": build, "overrides": recipe}, "jobs": jobs}))
-    done = run_batch(manifest, store_uri, "--jobs", "2")
+    done = run_batch(quick_python, manifest, store_uri, "--jobs", "2")
     assert done.returncode == 0, done.stderr
     runs = {name: made[0].data.params for name, made in children_by_job(store_uri).items()}
     assert (runs["legacy"]["schema.edge.dim"], runs["distance"]["schema.edge.dim"]) == ("11", "1")

@@ -17,6 +17,8 @@ from kit.recorded import mlflow_client, point_mlflow_at
 from topotrain.cli import main
 from topotrain.data.graph_file import read_graph
 from topotrain.data.labels import read_labels
+from topotrain.schema.feature_schema import FeatureSchema
+from topotrain.scoring.card import model_card
 
 MODEL = "models:/topoqa@candidate"
 
@@ -139,8 +141,55 @@ def test_the_story_is_for_people(describe, orphaned, finished):
     assert [line.split("|")[1].strip() for line in table] == ["", "this model", "training mean", "number of edges"]
     assert f"{finished.result.metrics['val_loss']:.4f}" in table[1]
     assert "undefined" in table[2]
-    assert "It does not beat:" in text or "It beats both" in text
+    recipe = json.loads(describe("models:/topoqa@champion", "--json", "--tracking-uri", orphaned))["recipe"]
+    lost = "; ".join(not_beaten(recipe))
+    assert lost, "the sentence on what it beats has a test of its own"
+    assert f"\n\n**It does not beat: {lost}.**\n" in text
+    assert "It beats" not in text
     assert "num_epochs: 5" in text
+
+
+SHOWN = (("mean squared error", "val_loss"), ("ranking loss", "val_ranking_loss"))
+SHOWN_WHERE_MORE_IS_BETTER = (("Spearman", "val_spearman_corr"), ("Pearson", "val_pearson_corr"))
+
+
+def not_beaten(recipe: dict[str, Any]) -> list[str]:
+    """Figures in which a baseline is as good as the model or better."""
+    mine, lost = recipe["metrics"], list[str]()
+    for name, theirs in recipe["baselines"].items():
+        lost += [f"{shown} of the {name}" for shown, figure in SHOWN if theirs[figure] <= mine[figure]]
+        known = [(shown, figure) for shown, figure in SHOWN_WHERE_MORE_IS_BETTER if theirs[figure] is not None]
+        lost += [f"{shown} of the {name}" for shown, figure in known if theirs[figure] >= mine[figure]]
+    return lost
+
+
+@pytest.mark.parametrize(
+    ("mine", "sentence"),
+    [
+        (
+            {"val_loss": 0.1, "val_ranking_loss": 0.1, "val_spearman_corr": 0.9},
+            "It beats both in every figure that is defined.",
+        ),
+        (
+            {"val_loss": 0.2, "val_ranking_loss": 0.1, "val_spearman_corr": 0.5},
+            "**It does not beat: mean squared error of the training mean; Spearman of the number of edges.**",
+        ),
+    ],
+)
+def test_the_card_says_what_the_model_beats(describe, finished, mine, sentence):
+    """As good is not better; a correlation that is not defined can't be beaten."""
+    recipe = json.loads(describe(MODEL, "--json", "--tracking-uri", finished.uri))["recipe"]
+    flat = {"val_loss": 0.2, "val_ranking_loss": 0.4, "val_spearman_corr": None, "val_pearson_corr": None}
+    edges = {"val_loss": 0.3, "val_ranking_loss": 0.4, "val_spearman_corr": 0.5, "val_pearson_corr": 0.5}
+    changed = {
+        **recipe,
+        "metrics": {**mine, "val_pearson_corr": 0.6},
+        "baselines": {"training mean": flat, "number of edges": edges},
+    }
+    content = json.loads((finished.artifacts / "feature_metadata.json").read_text())
+    card = model_card(changed, FeatureSchema.from_dict(content))
+    (told,) = (line for line in card.splitlines() if "beat" in line)
+    assert told == sentence
 
 
 def test_a_folder_tells_its_story_without_a_store(describe, finished, tmp_path):

@@ -8,7 +8,6 @@ import os
 import re
 import shlex
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -291,14 +290,14 @@ def test_metadata_of_other_weights_are_refused(run, tmp_path, metadata, words):
     refused(run(path, "--metadata", tmp_path / "absent.json"), "absent.json", "not readable")
 
 
-def test_what_to_do_with_a_checkpoint_that_pickles_its_options_works_as_written(run, tmp_path):
+def test_what_to_do_with_a_checkpoint_that_pickles_its_options_works_as_written(run, tmp_path, quick_python):
     path, kept = tmp_path / "old.ckpt", tmp_path / "kept.ckpt"
     torch.save({"state_dict": original_weights(SMALL), "hyper_parameters": argparse.Namespace(lr=1)}, path)
     outcome = run(path)
     refused(outcome, "refused, it names argparse.Namespace", "keep its weights alone")
     advice = outcome[2].strip().splitlines()[-1].partition("keep its weights alone: ")[2]
     code = "import torch; " + advice.replace("NEW_FILE", repr(str(kept))).replace("FILE", repr(str(path)))
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+    subprocess.run([quick_python, "-c", code], check=True, timeout=120)
     assert run(kept, "--pooling", "add")[1] == "models:/old/1\n"
 
 

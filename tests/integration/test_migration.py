@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -144,21 +143,36 @@ def test_links_lead_somewhere() -> None:
         assert (PAGE.parent / target).exists(), target
 
 
-def test_every_fault_has_its_test() -> None:
-    faults = re.findall(r"^- ", TEXT.split("## Faults that are gone")[1], flags=re.MULTILINE)
-    tests = re.findall(
-        r"^def test_", (PAGE.parents[1] / "tests/integration/test_old_faults.py").read_text(), re.MULTILINE
-    )
-    assert len(faults) == 9
-    assert len(tests) == 10, "two for the first: trained on, and validated"
+# What a line of the list of faults says, and the tests that would see that fault come back.
+TESTS_OF_FAULTS = {
+    "only the first graph of each batch": (
+        "test_every_graph_of_a_batch_is_trained_on",
+        "test_every_graph_of_a_batch_is_validated",
+    ),
+    "last, smaller batch": ("test_validation_figures_do_not_weight_small_batches_like_full_ones",),
+    "of the epoch before": ("test_the_selection_metric_is_of_its_own_epoch",),
+    "oldest of the three checkpoints": ("test_best_is_the_best_and_not_the_oldest_that_was_kept",),
+    "learning rate and patience": ("test_resuming_takes_the_learning_rate_and_the_patience_that_are_configured",),
+    "seed=777": ("test_the_seed_is_used_and_not_only_recorded",),
+    "exit with 0": ("test_a_batch_with_a_failure_does_not_exit_0",),
+    "mlflow.tags": ("test_tags_do_not_turn_tracking_off",),
+    "feature_metadata.json": ("test_feature_metadata_is_there_before_the_first_step",),
+}
 
 
-def test_metrics_csv_is_made_as_the_page_says(finished: Any, tmp_path: Path) -> None:
+def test_every_fault_has_its_test(root: Path) -> None:
+    faults = re.findall(r"^- (.*)", TEXT.split("## Faults that are gone")[1], flags=re.MULTILINE)
+    named = [[words for words in TESTS_OF_FAULTS if words in fault] for fault in faults]
+    assert named == [[words] for words in TESTS_OF_FAULTS]
+    text = (root / "tests" / "integration" / "test_old_faults.py").read_text()
+    made = re.findall(r"^def (test_\w+)", text, flags=re.MULTILINE)
+    assert sorted(made) == sorted(test for tests in TESTS_OF_FAULTS.values() for test in tests)
+
+
+def test_metrics_csv_is_made_as_the_page_says(finished: Any, tmp_path: Path, quick_python: str) -> None:
     (program,) = re.findall(r"```python\n(.*?)```", TEXT, flags=re.DOTALL)
     environment = {**os.environ, "MLFLOW_TRACKING_URI": finished.uri}
-    done = subprocess.run(
-        [sys.executable, "-c", program], cwd=tmp_path, env=environment, capture_output=True, text=True
-    )
+    done = subprocess.run([quick_python, "-c", program], cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     header, *lines = (tmp_path / "metrics.csv").read_text().splitlines()
     assert {"epoch", "train_mse", "val_loss", "selection_metric"} <= set(header.split(","))

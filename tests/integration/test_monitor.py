@@ -202,8 +202,8 @@ class _Clock:
 # --- as a program -----------------------------------------------------------------------------------------------
 
 
-def command(uri: str, *arguments: str) -> list[str]:
-    return [sys.executable, "-m", "topotrain", "monitor", "--tracking-uri", uri, "--interval", "0.2", *arguments]
+def command(uri: str, *arguments: str, python: str = sys.executable) -> list[str]:
+    return [python, "-m", "topotrain", "monitor", "--tracking-uri", uri, "--interval", "0.2", *arguments]
 
 
 class Lines:
@@ -317,12 +317,11 @@ def test_a_terminal_says_that_the_server_is_away_until_it_is_back(run, store_uri
 
 
 @pytest.mark.server
-def test_a_server_that_is_killed_and_started_again_while_following(mlflow_server, monkeypatch):
+def test_a_server_that_is_killed_and_started_again_while_following(mlflow_server, monkeypatch, quick_python):
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     run = HandMadeRun(mlflow_server.address, "followed").epochs(epoch(0.2))
-    process = subprocess.Popen(
-        command(mlflow_server.address, "--follow"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    asked = command(mlflow_server.address, "--follow", python=quick_python)
+    process = subprocess.Popen(asked, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     lines = Lines(process)
     lines.wait(lambda: len(lines.out) == 1)
     mlflow_server.stop(signal.SIGKILL)

@@ -164,11 +164,18 @@ def test_the_seed_is_used_and_not_only_recorded(graph_set: Any, store_uri: str, 
 
 @pytest.mark.parametrize("continue_on_error", [True, False])
 def test_a_batch_with_a_failure_does_not_exit_0(
-    graph_set: Any, store_uri: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], continue_on_error: bool
+    graph_set: Any,
+    store_uri: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    quick_python: str,
+    continue_on_error: bool,
 ) -> None:
     """Once it did."""
     from topotrain.cli import main
 
+    monkeypatch.setattr(sys, "executable", quick_python)  # what the jobs are started with
     manifest = {
         "shared": {"overrides": dict(override.split("=", 1) for override in [*graph_set.overrides, QUIET])},
         "jobs": [{"name": "bad", "overrides": {"optimizer.learning_rate": 1e30}}, {"name": "good"}],
@@ -200,9 +207,9 @@ main()
 """
 
 
-def test_feature_metadata_is_there_before_the_first_step(graph_set: Any, store_uri: str) -> None:
+def test_feature_metadata_is_there_before_the_first_step(graph_set: Any, store_uri: str, quick_python: str) -> None:
     """Once it was written only when a run had ended well; now a run that is killed at its first step has it too."""
-    command = [sys.executable, "-c", KILLED_AT_THE_FIRST_STEP, "run", "--tracking-uri", store_uri]
+    command = [quick_python, "-c", KILLED_AT_THE_FIRST_STEP, "run", "--tracking-uri", store_uri]
     for override in graph_set.overrides:
         command += ["--override", override]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)

@@ -204,8 +204,14 @@ def test_other_data(registry, promote):
     status, out, err = promote("--version", two)
     assert status == 3
     assert "evaluated on the same data (digest): candidate BBBB" in err
-    run_id = registry.client.get_model_version(NAME, one).run_id
-    registry.evaluate(EvaluatedModel("", NAME, one, run_id), 0.2, 0.4, digest="B" * 36)  # the champion, on the new data
+    champion = registry.client.get_model_version(NAME, one)
+    judged = EvaluatedModel("", NAME, one, champion.run_id, champion.source.removeprefix("models:/"))
+    registry.evaluate(judged, 0.2, 0.4, digest="B" * 36)  # on the new data
+    status, out, _ = promote("--version", two)
+    assert status == 0, out
+    assert registry.alias("champion") == two
+    numbers = json.loads(registry.tags(two)[TAG_PROMOTED_NUMBERS])
+    assert numbers[EVAL_RANKING_LOSS] == {"candidate": 0.01, "champion": 0.2}
 
 
 def test_gates_on_any_metric(registry, promote):

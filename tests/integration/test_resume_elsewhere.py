@@ -38,7 +38,7 @@ def kill_after(command: list[str], epochs: int, folder: Path, environment: dict[
 
 
 @pytest.mark.server
-def test_on_a_second_machine_that_has_only_the_address(server, make_graph_set, tmp_path, monkeypatch):
+def test_on_a_second_machine_that_has_only_the_address(server, make_graph_set, tmp_path, monkeypatch, quick_python):
     first, second = tmp_path / "first machine", tmp_path / "second machine"
     first.mkdir()
     second.mkdir()
@@ -55,7 +55,7 @@ def test_on_a_second_machine_that_has_only_the_address(server, make_graph_set, t
 
     def resume(*overrides: str) -> subprocess.CompletedProcess[str]:
         options = [part for override in overrides for part in ("--override", override)]
-        command = [sys.executable, "-m", "topotrain", "resume", "--run-id", "moved", "--tracking-uri", server, *options]
+        command = [quick_python, "-m", "topotrain", "resume", "--run-id", "moved", "--tracking-uri", server, *options]
         return subprocess.run(command, capture_output=True, text=True, cwd=second)
 
     refused = resume()
@@ -71,25 +71,28 @@ def test_on_a_second_machine_that_has_only_the_address(server, make_graph_set, t
 
 
 @pytest.mark.project
-def test_under_mlflow_run(root, graph_set, store_uri, tmp_path):
+def test_under_mlflow_run(root, graph_set, store_uri, tmp_path, quick_python):
     """``-P run_id`` makes a continuation, ``--run-id`` goes on with the run itself."""
     environment = {
         **os.environ,
         "MLFLOW_TRACKING_URI": store_uri,
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
     }
-    mlflow = [sys.executable, "-m", "mlflow", "run", str(root), "--env-manager", "local"]
+    mlflow = ["-m", "mlflow", "run", str(root), "--env-manager", "local"]
     epochs = ["trainer.num_epochs=8", "mlflow.register=none"]
     overrides = " ".join(f"'{override}'" for override in [*graph_set.overrides, *epochs])
     reference = topotrain.fit(overrides=[*graph_set.overrides, *epochs], tracking_uri=store_uri)
-    train = [*mlflow, "-e", "train", "-P", f"overrides={overrides}", "-P", "run_name=cut off"]
+    train = [sys.executable, *mlflow, "-e", "train", "-P", f"overrides={overrides}", "-P", "run_name=cut off"]
     kill_after(train, 3, tmp_path, environment)
     client = mlflow_client(store_uri)
     experiment = ["0"]
+    environment["PATH"] = f"{Path(quick_python).parent}{os.pathsep}{environment['PATH']}"
     (cut,) = client.search_runs(experiment, "attributes.run_name = 'cut off'")
     assert cut.info.status == "RUNNING"
     for extra in (["-P", "run_id=cut off"], ["--run-id", cut.info.run_id]):
-        done = subprocess.run([*mlflow, "-e", "resume", *extra], capture_output=True, text=True, env=environment)
+        done = subprocess.run(
+            [quick_python, *mlflow, "-e", "resume", *extra], capture_output=True, text=True, env=environment
+        )
         assert done.returncode == 0, done.stderr
     original = client.get_run(cut.info.run_id)
     continuation = client.get_run(original.data.tags["topotrain.continued_by"])

@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import jsonschema
@@ -16,14 +15,14 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.server
-def test_reports_need_the_tracking_uri_alone(mlflow_server, make_graph_set, tmp_path):
+def test_reports_need_the_tracking_uri_alone(mlflow_server, make_graph_set, tmp_path, quick_python):
     """Trained through a server with proxied artifacts, from directories that are gone when the reports are asked."""
     graph_set = make_graph_set("training machine/set")
     home, elsewhere = tmp_path / "training machine", tmp_path / "elsewhere"
     elsewhere.mkdir()
     environment = {**os.environ, "TMPDIR": str(home / "tmp"), "XDG_CACHE_HOME": str(home / "cache")}
     (home / "tmp").mkdir()
-    trained = [sys.executable, "-m", "topotrain", "run", "--run-name", "far away", "--tracking-uri"]
+    trained = [quick_python, "-m", "topotrain", "run", "--run-name", "far away", "--tracking-uri"]
     trained += [mlflow_server.address, *(part for override in graph_set.overrides for part in ("-o", override))]
     done = subprocess.run(trained, cwd=home, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
@@ -34,7 +33,7 @@ def test_reports_need_the_tracking_uri_alone(mlflow_server, make_graph_set, tmp_
 
     def asked(*arguments: str, module: str = "topotrain") -> str:
         told = subprocess.run(
-            [sys.executable, "-m", module, *arguments],
+            [quick_python, "-m", module, *arguments],
             cwd=elsewhere,
             env=environment,
             capture_output=True,

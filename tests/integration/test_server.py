@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import mlflow
 import pytest
 
-from kit.recorded import mlflow_client
+from kit.recorded import mlflow_client, point_mlflow_at
 from topotrain.reports.monitor import monitor
 from topotrain.reports.summarise import summarise
 
 
 @pytest.mark.server
-def test_a_run_is_seen_live_and_used_through_the_server(server, graph_set, tmp_path, monkeypatch):
+def test_a_run_is_seen_live_and_used_through_the_server(server, graph_set, tmp_path, monkeypatch, quick_python):
     """Curves and the best checkpoint are there while it trains; model and artifacts come through the server."""
-    command = [sys.executable, "-m", "topotrain", "run", "--tracking-uri", server]
+    command = [quick_python, "-m", "topotrain", "run", "--tracking-uri", server]
     for override in [*graph_set.overrides, "trainer.num_epochs=12", "early_stopping.patience=20"]:
         command += ["--override", override]
     elsewhere = tmp_path / "elsewhere"
@@ -47,6 +46,7 @@ def test_a_run_is_seen_live_and_used_through_the_server(server, graph_set, tmp_p
     assert document["progress"]["epochs_completed"] == 12
     assert document["schema"]["edge_schema"]["dim"] == 3
     assert document["best_checkpoint"]["local_path"] is None
+    point_mlflow_at(server)
     local = mlflow.artifacts.download_artifacts(document["best_checkpoint"]["uri"], dst_path=str(tmp_path / "got"))
     assert Path(local).stat().st_size > 100_000
     kept = {Path(item.path).name for item in client.list_artifacts(out.strip(), "checkpoints")}

@@ -66,26 +66,26 @@ def test_predict_page(root, here, capsys):
     assert (here / "predictions.parquet").is_file()
 
 
-def shell(command: list[str], here: Path, root: Path, **options: Any) -> Any:
+def shell(command: list[str], here: Path, root: Path, *folders: str, **options: Any) -> Any:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
-    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
+    environment["PATH"] = os.pathsep.join([*folders, str(Path(sys.executable).parent), environment["PATH"]])
     environment |= {"PYTHONPATH": str(root / "src"), "MLFLOW_DISABLE_TELEMETRY": "true"}
     return subprocess.Popen(command, cwd=here, env=environment, text=True, **options)
 
 
-def run(command: list[str], here: Path, root: Path) -> str:
-    process = shell(command, here, root, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+def run(command: list[str], here: Path, root: Path, python: str) -> str:
+    process = shell(command, here, root, str(Path(python).parent), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     out, err = process.communicate(timeout=180)
     assert process.returncode == 0, err[-3000:]
     return str(out)
 
 
 @pytest.mark.project
-def test_predict_as_an_entry_point(root, here):
+def test_predict_as_an_entry_point(root, here, quick_python):
     out, uri = here / "predictions.csv", f"sqlite:///{here / 'mlflow.db'}"
     command = ["mlflow", "run", str(root), "-e", "predict", "--env-manager", "local", "--experiment-name", "reports"]
     command += ["-P", f"graphs={here / 'demo' / 'graphs'}", "-P", f"out={out}", "-P", "rank=true"]
-    run(command, here, root)
+    run(command, here, root, quick_python)
     assert out.read_text().splitlines()[0] == "MODEL,TARGET,PRED_DOCKQ,RANK"
     client = mlflow_client(uri)
     (made,) = client.search_runs([client.get_experiment_by_name("reports").experiment_id])
@@ -120,7 +120,7 @@ def serving(code: str, port: int, here: Path, root: Path) -> Iterator[float]:
 
 
 @pytest.mark.server
-def test_serving_page(root, here):
+def test_serving_page(root, here, quick_python):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = int(probe.getsockname()[1])
@@ -128,21 +128,21 @@ def test_serving_page(root, here):
     assert [language for language, _ in parts] == ["bash", "python", "bash", "bash", "python", "bash"]
     demo, local, serve, curl, http, batch = (code for _, code in parts)
     assert demo.strip() == "topotrain demo-graphs --out demo"
-    printed = run([sys.executable, "-c", local], here, root)
+    printed = run(["python", "-c", local], here, root, quick_python)
     assert printed.count("graph is not base64") == 1
     expected = [float(number) for number in re.findall(r"^\d\s+(0\.\d+)", printed, flags=re.MULTILINE)]
     assert len(expected) == 6
     assert expected[:3] == expected[3:]
     with serving(serve, port, here, root) as seconds:
         print(f"the server answered after {seconds:.1f} s")
-        answer = json.loads(run(["sh", "-c", curl], here, root))["predictions"]
+        answer = json.loads(run(["sh", "-c", curl], here, root, quick_python))["predictions"]
         assert [row["pred_dockq"] for row in answer[:3]] == pytest.approx(expected[:3], abs=1e-5)
         assert [row["error"] for row in answer[:3]] == [None] * 3
         assert answer[3]["pred_dockq"] is None
         assert "not base64" in answer[3]["error"]
-        lines = run([sys.executable, "-c", http], here, root).splitlines()
+        lines = run(["python", "-c", http], here, root, quick_python).splitlines()
         assert [line.split()[1] for line in lines] == ["None", "None", "None", "graph"]
-    run(["sh", "-c", batch], here, root)
+    run(["sh", "-c", batch], here, root, quick_python)
     scores = json.loads((here / "scores.json").read_text())["predictions"]
     assert [row["pred_dockq"] for row in scores[:3]] == pytest.approx(expected[:3], abs=1e-5)
     assert "not base64" in scores[3]["error"]

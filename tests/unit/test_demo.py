@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import hashlib
 import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 
@@ -194,12 +193,11 @@ def test_edges_of_another_kind_are_refused() -> None:
         demo_codec.pack_graphs(graphs[:1], index)
 
 
-def test_two_processes_at_once_make_one_whole_data_set(made: demo.DemoPaths, tmp_path: Path) -> None:
+def test_two_processes_at_once_make_one_whole_data_set(made: demo.DemoPaths, tmp_path: Path, quick_python: str) -> None:
     code = "import sys, pathlib; from topotrain.data.demo import demo_paths as make\n"
     code += "make(pathlib.Path(sys.argv[1]))"
     processes = [
-        subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stderr=subprocess.PIPE, text=True)
-        for _ in range(2)
+        subprocess.Popen([quick_python, "-c", code, str(tmp_path)], stderr=subprocess.PIPE, text=True) for _ in range(2)
     ]
     errors = [process.communicate(timeout=120)[1] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], errors
