@@ -168,7 +168,7 @@ def not_beaten(recipe: dict[str, Any]) -> list[str]:
     [
         (
             {"val_loss": 0.1, "val_ranking_loss": 0.1, "val_spearman_corr": 0.9},
-            "It beats both in every figure that is defined.",
+            "It beats both in every metric that is defined.",
         ),
         (
             {"val_loss": 0.2, "val_ranking_loss": 0.1, "val_spearman_corr": 0.5},

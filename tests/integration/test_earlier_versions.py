@@ -55,7 +55,7 @@ def test_in_a_process_that_runs_the_code_of_today(version):
 
 def test_by_the_scorer_and_by_predict(version, tmp_path, capsys):
     graphs = [decode_graph(text, f"T0/m{number}") for number, text in enumerate(MADE["graphs"])]
-    assert load_scorer(str(version)).score(graphs) == SCORES
+    assert load_scorer(str(version), None).score(graphs) == SCORES
     for graph in graphs:
         path = tmp_path / "graphs" / f"{graph.key}.pt"
         path.parent.mkdir(parents=True, exist_ok=True)

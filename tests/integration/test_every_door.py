@@ -17,6 +17,8 @@ import torch
 from torch_geometric.data import Data
 
 import topotrain
+from kit.graphs import write_graph_set
+from kit.recorded import point_mlflow_at
 from topotrain.config import load_config
 from topotrain.data.graph_file import read_graph
 from topotrain.data.packed_graphs import PackedGraphs
@@ -31,7 +33,6 @@ from topotrain.scoring.predict_directory import predict_directory
 from topotrain.scoring.scorer import Scorer
 from topotrain.scoring.structures import score_structures
 from topotrain.scoring.wire_format import encode_graph
-from topotrain.tracking.store import open_store
 from topotrain.training.continuation import check_same
 from topotrain.training.initial_weights import InitialWeights
 from topotrain.training.network_shape import network_spec
@@ -62,7 +63,7 @@ class Trained:
 @pytest.fixture(scope="module")
 def trained(finished: Any, tmp_path_factory: pytest.TempPathFactory) -> Trained:
     """The finished run's model, which is said to have bands and feature modules too."""
-    open_store(finished.uri)
+    point_mlflow_at(finished.uri)
     folder = tmp_path_factory.mktemp("trained")
     files = mlflow.artifacts.download_artifacts("models:/topoqa@candidate", dst_path=str(folder / "model"))
     schema = Path(files) / "artifacts" / "feature_metadata.json"
@@ -232,13 +233,13 @@ def said_in(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def open_doors(
-    trained: Trained, said_in: str, graph_kit: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    trained: Trained, said_in: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[[Case], dict[str, Callable[..., None]]]:
     """Graphs of a case, and the doors that they can be taken to."""
 
     def make(case: Case) -> dict[str, Callable[..., None]]:
         root = tmp_path / "set"
-        graph_kit.write_graph_set(root, train_targets=1, val_targets=1, decoys=2, **case.widths)
+        write_graph_set(root, train_targets=1, val_targets=1, decoys=2, **case.widths)
         graphs = root / "graphs"
         sidecar = graphs / "graph_metadata.json"
         content = json.loads(sidecar.read_text())
@@ -326,13 +327,13 @@ WIDTHS = {"node width": {"node_dim": 6}, "edge width": {"edge_dim": 4}}
 
 
 @pytest.mark.parametrize("name", WIDTHS)
-def test_weights_know_widths_and_say_them_in_the_same_words(name, trained, graph_kit, tmp_path, store_uri):
+def test_weights_know_widths_and_say_them_in_the_same_words(name, trained, tmp_path, store_uri):
     schema = FeatureSchema(**{"node_dim": 5, "edge_dim": 3, **WIDTHS[name]})
     text = DIFFERENT[name].text.partition(";")[0]
     metadata, old = tmp_path / "feature_metadata.json", tmp_path / "old.ckpt"
     metadata.write_text(schema.to_json())
     torch.save({"state_dict": original_weights()}, old)
-    graph_kit.write_graph_set(tmp_path / "set", train_targets=1, val_targets=0, decoys=1, **WIDTHS[name])
+    write_graph_set(tmp_path / "set", train_targets=1, val_targets=0, decoys=1, **WIDTHS[name])
     graph = read_graph(tmp_path / "set" / "graphs" / "T0" / "m0.pt")
     doors: dict[str, Callable[[], Any]] = {
         "load": lambda: Scorer.load(trained.weights, metadata),
