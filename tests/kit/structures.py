@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import pytest
+
+from kit.strict_skips import reference_data, skip_without_reference_data
 
 HELIX = (-57.0, -47.0)  # phi, psi of an ideal alpha helix, degrees
 
@@ -129,12 +130,10 @@ def write_models(folder: Path, slides: Iterable[float], target: str = "T1") -> l
 
 def shared_data(part: str) -> Path:
     """A folder of reference data that is no part of the project; skips the test where it is absent."""
-    places = [Path(os.environ["TOPOTRAIN_SHARED_DATA"])] if os.environ.get("TOPOTRAIN_SHARED_DATA") else []
-    places += [parent / "shared" / "data" for parent in Path(__file__).resolve().parents]
-    for place in places:
-        if (place / part).is_dir():
-            return place / part
-    pytest.skip(f"reference data shared/data/{part} is not here (set TOPOTRAIN_SHARED_DATA)")
+    place = reference_data()
+    if place is None or not (place / part).is_dir():
+        skip_without_reference_data(part)
+    return place / part
 
 
 def halve_or_die(number: int) -> float:
