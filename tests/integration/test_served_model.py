@@ -20,6 +20,7 @@ import torch
 import yaml
 
 from kit.recorded import point_mlflow_at
+from kit.waiting import PATIENCE
 from topotrain.data.graph_file import Graph, read_graph
 from topotrain.errors import DataError, SchemaError
 from topotrain.model.checkpoint import read_checkpoint
@@ -67,8 +68,6 @@ def arrays_of(graph: Graph) -> dict[str, Any]:
     return {"x": graph.x.numpy(), "edge_index": graph.edge_index.numpy(), "edge_attr": graph.edge_attr.numpy()}
 
 
-# --- standing alone ---------------------------------------------------------------------------------------------
-
 ALONE = """
 import importlib.abc, importlib.util, json, sys
 sys.path[:] = [entry for entry in sys.path if not entry.endswith("/src")]
@@ -106,7 +105,7 @@ def test_a_fresh_process_elsewhere_scores_as_the_network_does(finished, scorer, 
         text=True,
         cwd=tmp_path,
         env={**environment, "MLFLOW_DISABLE_TELEMETRY": "true"},
-        timeout=180,
+        timeout=PATIENCE,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     answer = json.loads(done.stdout.splitlines()[-1])
@@ -186,9 +185,6 @@ class Trap:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Path.touch, (Path(self.path),)
-
-
-# --- one bad row ------------------------------------------------------------------------------------------------
 
 
 def _header_of_giant(graph: Graph) -> str:
@@ -349,9 +345,6 @@ def test_a_graph_without_edges_scores(served, graphs):
     answer = served.predict(pd.DataFrame({"graph": rows}))
     assert answer["error"].tolist() == [None, None]
     assert answer["pred_dockq"].between(0, 1).all()
-
-
-# --- the scorer -------------------------------------------------------------------------------------------------
 
 
 def test_scores_keep_the_order_beyond_one_batch(scorer, graphs):

@@ -26,9 +26,6 @@ def flags(text: str) -> np.ndarray:
     return np.array([letter == "+" for letter in text])
 
 
-# --- figures of one target --------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("decimals", [12, 1])
 def test_auc_and_kendall_are_those_of_the_libraries(seed, decimals):
@@ -78,9 +75,6 @@ def test_auc_is_undefined_without_both_kinds():
 )
 def test_the_form_with_slashes(numbers, text):
     assert slashed(numbers) == text
-
-
-# --- over targets -----------------------------------------------------------------------------------------------
 
 
 def three_targets():
@@ -155,9 +149,6 @@ def test_intervals_are_seeded_and_cover():
     assert low < sample.mean() < high
     assert interval(values(0.3)) is None
     assert interval(values(0.3, 0.3)) == [0.3, 0.3]
-
-
-# --- files of predictions ---------------------------------------------------------------------------------------
 
 
 def test_the_published_figures(shared_data):
