@@ -14,12 +14,17 @@ import pytest
 
 from kit.graphs import GraphSet, write_graph_set
 from kit.quick_python import QuickPython
+from kit.strict_skips import (  # noqa: F401 (pytest calls the hooks)
+    pytest_make_collect_report,
+    pytest_runtest_makereport,
+    reference_data,
+    skip_without_reference_data,
+)
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 ROOT = Path(__file__).resolve().parent.parent
-SHARED_DATA = Path(os.environ.get("TOPOTRAIN_SHARED_DATA", ROOT.parent / "shared" / "data"))
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -35,9 +40,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """Real input beside the checkout; not part of the project, so tests that need it skip without it."""
-    if not SHARED_DATA.is_dir():
-        pytest.skip(f"real input is absent ({SHARED_DATA})")
-    return SHARED_DATA
+    place = reference_data()
+    if place is None or not place.is_dir():
+        skip_without_reference_data()
+    return place
 
 
 @pytest.fixture(scope="session")

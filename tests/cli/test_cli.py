@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from kit.recorded import mlflow_client
+from kit.waiting import PATIENCE
 from topotrain.cli import cli, main
 from topotrain.fields import BEST_VAL_LOSS
 
@@ -62,9 +63,6 @@ def assert_refused(outcome: Outcome, *words: str, expected: bool = True) -> str:
 
 def overrides_of(graph_set: Any, *more: str) -> list[str]:
     return [part for override in [*graph_set.overrides, *more] for part in ("--override", override)]
-
-
-# A run, then questions about it
 
 
 def test_run_summarise_and_schema(topotrain, graph_set, store_uri):
@@ -121,9 +119,6 @@ def test_fast_dev_run(topotrain, graph_set, store_uri):
     assert made.status == 0, made
     assert re.fullmatch(r"[0-9a-f]{32}\n", made.out)
     assert mlflow_client(store_uri).search_registered_models() == []
-
-
-# Mistakes
 
 
 def test_missing_configuration(topotrain, tmp_path):
@@ -251,7 +246,7 @@ def test_unreachable_server(topotrain, graph_set, command):
     start = time.monotonic()
     arguments = overrides_of(graph_set) if command == ("run",) else []
     assert_refused(topotrain(*command, "--tracking-uri", "http://127.0.0.1:9", *arguments), "http://127.0.0.1:9")
-    assert time.monotonic() - start < 20
+    assert time.monotonic() - start < 120  # MLflow itself would try for four minutes
 
 
 @pytest.mark.parametrize("asked", ["nobody", "f" * 32, "it's", "a'b\"c", "latest"])
@@ -349,9 +344,6 @@ def test_ctrl_c_outside_a_run(topotrain, monkeypatch):
     assert "Traceback" not in outcome.err
 
 
-# Help, and the ways in
-
-
 @pytest.mark.parametrize("command", sorted(cli.commands))
 def test_every_command_s_help_has_an_example(topotrain, command):
     outcome = topotrain(command, "--help")
@@ -369,12 +361,12 @@ def test_the_help_lists_every_command(topotrain):
 
 @pytest.mark.parametrize("module", ["topotrain", "train_cli"])
 def test_the_modules_are_the_same_program(module):
-    done = subprocess.run([sys.executable, "-m", module, "--version"], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-m", module, "--version"], capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 0, done.stderr
     from topotrain import __version__
 
     assert done.stdout == f"topotrain, version {__version__}\n"
-    bad = subprocess.run([sys.executable, "-m", module, "run", "-x"], capture_output=True, text=True, timeout=60)
+    bad = subprocess.run([sys.executable, "-m", module, "run", "-x"], capture_output=True, text=True, timeout=PATIENCE)
     assert bad.returncode == 2
     assert bad.stdout == ""
     assert bad.stderr.startswith("error: ")
@@ -385,7 +377,7 @@ def test_monitor_best_model_is_monitor(root):
     """The legacy command, as a script and as a module."""
     for way in ([str(root / "src" / "monitor_best_model.py")], ["-m", "monitor_best_model"]):
         command = [sys.executable, *way, "--run-id", "nobody", "--follow", "--tracking-uri", "sqlite:////nowhere/a.db"]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
         assert done.returncode == 2, done.stderr
         assert done.stdout == ""
         assert done.stderr.startswith("error: /nowhere/a.db: no such tracking store")
@@ -400,9 +392,6 @@ def test_a_reader_that_goes_away_is_no_fault():
     assert process.stderr is not None
     assert process.stderr.read() == ""
     assert process.wait() in (1, 141), "click ends it with 1, and what is printed later ends with 141"
-
-
-# Judging
 
 
 def test_metrics_of_any_predictions(topotrain, tmp_path):

@@ -18,6 +18,7 @@ import pytest
 import yaml
 
 from kit.recorded import metric_history, mlflow_client
+from kit.waiting import PATIENCE
 from topotrain.fields import TAG_COMMAND, TAG_TRIAL_LABEL, VAL_LOSS
 
 OLD_NAME = r"training_run_\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d"
@@ -69,7 +70,7 @@ class Checkout:
     def run(self, line: str, folder: str = ".", status: int = 0, **variables: str) -> str:
         """Run a line to its end; what it prints."""
         process = self.start(line, folder, **variables)
-        out, err = process.communicate(timeout=600)
+        out, err = process.communicate(timeout=PATIENCE)
         assert process.returncode == status, f"{line}\n{out}\n{err}"
         assert "Traceback" not in err
         return out if status == 0 else err
@@ -133,7 +134,7 @@ def test_resume_a_killed_run_by_its_name(checkout: Checkout) -> None:
     name = "training_run_2025-10-28_18-16-16"
     python = shlex.quote(sys.executable)
     process = checkout.start(f"{python} -m train_cli run --config config.yaml --run-name {name}")
-    timer = threading.Timer(300, process.kill)
+    timer = threading.Timer(PATIENCE, process.kill)
     timer.start()
     try:
         for line in process.stderr:
@@ -194,9 +195,6 @@ def test_batch_runs_a_manifest(checkout: Checkout) -> None:
     assert {parent.info.status, child.info.status} == {"FINISHED"}
     assert content["jobs"][0]["name"] in table
     assert child.info.run_id in table
-
-
-# The scripts
 
 
 def test_run_training_sh(checkout: Checkout) -> None:

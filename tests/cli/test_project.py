@@ -20,6 +20,7 @@ from mlflow.projects import _project_spec
 from mlflow.tracking import MlflowClient
 from mlflow.utils.environment import _PythonEnv
 
+from kit.waiting import PATIENCE
 from topotrain.fields import TAG_COMMAND, TAG_STATUS_NOTE
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -104,7 +105,7 @@ def shell(project: Path, store_uri: str, quick_python: str) -> Shell:
         folders = [str(Path(quick_python).parent), str(Path(sys.executable).parent), environment["PATH"]]
         environment["PATH"] = os.pathsep.join(folders)
         return subprocess.run(
-            command, cwd=project, env=environment, capture_output=True, text=True, timeout=600, check=False
+            command, cwd=project, env=environment, capture_output=True, text=True, timeout=PATIENCE, check=False
         )
 
     return run

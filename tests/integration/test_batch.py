@@ -8,8 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ import topotrain
 from kit.graphs import write_graph_set
 from kit.recorded import fetch_artifact, metric_history, mlflow_client
 from kit.structures import write_models
+from kit.waiting import PATIENCE, wait_for
 from topotrain.batches import job_process
 from topotrain.batches.batch import BatchResult, batch, best_state
 from topotrain.batches.display import BatchDisplay, JobReport, failure_line, summary_lines
@@ -43,7 +43,6 @@ RECIPE = {
     "checkpoints": {"keep": 1},
 }
 BROKEN = {"paths": {"graph": "set/absent"}}
-WAIT_SECONDS = 240
 
 
 def write_manifest(folder: Path, jobs: list[dict[str, Any]], name: str = "sweep.yaml", **more: Any) -> Path:
@@ -60,7 +59,7 @@ def run_batch(
     python: str, path: Path, uri: str, *options: str, cwd: Path | None = None
 ) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        command(python, path, uri, *options), cwd=cwd, capture_output=True, text=True, timeout=WAIT_SECONDS, check=False
+        command(python, path, uri, *options), cwd=cwd, capture_output=True, text=True, timeout=PATIENCE, check=False
     )
 
 
@@ -83,9 +82,6 @@ def children_by_job(uri: str) -> dict[str, list[Run]]:
 
 def table(text: str) -> dict[str, list[str]]:
     return {line.split()[0]: line.split() for line in text.splitlines()[1:]}
-
-
-# --- a batch with a failure, and what --resume makes of it ------------------------------------------------------
 
 
 class Sweep:
@@ -263,9 +259,6 @@ def test_resume_in_another_place_runs_only_what_is_missing(sweep: Sweep, tmp_pat
     }
 
 
-# --- failure without continue_on_error --------------------------------------------------------------------------
-
-
 def test_after_a_failure_no_job_starts(graph_set: Any, store_uri: str, quick_python: str) -> None:
     jobs = [{"name": "broken", "overrides": BROKEN}, {"name": "other"}]
     manifest = write_manifest(graph_set.root.parent, jobs)
@@ -274,19 +267,6 @@ def test_after_a_failure_no_job_starts(graph_set: Any, store_uri: str, quick_pyt
     assert [row[1] for row in table(done.stdout).values()] == ["failed", "skipped"]
     assert set(children_by_job(store_uri)) == {"broken"}
     assert mlflow_client(store_uri).search_registered_models() == []
-
-
-# --- interruption -----------------------------------------------------------------------------------------------
-
-
-def wait_for(what: Callable[[], Any], seconds: float = WAIT_SECONDS) -> Any:
-    deadline = time.monotonic() + seconds
-    while True:
-        value = what()
-        if value:
-            return value
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
 
 
 def epochs_of(uri: str, job: str) -> int:
@@ -310,7 +290,7 @@ def test_killed_and_resumed(graph_set: Any, store_uri: str, quick_python: str) -
     served = psutil.Process(first.pid).children()
     assert len(served) == 1
     first.send_signal(signal.SIGTERM)
-    out, err = first.communicate(timeout=WAIT_SECONDS)
+    out, err = first.communicate(timeout=PATIENCE)
     assert (first.returncode, out) == (143, ""), err
     assert err.splitlines()[-1] == "error: interrupted by signal 15"
     assert not served[0].is_running()
@@ -327,12 +307,12 @@ def test_killed_and_resumed(graph_set: Any, store_uri: str, quick_python: str) -
     served = psutil.Process(second.pid).children()
     second.kill()
     second.wait()
-    psutil.wait_procs(served, timeout=60)
+    psutil.wait_procs(served, timeout=PATIENCE)
     assert not [process for process in served if process.is_running()], "an orphan"
     assert children_by_job(store_uri)["long"][0].info.status == "KILLED"
 
     third = start("--resume", python=quick_python)
-    out, err = third.communicate(timeout=WAIT_SECONDS)
+    out, err = third.communicate(timeout=PATIENCE)
     assert third.returncode == 0, err
     assert "0 jobs are finished, 1 go on, 1 are run" in err
     (run,) = children_by_job(store_uri)["long"]
@@ -377,7 +357,7 @@ def test_a_server_that_is_away_for_a_while(graph_set: Any, mlflow_server: Any, q
     mlflow_server.stop()
     wait_for(lambda: "asking again" in log.read_text())
     mlflow_server.start()
-    out, _ = process.communicate(timeout=WAIT_SECONDS)
+    out, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, log.read_text()
     assert [row[1] for row in table(out).values()] == ["finished", "finished"]
     assert log.read_text().count("asking again") == 1
@@ -386,9 +366,6 @@ def test_a_server_that_is_away_for_a_while(graph_set: Any, mlflow_server: Any, q
     assert [point.step for point in client.get_metric_history(run.info.run_id, "val_loss")] == list(range(40))
     fine = children_by_job(uri)["next"][0].data.tags
     assert fine["topotrain.resumed_checkpoint"].startswith(f"runs:/{run.info.run_id}/checkpoints/epoch_")
-
-
-# --- builds -----------------------------------------------------------------------------------------------------
 
 
 def test_build_then_train(tmp_path: Path, store_uri: str, monkeypatch: pytest.MonkeyPatch, quick_python: str) -> None:
@@ -440,9 +417,6 @@ def test_a_build_that_ends_while_the_batch_is_stopped_starts_no_training(
     recorder.close("KILLED")
     assert not started
     assert (state.report.status, state.process) == ("killed", None)
-
-
-# --- what is shown ----------------------------------------------------------------------------------------------
 
 
 def report(name: str, status: Any, **more: Any) -> JobReport:

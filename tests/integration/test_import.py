@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from kit.recorded import artifact_json, mlflow_client, point_mlflow_at
+from kit.waiting import PATIENCE
 from topotrain.cli import main
 from topotrain.data.graph_file import Graph
 from topotrain.model.network import NetworkSpec, TopoQANetwork
@@ -80,9 +81,6 @@ def graphs_of(tensors: dict[str, Tensor]) -> list[Graph]:
     return graphs
 
 
-# --- scores -----------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("precision", ["float64", "float32"])
 @pytest.mark.parametrize("name", VECTORS)
 def test_an_imported_network_scores_as_the_original(run, store_uri, shared_data, tmp_path, name, precision):
@@ -111,9 +109,6 @@ def test_an_imported_network_scores_as_the_original(run, store_uri, shared_data,
     answer = served.predict(pd.DataFrame({"graph": [encode_graph(graph) for graph in graphs]}))
     assert answer["error"].tolist() == [None] * len(graphs)
     assert answer["pred_dockq"].tolist() == pytest.approx(scorer.score(graphs), abs=1e-12)
-
-
-# --- what an import records -------------------------------------------------------------------------------------
 
 
 def test_an_import_is_a_run_and_a_version_and_no_training_run(run, store_uri, tmp_path, capsys):
@@ -187,9 +182,6 @@ def test_metadata_of_the_checkpoint_or_beside_it_name_the_columns(run, store_uri
     status, told = predict(2)
     assert status == 2
     assert "'edge/other/v1' against 'edge/test/v1'" in told
-
-
-# --- files that are refused -------------------------------------------------------------------------------------
 
 
 def _without(name: str) -> Callable[[dict[str, Any]], None]:
@@ -297,7 +289,7 @@ def test_what_to_do_with_a_checkpoint_that_pickles_its_options_works_as_written(
     refused(outcome, "refused, it names argparse.Namespace", "keep its weights alone")
     advice = outcome[2].strip().splitlines()[-1].partition("keep its weights alone: ")[2]
     code = "import torch; " + advice.replace("NEW_FILE", repr(str(kept))).replace("FILE", repr(str(path)))
-    subprocess.run([quick_python, "-c", code], check=True, timeout=120)
+    subprocess.run([quick_python, "-c", code], check=True, timeout=PATIENCE)
     assert run(kept, "--pooling", "add")[1] == "models:/old/1\n"
 
 

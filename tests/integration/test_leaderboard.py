@@ -117,9 +117,6 @@ def test_ties_go_to_the_earlier_run(store_uri):
     assert names(leaderboard(tracking_uri=store_uri)) == [(1, "earlier"), (2, "later")]
 
 
-# --- formats ----------------------------------------------------------------------------------------------------
-
-
 def test_formats(board, capsys):
     rows = leaderboard(tracking_uri=board)
     for form in ("json", "csv", "table"):
@@ -162,8 +159,6 @@ def test_a_terminal_shows_everything_whatever_its_width(board, width):
         assert row["run_id"][:8] in folded
         assert (row["schema_digest"] or "") in folded
 
-
-# --- many runs --------------------------------------------------------------------------------------------------
 
 MANY = 1150
 
@@ -220,7 +215,7 @@ def test_beyond_a_thousand_runs(store_uri, monkeypatch):
     assert names(top)[:3] == [(1, f"run {MANY - 1}"), (2, "run 0"), (3, "run 1")]
     assert len(top) == 10
     assert sum(pages) == 11, "one more than is shown"
-    assert seconds < 30  # half a second on an idle machine
+    assert seconds < 60  # half a second on an idle machine
 
     pages.clear()
     everything = leaderboard(limit=None, tracking_uri=store_uri)

@@ -23,6 +23,7 @@ from mlflow.exceptions import MlflowException
 
 import topotrain
 from kit.recorded import mlflow_client
+from kit.waiting import PATIENCE
 from topotrain.data.demo import demo_paths, write_demo_structures
 from topotrain.features import build_graphs
 from topotrain.training.resume import resume
@@ -109,9 +110,6 @@ def recorded(study: Study, _empty_store: Path, tmp_path_factory: pytest.TempPath
     yield Recorded(uri, runs)
 
 
-# --- searches ---------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("query", "expected"),
     [
@@ -172,9 +170,6 @@ def test_a_run_that_goes_on_is_nested_below_the_first(recorded: Recorded) -> Non
     assert "mlflow.parentRunId" not in recorded.client.get_run(recorded.runs["bands"]).data.tags
 
 
-# --- commands ---------------------------------------------------------------------------------------------------
-
-
 def shell(command: str, uri: str, folder: Path) -> str:
     """Run a line in a folder with nothing of ours in it but the tracking URI."""
     environment = {**os.environ, "MLFLOW_TRACKING_URI": uri}
@@ -185,7 +180,7 @@ def shell(command: str, uri: str, folder: Path) -> str:
         env=environment,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=PATIENCE,
         check=False,
     )
     assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
@@ -218,9 +213,6 @@ def test_the_page_on_mlflow_is_run_block_by_block(recorded: Recorded, tmp_path: 
     names = {path.name for path in (tmp_path / "got" / "checkpoints").iterdir()}
     assert {"last.ckpt", "kept.json"} < names
     assert (tmp_path / "got" / "checkpoints" / "last.ckpt").stat().st_size > 100_000
-
-
-# --- the web page -----------------------------------------------------------------------------------------------
 
 
 @pytest.fixture

@@ -25,14 +25,13 @@ import pytest
 from rich.console import Console
 
 from kit.runs import HandMadeRun, epoch, silent_beat
+from kit.waiting import PATIENCE, hang_up, wait_for
 from topotrain.cli import main
 from topotrain.errors import OutageError, TrackingError
 from topotrain.reports import monitor as module
 from topotrain.reports.monitor import follow, monitor
 from topotrain.reports.monitor_view import Display, page
 from topotrain.tracking.store import Store
-
-SECONDS = 60.0
 
 
 @pytest.fixture
@@ -75,9 +74,6 @@ def test_one_look_from_the_shell(run, store_uri, capsys):
     out, err = capsys.readouterr()
     assert out == page(monitor(tracking_uri=store_uri))
     assert err == ""
-
-
-# --- following --------------------------------------------------------------------------------------------------
 
 
 def test_following_yields_each_change_once_and_ends_with_the_run(run, store_uri):
@@ -199,9 +195,6 @@ class _Clock:
         return self._now()
 
 
-# --- as a program -----------------------------------------------------------------------------------------------
-
-
 def command(uri: str, *arguments: str, python: str = sys.executable) -> list[str]:
     return [python, "-m", "topotrain", "monitor", "--tracking-uri", uri, "--interval", "0.2", *arguments]
 
@@ -215,10 +208,7 @@ class Lines:
             threading.Thread(target=lambda s=stream, k=kept: k.extend(iter(s.readline, "")), daemon=True).start()
 
     def wait(self, seen: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + SECONDS
-        while not seen():
-            assert time.monotonic() < deadline, (self.out, self.err)
-            time.sleep(0.05)
+        wait_for(seen, lambda: (self.out, self.err))
 
 
 def test_json_lines_and_ctrl_c(run, store_uri):
@@ -230,7 +220,7 @@ def test_json_lines_and_ctrl_c(run, store_uri):
     run.epochs(epoch(0.1))
     lines.wait(lambda: any(json.loads(line)["best_val_loss"] == 0.1 for line in lines.out))
     process.send_signal(signal.SIGINT)
-    assert process.wait(SECONDS) == 130
+    assert process.wait(PATIENCE) == 130
     assert [json.loads(line)["progress"]["epochs_completed"] for line in lines.out] == [2, 3]
     lines.wait(lambda: bool(lines.err))
     assert lines.err == ["error: interrupted by signal 2\n"]
@@ -246,7 +236,7 @@ def terminal() -> Iterator[tuple[int, int]]:
 
 
 def read_until(ours: int, enough: Callable[[str], bool], seen: str = "") -> str:
-    deadline = time.monotonic() + SECONDS
+    deadline = time.monotonic() + PATIENCE
     while not enough(seen):
         assert time.monotonic() < deadline, seen
         if select.select([ours], [], [], 0.2)[0]:
@@ -274,7 +264,7 @@ def test_a_terminal_is_refreshed_in_place(run, store_uri, terminal):
     seen = read_until(ours, lambda text: "3 of 50 epochs" in text, seen)
     run.end()
     seen = read_until(ours, lambda text: "FINISHED" in text and "100.0 %" in text and "\x1b[?25h" in text, seen)
-    assert process.wait(SECONDS) == 0
+    assert process.wait(PATIENCE) == 0
     assert process.stderr is not None
     assert process.stderr.read() == ""
     # Each page begins where the one before began: the cursor goes up as many lines as that had.
@@ -296,7 +286,7 @@ def test_a_terminal_is_left_as_it_was_on_sigterm(run, store_uri, terminal):
     seen = read_until(ours, lambda text: "run in progress" in text)
     process.send_signal(signal.SIGTERM)
     seen = read_until(ours, lambda text: text.rstrip().endswith("\x1b[?25h"), seen)
-    assert process.wait(SECONDS) == 143
+    assert process.wait(PATIENCE) == 143
 
 
 def test_a_terminal_says_that_the_server_is_away_until_it_is_back(run, store_uri):
@@ -328,7 +318,7 @@ def test_a_server_that_is_killed_and_started_again_while_following(mlflow_server
     lines.wait(lambda: len(lines.err) == 1)
     assert mlflow_server.address in lines.err[0]
     assert "does not answer" in lines.err[0]
-    time.sleep(5)  # several more questions without an answer
+    hang_up(mlflow_server.port, 6)  # several more questions without an answer, each with a second try
     assert process.poll() is None
     assert len(lines.err) == 1, "it is told once"
     mlflow_server.start()
@@ -337,7 +327,7 @@ def test_a_server_that_is_killed_and_started_again_while_following(mlflow_server
     run.epochs(epoch(0.1))
     lines.wait(lambda: "best val_loss 0.1000 at epoch 1" in lines.out[-1])
     run.end()
-    assert process.wait(SECONDS) == 0
+    assert process.wait(PATIENCE) == 0
     assert "FINISHED" in lines.out[-1]
     assert not [line for line in lines.err if "Traceback" in line]
 

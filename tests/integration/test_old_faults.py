@@ -14,6 +14,7 @@ import yaml
 
 import topotrain
 from kit.recorded import artifact_json, fetch_artifact, metric_history, mlflow_client
+from kit.waiting import PATIENCE
 from topotrain.config import load_config
 from topotrain.data.packed_graphs import PackedGraphs
 from topotrain.data.prepare import prepare_data
@@ -212,7 +213,7 @@ def test_feature_metadata_is_there_before_the_first_step(graph_set: Any, store_u
     command = [quick_python, "-c", KILLED_AT_THE_FIRST_STEP, "run", "--tracking-uri", store_uri]
     for override in graph_set.overrides:
         command += ["--override", override]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert done.returncode == -signal.SIGKILL, done.stderr
     client = mlflow_client(store_uri)
     (run,) = client.search_runs([experiment.experiment_id for experiment in client.search_experiments()])

@@ -83,9 +83,6 @@ def refused(outcome: tuple[int, str], out: Path, *words: str) -> None:
     assert not list(out.parent.glob(".topotrain-*"))
 
 
-# --- the table --------------------------------------------------------------------------------------------------
-
-
 def test_every_graph_is_scored_by_the_model_of_the_alias(predict, finished, scorer, tmp_path):
     out = tmp_path / "new" / "scores.csv"
     graphs = finished.graph_set.graphs
@@ -186,9 +183,6 @@ def test_only_a_batch_of_graphs_is_in_memory(predict, finished, tmp_path, monkey
     arguments = ["--graphs", finished.graph_set.graphs, "--out", tmp_path / "t.csv", "--rank"]
     assert predict(*arguments, "--batch-size", 2)[0] == 0
     assert 2 <= most <= 4  # the batch being read, and at most the one before it
-
-
-# --- graphs that do not fit -------------------------------------------------------------------------------------
 
 
 def _swap_node_columns(content: dict[str, Any]) -> None:
@@ -295,9 +289,6 @@ def test_a_graph_without_edges_is_scored(predict, copied, tmp_path):
     assert 0 <= float(rows_of(tmp_path / "t.csv")[0]["PRED_DOCKQ"]) <= 1
 
 
-# --- graphs that can't be scored --------------------------------------------------------------------------------
-
-
 class Trap:
     """Makes a file when it is unpickled."""
 
@@ -336,9 +327,6 @@ def test_no_graph_that_can_be_scored_is_an_error(predict, tmp_path):
     refused(predict("--graphs", tmp_path / "g", "--out", out), out, "no graphs")
     (tmp_path / "g" / "a.pt").write_bytes(b"")
     refused(predict("--graphs", tmp_path / "g", "--out", out), out, "1 of 1 graphs can't be scored", "a.pt")
-
-
-# --- mistakes ---------------------------------------------------------------------------------------------------
 
 
 def test_mistakes_are_one_line(predict, finished, tmp_path, monkeypatch):

@@ -212,9 +212,6 @@ def test_a_killed_process_goes_on_through_the_command_line(straight, tmp_path, q
     assert again.stderr == "run plug pulled is complete after 30 epochs; nothing is left to do\n"
 
 
-# --- from an earlier checkpoint ---------------------------------------------------------------------------------
-
-
 def test_an_earlier_checkpoint_opens_a_new_run_with_the_history_up_to_there(straight, tmp_path):
     graph_set, uri, reference = straight
     client = mlflow_client(uri)
@@ -289,9 +286,6 @@ def test_kept_checkpoints_that_are_gone_are_no_longer_kept(straight, monkeypatch
     assert "no longer there" in caplog.text
     assert result.best_epoch >= 4
     assert points(uri, run_id)["val_loss"] == points(uri, reference.run_id)["val_loss"]
-
-
-# --- changed settings -------------------------------------------------------------------------------------------
 
 
 def test_overrides_win_and_counters_are_kept(straight, monkeypatch, tmp_path, caplog):
@@ -429,9 +423,6 @@ def test_other_graphs_are_refused_with_both_sides(straight, make_graph_set):
     assert resume(reference.run_id, overrides=given(same), checkpoint="best", tracking_uri=uri).epochs == 9
 
 
-# --- which run --------------------------------------------------------------------------------------------------
-
-
 def test_a_run_that_is_alive_is_left_alone_unless_forced(straight, monkeypatch):
     from topotrain.tracking.heartbeat import sign_of_life
 
@@ -516,9 +507,6 @@ def test_a_batch_keeps_the_alias_to_itself(graph_set, store_uri, monkeypatch):
     resume(first.run_id, overrides=["trainer.num_epochs=3"], tracking_uri=store_uri)
     client = mlflow_client(store_uri)
     assert str(client.get_model_version_by_alias("topoqa", "candidate").version) == first.model_versions[0]
-
-
-# --- weights of another -----------------------------------------------------------------------------------------
 
 
 def test_fine_tuning_begins_with_the_weights_and_keeps_its_own_recipe(straight, make_graph_set, tmp_path):

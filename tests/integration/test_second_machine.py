@@ -11,6 +11,8 @@ from pathlib import Path
 import jsonschema
 import pytest
 
+from kit.waiting import PATIENCE
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -24,7 +26,7 @@ def test_reports_need_the_tracking_uri_alone(mlflow_server, make_graph_set, tmp_
     (home / "tmp").mkdir()
     trained = [quick_python, "-m", "topotrain", "run", "--run-name", "far away", "--tracking-uri"]
     trained += [mlflow_server.address, *(part for override in graph_set.overrides for part in ("-o", override))]
-    done = subprocess.run(trained, cwd=home, env=environment, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(trained, cwd=home, env=environment, capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 0, done.stderr
     run_id = done.stdout.strip()
     shutil.rmtree(home)
@@ -38,7 +40,7 @@ def test_reports_need_the_tracking_uri_alone(mlflow_server, make_graph_set, tmp_
             env=environment,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=PATIENCE,
         )
         assert told.returncode == 0, told.stderr
         assert told.stderr == ""

@@ -66,9 +66,6 @@ def arrays_of(graph: Graph) -> dict[str, Any]:
     return {"x": graph.x.numpy(), "edge_index": graph.edge_index.numpy(), "edge_attr": graph.edge_attr.numpy()}
 
 
-# --- standing alone ---------------------------------------------------------------------------------------------
-
-
 def test_a_fresh_process_elsewhere_scores_as_the_network_does(finished, model_dir, scorer, graphs, tmp_path):
     paths = [str(path) for path in sorted(finished.graph_set.graphs.rglob("*.pt"))]
     example = json.loads((model_dir / "input_example.json").read_text())["data"][0][0]
@@ -167,9 +164,6 @@ class Trap:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Path.touch, (Path(self.path),)
-
-
-# --- one bad row ------------------------------------------------------------------------------------------------
 
 
 def _header_of_giant(graph: Graph) -> str:
@@ -329,9 +323,6 @@ def test_a_graph_without_edges_scores(served, graphs):
     answer = served.predict(pd.DataFrame({"graph": rows}))
     assert answer["error"].tolist() == [None, None]
     assert answer["pred_dockq"].between(0, 1).all()
-
-
-# --- the scorer -------------------------------------------------------------------------------------------------
 
 
 def test_scores_keep_the_order_beyond_one_batch(scorer, graphs):

@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import socket
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from mlflow.tracking import MlflowClient
 
 import topotrain
 from kit.recorded import experiment_id, local_artifact, metric_history, mlflow_client
+from kit.waiting import PATIENCE, wait_for
 from topotrain.config import load_config
 from topotrain.errors import TrackingError
 from topotrain.fields import BEST_SELECTION_METRIC, BEST_VAL_LOSS, SELECTION_METRIC, TAG_HEARTBEAT, VAL_LOSS
@@ -36,9 +38,6 @@ EVERY_EPOCH = (
 
 def ignore(line: str) -> None:
     """A ``say`` that says nothing."""
-
-
-# --- what a run holds -------------------------------------------------------------------------------------------
 
 
 def test_status_and_names(finished):
@@ -225,9 +224,6 @@ def test_each_version_is_a_logged_model_of_the_run(finished):
     assert {str(model.status) for model in models} == {"READY"}
 
 
-# --- adopted runs -----------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("named", [None, "by mlflow run --run-name"])
 def test_a_run_of_mlflow_run_is_adopted(graph_set, store_uri, monkeypatch, named):
     client = mlflow_client(store_uri)
@@ -267,8 +263,6 @@ def test_a_run_that_topotrain_recorded_is_not_adopted_again(store_uri, monkeypat
         Recorder.open(Store.open(store_uri), "e", command="run")
     assert mlflow_client(store_uri).get_run(first.run_id).info.status == "FINISHED"
 
-
-# --- where the store is -----------------------------------------------------------------------------------------
 
 OPTION, YAML, VARIABLE = "sqlite:////a/option.db", "sqlite:////a/yaml.db", "sqlite:////a/variable.db"
 
@@ -333,8 +327,8 @@ def test_credentials_are_not_said(monkeypatch):
     assert "hidden" not in said[0]
 
 
-def _open_fresh(uri: str, delay: float, results: Any) -> None:
-    time.sleep(delay)
+def _open_fresh(uri: str, begin: Callable[[], bool], results: Any) -> None:
+    wait_for(begin, every=0.01)
     try:
         number = Store.open(uri).runs.experiment_id("the same one")
         mlflow_client(uri).create_run(number)
@@ -359,12 +353,21 @@ def test_processes_that_create_one_fresh_store_at_once(tmp_path, monkeypatch):
     assert not database.exists(), "half a database looks like a whole one"
     context = multiprocessing.get_context("fork")
     results = context.Queue()
-    workers = [context.Process(target=_open_fresh, args=(uri, delay, results)) for delay in (0, 0, 0.15, 0.5)]
+    aside = database.with_name(".mlflow.db.new")
+
+    def being_made() -> bool:
+        try:
+            return aside.stat().st_size > len(b"half a database")
+        except FileNotFoundError:
+            return database.exists()
+
+    starts: list[Callable[[], bool]] = [lambda: True, lambda: True, being_made, database.exists]
+    workers = [context.Process(target=_open_fresh, args=(uri, start, results)) for start in starts]
     for worker in workers:
         worker.start()
-    found = [results.get(timeout=120) for _ in workers]
+    found = [results.get(timeout=PATIENCE) for _ in workers]
     for worker in workers:
-        worker.join(30)
+        worker.join(PATIENCE)
     assert len(set(found)) == 1, found
     client = mlflow_client(uri)
     assert len(client.search_runs([found[0]])) == 4
@@ -385,9 +388,6 @@ def test_a_deleted_experiment_is_not_used(store_uri):
     with pytest.raises(TrackingError, match="'gone' was deleted"):
         Recorder.open(Store.open(store_uri), "gone", command="run")
     assert client.search_runs(["0"]) == []
-
-
-# --- the recorder -----------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -602,9 +602,6 @@ def test_json_artifacts_keep_names_and_letters(recorder):
     artifacts = recorder.store.artifacts
     assert artifacts.json(recorder.run_id, "deep/er/file.json") == {"Å": [1, None]}
     assert artifacts.json(recorder.run_id, "deep/er/other.json") is None
-
-
-# --- which run is meant -----------------------------------------------------------------------------------------
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ import torch
 
 import topotrain
 from kit.recorded import local_artifact, metric_history, mlflow_client
+from kit.waiting import PATIENCE, wait_for
 from topotrain.config import load_config, validate
 from topotrain.data.prepare import prepare_data
 from topotrain.errors import ConfigError, DataError, InterruptedRunError, SchemaError, TrainingError
@@ -57,9 +57,6 @@ def the_run(uri: str) -> Any:
     return runs[0]
 
 
-# --- the same bits ----------------------------------------------------------------------------------------------
-
-
 def test_two_runs_give_the_same_bits_and_another_seed_gives_others(graph_set, store_uri):
     def run(*overrides: str) -> TrainResult:
         return topotrain.fit(overrides=[*graph_set.overrides, QUIET, *overrides], tracking_uri=store_uri)
@@ -73,9 +70,6 @@ def test_two_runs_give_the_same_bits_and_another_seed_gives_others(graph_set, st
     assert same(weights(first), weights(worker))
     for name in (TRAIN_MSE, VAL_LOSS, SELECTION_METRIC):
         assert history(first, name) == history(second, name) == history(worker, name)
-
-
-# --- exact figures ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("batch_size", "pooling"), [(1, "max"), (3, "mean"), (64, "add")])
@@ -196,9 +190,6 @@ def test_undefined_correlations_are_zero_with_one_warning(make_graph_set, store_
     assert sum(VAL_PEARSON in line for line in told) == 1
 
 
-# --- when it stops ----------------------------------------------------------------------------------------------
-
-
 def test_early_stopping_and_the_scheduler(graph_set, store_uri):
     extra = ["trainer.num_epochs=40", "early_stopping.patience=4", "scheduler.patience=1", QUIET]
     extra.append("optimizer.learning_rate=0.005")
@@ -303,9 +294,6 @@ def test_a_fault_of_ours_is_closed_as_failed(graph_set, store_uri, monkeypatch):
     assert the_run(store_uri).info.status == "FAILED"
 
 
-# --- interrupted ------------------------------------------------------------------------------------------------
-
-
 def test_sigint_in_process_closes_as_killed_and_saves_models(graph_set, store_uri, monkeypatch):
     from topotrain.training.callbacks import EpochLines
 
@@ -334,7 +322,7 @@ def test_sigterm_of_the_program_exits_143(graph_set, store_uri):
         command += ["--override", override]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     lines: list[str] = []
-    timer = threading.Timer(120, process.kill)
+    timer = threading.Timer(PATIENCE, process.kill)
     timer.start()
     try:
         for line in process.stderr:
@@ -370,11 +358,8 @@ def test_training_outside_the_main_thread(graph_set, store_uri):
 
     thread = threading.Thread(target=work)
     thread.start()
-    thread.join(60)
+    thread.join(PATIENCE)
     assert isinstance(results[0], TrainResult), results
-
-
-# --- what is registered -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("register", "count"), [("best", 1), ("none", 0)])
@@ -412,9 +397,6 @@ def test_any_registered_name_that_mlflow_takes(graph_set, store_uri, name):
     assert str(client.get_model_version_by_alias(name, "candidate").version) == result.model_versions[0]
 
 
-# --- Python's front door ----------------------------------------------------------------------------------------
-
-
 def test_the_result_says_what_the_server_says(finished):
     result = finished.result
     assert result.epochs == 5
@@ -439,7 +421,5 @@ def test_nothing_is_left_behind(graph_set, store_uri, tmp_path, monkeypatch):
     topotrain.fit(overrides=[*graph_set.overrides, "trainer.num_epochs=1"], tracking_uri=store_uri)
     assert [path.name for path in scratch.iterdir() if path.name.startswith("topotrain")] == []
     assert {path.name for path in Path.cwd().iterdir()} == before
-    deadline = time.monotonic() + 5
-    while threading.active_count() > threads and time.monotonic() < deadline:
-        time.sleep(0.05)
+    wait_for(lambda: threading.active_count() <= threads, threading.enumerate)
     assert not [thread for thread in threading.enumerate() if thread.name == "topotrain-heartbeat"]

@@ -7,15 +7,14 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 import urllib.request
 from pathlib import Path
+
+from kit.waiting import PATIENCE, wait_for
 
 
 class Server:
     """A server on loopback that keeps artifacts itself; it can be stopped and started again at the same address."""
-
-    START_SECONDS = 120
 
     def __init__(self, store_uri: str, artifacts: Path, log: Path) -> None:
         with socket.socket() as probe:
@@ -31,17 +30,19 @@ class Server:
         environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
         with self.log.open("a") as log:
             self._process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
-        deadline = time.monotonic() + self.START_SECONDS
-        while True:
-            try:
-                urllib.request.urlopen(f"{self.address}/health", timeout=2).read()
-                return
-            except OSError:
-                assert time.monotonic() < deadline, self.log.read_text()
-                time.sleep(0.5)
+        wait_for(self._answers, self.log.read_text, every=0.2)
+
+    def _answers(self) -> bool:
+        assert self._process is not None
+        assert self._process.poll() is None, self.log.read_text()
+        try:
+            urllib.request.urlopen(f"{self.address}/health", timeout=PATIENCE).read()
+        except OSError:
+            return False
+        return True
 
     def stop(self, signum: int = signal.SIGTERM) -> None:
         if self._process is not None:
             os.killpg(self._process.pid, signum)
-            self._process.wait(timeout=30)
+            self._process.wait(PATIENCE)
             self._process = None

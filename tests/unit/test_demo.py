@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from kit.waiting import PATIENCE
 from topotrain.data import demo, demo_codec
 from topotrain.data.graph_dir import GraphDirectory
 from topotrain.data.graph_file import read_graph
@@ -199,7 +200,7 @@ def test_two_processes_at_once_make_one_whole_data_set(made: demo.DemoPaths, tmp
     processes = [
         subprocess.Popen([quick_python, "-c", code, str(tmp_path)], stderr=subprocess.PIPE, text=True) for _ in range(2)
     ]
-    errors = [process.communicate(timeout=120)[1] for process in processes]
+    errors = [process.communicate(timeout=PATIENCE)[1] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], errors
     assert [path.name for path in tmp_path.iterdir()] == [f"demo-{demo.demo_version()}"]
     assert fingerprint(tmp_path / f"demo-{demo.demo_version()}") == fingerprint(made.graphs.parent)

@@ -38,9 +38,6 @@ def by_name(manifest: Manifest) -> dict[str, Job]:
     return {job.name: job for job in manifest.jobs}
 
 
-# --- what wins --------------------------------------------------------------------------------------------------
-
-
 def test_file_then_shared_then_command_line_then_job(write):
     (write.folder / "recipe.yaml").write_text(
         "trainer: {num_epochs: 1, accumulate_grad_batches: 7}\nscheduler: {patience: 1, factor: 0.1}\n"
@@ -145,9 +142,6 @@ def test_keys_of_old_manifests(write):
     assert all("accepted, without effect" in notice for notice in manifest.notices)
 
 
-# --- who waits for whom -----------------------------------------------------------------------------------------
-
-
 def test_best_of(write):
     jobs = [
         {"name": "fine", "resume_from": "best-of( first one ,b)"},
@@ -159,9 +153,6 @@ def test_best_of(write):
     assert manifest["fine"].best_of == ("first one", "b")
     assert manifest["last"].best_of == ("fine",)
     assert manifest["fine"].resume_from is None
-
-
-# --- digests: what an earlier run is recognised by --------------------------------------------------------------
 
 
 def digests(manifest: Manifest) -> dict[str, str]:
@@ -188,9 +179,6 @@ def test_digests_follow_what_decides_a_result_and_nothing_else(write, tmp_path):
     assert changed["b"] == base["b"]
     assert changed["a"] != base["a"]
     assert changed["after"] != base["after"], "it begins with the weights of another a"
-
-
-# --- builds -----------------------------------------------------------------------------------------------------
 
 
 def test_build_decides_the_graphs_and_brings_the_demo_labels(write):
@@ -222,8 +210,6 @@ def test_build_decides_the_graphs_and_brings_the_demo_labels(write):
         b.build.arguments(2)
     )
 
-
-# --- mistakes ---------------------------------------------------------------------------------------------------
 
 JOB = {"name": "a"}
 
@@ -321,9 +307,6 @@ def test_credentials_stay_out_of_messages_and_records(write):
             }
         )
     assert "secret" not in str(error.value)
-
-
-# --- what is shipped --------------------------------------------------------------------------------------------
 
 
 def test_run_all():

@@ -50,9 +50,6 @@ def score(network: TopoQANetwork, *graphs: Parts) -> Tensor:
     )
 
 
-# --- reference values -------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("name", VECTORS)
 def test_reproduces_the_reference_vectors(shared_data, name):
     from safetensors import safe_open
@@ -122,9 +119,6 @@ PINNED = {
 def test_pinned_scores(pooling, norm):
     network = _pinned_network(replace(SPEC, pooling_type=pooling, use_layer_norm=norm))
     assert score(network, _pinned_parts()).item() == pytest.approx(PINNED[pooling, norm], abs=1e-12)
-
-
-# --- laws -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("pooling", POOLINGS)
@@ -321,9 +315,6 @@ def test_dropout_acts_in_training_only():
     network.train()
     torch.manual_seed(0)
     assert len({float(score(network, graph).detach()) for _ in range(4)}) > 1
-
-
-# --- input scaling ----------------------------------------------------------------------------------------------
 
 
 def test_scaling_is_computed_in_float64():
