@@ -24,6 +24,7 @@ from kit.strict_skips import (  # noqa: F401 (pytest calls the hooks)
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+LONG = ("long", "project", "server", "browser")  # markers
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -34,7 +35,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest tests first, so that no process of the suite is left alone with one at the end."""
-    items.sort(key=lambda item: not any(item.get_closest_marker(name) for name in ("project", "server", "browser")))
+    items.sort(key=lambda item: not any(item.get_closest_marker(name) for name in LONG))
 
 
 @pytest.fixture(scope="session")

@@ -274,6 +274,7 @@ def epochs_of(uri: str, job: str) -> int:
     return len(metric_history(mlflow_client(uri), runs[0].info.run_id, "val_loss")) if runs else 0
 
 
+@pytest.mark.long
 def test_killed_and_resumed(graph_set: Any, store_uri: str, quick_python: str) -> None:
     """Told to stop, it takes its jobs with it; killed outright, they follow; resumed, the same runs go on."""
     epochs = 60

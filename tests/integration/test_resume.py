@@ -180,6 +180,7 @@ def test_other_recipes_go_on_to_the_same_bits_too(straight, monkeypatch, tmp_pat
         assert reference.epochs < EPOCHS
 
 
+@pytest.mark.long
 def test_a_killed_process_goes_on_through_the_command_line(straight, tmp_path, quick_python):
     """SIGKILL in the middle, twice, then the command that the run itself suggested."""
     graph_set, uri, _ = straight
