@@ -244,7 +244,15 @@ class Recorder:
             )
             for one in facts
         ]
-        self._deliver("data sets", lambda: self.client.log_inputs(self.run_id, datasets=inputs))
+
+        def log_inputs() -> None:
+            try:
+                self.client.log_inputs(self.run_id, datasets=inputs)
+            except MlflowException:
+                # MLflow looks for a data set, then inserts it: another run may have done so in between.
+                self.client.log_inputs(self.run_id, datasets=inputs)
+
+        self._deliver("data sets", log_inputs)
 
     @property
     def complete(self) -> bool:
