@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import os
 import socket
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -27,7 +28,7 @@ from topotrain.schema.feature_schema import FeatureSchema
 from topotrain.tracking import store
 from topotrain.tracking.address import resolve_tracking_uri
 from topotrain.tracking.logged_models import NewVersion
-from topotrain.tracking.recorder import Recorder
+from topotrain.tracking.recorder import DatasetFacts, Recorder
 from topotrain.tracking.store import Store
 
 EVERY_EPOCH = (
@@ -94,15 +95,15 @@ def test_tags(finished):
 
 
 def test_git_commit_is_told(finished, root):
-    import subprocess
+    def git(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, check=False)
 
-    asked = ["git", "-C", str(root), "rev-parse", "HEAD"]
-    done = subprocess.run(asked, capture_output=True, text=True, check=False)
     tags = finished.run.data.tags
-    if done.returncode:
+    if git("rev-parse", "HEAD").returncode:
         assert "topotrain.git_commit" not in tags
     else:
-        assert tags["topotrain.git_commit"] == done.stdout.strip()
+        assert len(tags["topotrain.git_commit"]) == 40
+        assert git("cat-file", "-t", tags["topotrain.git_commit"]).stdout == "commit\n"
         assert tags["topotrain.git_dirty"] in ("true", "false")
 
 
@@ -594,6 +595,28 @@ def test_a_removal_that_the_store_refuses_holds_nothing_up(recorder, monkeypatch
     recorder.metrics({"loss": 2.0}, step=2)
     assert recorder.complete
     assert [p.step for p in mlflow_client(recorder.uri).get_metric_history(recorder.run_id, "loss")] == [1, 2]
+
+
+def test_a_data_set_that_another_run_records_at_the_same_moment(recorder, store_uri, monkeypatch):
+    """MLflow finds that it is new, and when it inserts it, it is not."""
+    facts = [DatasetFacts("train", "training", "0123456789abcdef", "/somewhere", {"graphs": 3})]
+    other = Recorder.open(recorder.store, "tests", command="run")
+    real = MlflowClient.log_inputs
+    others: list[Recorder] = [other]
+
+    def overtaken(self, run_id, **inputs):
+        if not others:
+            return real(self, run_id, **inputs)
+        real(self, others.pop().run_id, **inputs)
+        raise MlflowException("UNIQUE constraint failed: datasets.experiment_id, datasets.name, datasets.digest", 1000)
+
+    monkeypatch.setattr(MlflowClient, "log_inputs", overtaken)
+    recorder.datasets(facts)
+    other.close("FINISHED")
+    assert recorder.complete
+    for run_id in (recorder.run_id, other.run_id):
+        (used,) = mlflow_client(store_uri).get_run(run_id).inputs.dataset_inputs
+        assert used.dataset.name == "train"
 
 
 def test_json_artifacts_keep_names_and_letters(recorder):

@@ -288,7 +288,15 @@ class Recorder(Asker):
             )
             for one in facts
         ]
-        self._deliver("data sets", lambda: self._client.log_inputs(self.run_id, datasets=inputs))
+
+        def log_inputs() -> None:
+            try:
+                self._client.log_inputs(self.run_id, datasets=inputs)
+            except MlflowException:
+                # MLflow looks for a data set, then inserts it: another run may have done so in between.
+                self._client.log_inputs(self.run_id, datasets=inputs)
+
+        self._deliver("data sets", log_inputs)
 
     @property
     def complete(self) -> bool:
