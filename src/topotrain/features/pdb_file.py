@@ -18,6 +18,7 @@ ATOM_RECORDS = (b"ATOM", b"HETATM")
 # Where a MODEL ends. What follows END belongs to the file too: merged files have one in the middle.
 BOUNDARIES = (b"MODEL", b"ENDMDL", b"END")
 WIDTH = 80
+SERIAL_STOP = 12  # columns 7-11, and one that is free
 # x, y, z in columns 31-54, with three decimals: their points stand here (counted from 0).
 POINTS = (34, 42, 50)
 _NUMBER = re.compile(r"[+-]?\d+")
@@ -82,7 +83,11 @@ def _atom_lines(text: bytes) -> tuple[list[bytes], list[int], list[int]]:
 
 def _without_long_serial(line: bytes) -> bytes:
     """Serial numbers of six digits move all that follows by a column in some files."""
-    moved = line[11:12].isdigit() and line[POINTS[0] + 1 : POINTS[0] + 2] == b"." and line[POINTS[0]] != ord(".")
+    moved = (
+        line[SERIAL_STOP - 1 : SERIAL_STOP].isdigit()
+        and line[POINTS[0] + 1 : POINTS[0] + 2] == b"."
+        and line[POINTS[0]] != ord(".")
+    )
     return line[:6] + line[7:] if moved else line
 
 

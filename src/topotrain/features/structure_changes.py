@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
-
-from topotrain.errors import DataError
+from collections.abc import Mapping
 
 # {kind: {what: how many}}; in plain types, for graph metadata and the summary hold it.
 Changes = dict[str, dict[str, int]]
@@ -42,32 +40,22 @@ def describe_changes(changes: Mapping[str, Mapping[str, int]]) -> str:
     return ", ".join(_described(kind, changes[kind]) for kind in _TEXTS if kind in changes)
 
 
-def summary_line(files: Iterable[Mapping[str, Mapping[str, int]]]) -> str:
-    """One line for many files: how many of each kind, in how many files; "" where nothing was changed."""
-    files = list(files)
+def summary_line(files: Mapping[str, Mapping[str, Mapping[str, int]]], num_files: int) -> str:
+    """One line for many files, such as ``12 files: 3 MODELs left out in 2 files``; "" where nothing was changed.
+
+    Args:
+        files: {file or decoy: its changes}; those without may be left out.
+        num_files: how many there are in all.
+    """
     parts = []
     for kind in _TEXTS:
-        having = [changes[kind] for changes in files if kind in changes]
+        having = [changes[kind] for changes in files.values() if kind in changes]
         if having:
             items: Counter[str] = Counter()
             for found in having:
                 items.update(found)
             parts.append(f"{_described(kind, items)} in {_counted(len(having), 'file', 'files')}")
-    return f"{_counted(len(files), 'file', 'files')}: {'; '.join(parts)}" if parts else ""
-
-
-def refuse_changes(path: str, changes: Mapping[str, Mapping[str, int]]) -> None:
-    """Make an error of what was changed.
-
-    Raises:
-        DataError: something was.
-    """
-    if changes:
-        raise DataError(
-            f"{path}: {describe_changes(changes)}",
-            "a file that is read as it stands (strict)",
-            "repair the file, or leave strict out",
-        )
+    return f"{_counted(num_files, 'file', 'files')}: {'; '.join(parts)}" if parts else ""
 
 
 def _described(kind: str, items: Mapping[str, int]) -> str:
