@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from topotrain.errors import DataError
-from topotrain.features.atom_elements import UNKNOWN_ELEMENT, element_by_position
+from topotrain.features.atom_elements import element_by_position
 from topotrain.features.atom_table import AtomTable, BoolArray, FloatArray, IntArray, Words
 from topotrain.features.residue_names import is_four_letter_name, residue_name
 
@@ -38,7 +38,7 @@ def parse_pdb(path: Path, text: bytes) -> AtomTable:
         DataError: no ATOM records; a coordinate or residue number that cannot be read, the line named.
     """
     lines, line_numbers, blocks = _atom_lines(text)
-    if not any(line.startswith(b"ATOM") for line in lines):
+    if not any(line.startswith(b"ATOM") or _amino_acid(line) for line in lines):
         raise DataError(f"{path}: no ATOM records", "a PDB file with protein chains", "repair or remove the file")
     grid = np.array(lines, dtype=f"S{WIDTH}").view(np.uint8).reshape(len(lines), WIDTH)
     grid[(grid < ord(" "))] = ord(" ")
@@ -57,7 +57,7 @@ def parse_pdb(path: Path, text: bytes) -> AtomTable:
         numbers=numbers,
         codes=codes,
         atoms=padded.mapped(str.strip),
-        elements=_elements(grid, padded),
+        elements=_elements(grid, padded, names),
         altlocs=_words(grid, 16, 17, str.strip),
         het=grid[:, 0] == ord("H"),
         coords=coords,
@@ -125,13 +125,17 @@ def _other_columns(line: bytes) -> bool:
 
 def _may_go(path: Path, line: bytes, number: int) -> bool:
     """Refuse a line whose coordinates cannot be read; False where it would be left out anyway."""
-    if line.startswith(b"HETATM") and residue_name(line[17:20].decode("latin-1").strip().upper()).kind != "amino":
+    if line.startswith(b"HETATM") and not _amino_acid(line):
         return False
     raise DataError(
         f"{path}, line {number}: coordinates are not numbers in their columns ({_shown(line[30:54])!r})",
         "x, y, z in columns 31-38, 39-46, 47-54 of every ATOM record",
         "repair or remove the file, or write mmCIF where numbers are too wide",
     )
+
+
+def _amino_acid(line: bytes) -> bool:
+    return residue_name(line[17:20].decode("latin-1").strip().upper()).kind == "amino"
 
 
 def _shown(cells: bytes) -> str:
@@ -183,13 +187,20 @@ def _names_and_chains(grid: Grid) -> tuple[Words, Words]:
     return Words.coded(names, codes), Words.coded([cell[split:].strip() for cell in cells], codes)
 
 
-def _elements(grid: Grid, padded: Words) -> Words:
+def _elements(grid: Grid, padded: Words, names: Words) -> Words:
     """Columns 77-78; where they hold no letters, what the name's position says."""
     written = _words(grid, 76, 78, lambda cell: cell.strip().upper())
     read = written.mapped(lambda text: text if text.isalpha() else "")
-    return read.replaced(read.are(lambda text: not text), padded.mapped(element_by_position)).mapped(
-        lambda text: text or UNKNOWN_ELEMENT
-    )
+    empty = read.are(lambda text: not text)
+    if not empty.any():
+        return read
+    read = read.replaced(empty, padded.mapped(element_by_position))
+    plain = names.are(lambda name: residue_name(name).plain)
+    if (empty & plain & padded.are("CA  ".__eq__)).any():
+        # Names stand at the left edge whatever their element; in the twenty amino acids they say it themselves.
+        centred = padded.mapped(lambda name: element_by_position(f" {name.strip()}"))
+        read = read.replaced(empty & ~plain, centred)
+    return read
 
 
 def _words(grid: Grid, start: int, stop: int, change: Callable[[str], str]) -> Words:

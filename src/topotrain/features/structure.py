@@ -21,7 +21,7 @@ from topotrain.features.atom_table import FloatArray as FloatArray
 from topotrain.features.atom_table import IntArray as IntArray
 from topotrain.features.mmcif_file import parse_mmcif
 from topotrain.features.pdb_file import parse_pdb
-from topotrain.features.structure_chains import chosen_model, in_order, with_named_chains
+from topotrain.features.structure_chains import chosen_model, in_order, require_chains, segments_as_chains
 from topotrain.features.structure_changes import Changes
 from topotrain.features.structure_residues import polymer_records, residues_of_chains
 
@@ -135,14 +135,21 @@ def read_structure(path: Path | str, content: bytes | None = None, *, model: int
             "rename or convert it",
         )
     text = unpacked(path, read_content(path) if content is None else content)
-    parse = parse_mmcif if _format_suffix(path) in CIF_SUFFIXES else parse_pdb
-    table, changes = parse(path, text), Changes()
+    table, changes = (parse_mmcif if _is_mmcif(path, text) else parse_pdb)(path, text), Changes()
+    table = segments_as_chains(table, polymer_records(table), changes)
     table, num_models = chosen_model(str(path), table, polymer_records(table), model, changes)
-    table = with_named_chains(str(path), table, polymer_records(table), changes)
+    require_chains(str(path), table, polymer_records(table))
     table = residues_of_chains(table, changes)
     if not len(table):
         raise DataError(f"{path}: no heavy atoms of residues in ATOM records", "protein chains", "remove the file")
     return _structure(str(path), in_order(table, changes), changes, num_models)
+
+
+def _is_mmcif(path: Path, text: bytes) -> bool:
+    """By the name, unless the text is plainly the other format's."""
+    if _format_suffix(path) in CIF_SUFFIXES:
+        return not text.startswith((b"ATOM  ", b"HEADER", b"REMARK", b"MODEL ", b"CRYST1", b"TITLE "))
+    return b"\n_atom_site." in text and b"data_" in text
 
 
 def _format_suffix(path: Path) -> str:

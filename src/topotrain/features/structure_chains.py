@@ -100,7 +100,7 @@ def _joined(path: str, table: AtomTable, chains: dict[int, dict[str, Residues]],
             there.setdefault(name, {}).update(residues)
     changes[MODELS_JOINED] = {"": len(chains)}
     if renamed:
-        changes[CHAINS_RENAMED] = dict(renamed)
+        changes[CHAINS_RENAMED] = {**changes.get(CHAINS_RENAMED, {}), **renamed}
         table = replace(table, chains=Words.of(names.tolist()))
     return table
 
@@ -110,41 +110,49 @@ def _free_name(taken: set[str]) -> str:
     return next(letters, None) or next(name for n in range(10000) if (name := f"X{n}") not in taken)
 
 
-def with_named_chains(path: str, table: AtomTable, polymer: BoolArray, changes: Changes) -> AtomTable:
+def segments_as_chains(table: AtomTable, polymer: BoolArray, changes: Changes) -> AtomTable:
     """Segment ids in place of chains that are blank, or that hold several segments under one name.
 
     Args:
-        path: named in errors.
-        table: the atoms of one complex.
+        table: all atoms.
         polymer: (n,) ATOM records of amino acids and nucleotides.
         changes: is added to.
-
-    Raises:
-        DataError: all chains are blank, and there are no segment ids.
     """
     chains, segids = table.chains, table.segids
-    blank = chains.are(lambda text: not text)
-    if polymer.any() and blank[polymer].all() and not segids.are(bool)[polymer].any():
-        raise DataError(
-            f"{path}: chain identifiers are missing",
-            "a chain in column 22 of every ATOM record, or a segment id in columns 73-76",
-            "give every protein a chain of its own; one that numbers its chains on needs them split first",
-        )
-    moved = blank & segids.are(bool)
+    blank, named = chains.are(lambda text: not text), segids.are(bool)
+    moved = blank & named
     if len(set(segids.codes[polymer].tolist())) > 1:
         for chain in np.unique(chains.codes[polymer & ~blank]):
             rows = chains.codes == chain
             if _several_segments(table, polymer & rows, alone=bool((rows | ~polymer).all())):
-                moved |= rows & segids.are(bool)
+                moved |= rows & named
     if not moved.any():
         return table
-    named = chains.replaced(moved, segids)
-    before, after = chains.texts()[moved & polymer], named.texts()[moved & polymer]
+    renamed = chains.replaced(moved, segids)
+    before, after = chains.texts()[moved & polymer], renamed.texts()[moved & polymer]
     pairs = sorted(set(zip(before.tolist(), after.tolist(), strict=True)))
     if pairs:
-        renamed = changes.setdefault(CHAINS_RENAMED, {})
-        renamed |= {f"{one or '(blank)'} to {other}": 1 for one, other in pairs}
-    return replace(table, chains=named)
+        changes[CHAINS_RENAMED] = {f"{one or '(blank)'} to {other}": 1 for one, other in pairs}
+    return replace(table, chains=renamed)
+
+
+def require_chains(path: str, table: AtomTable, polymer: BoolArray) -> None:
+    """Refuse a file in which no residue has a chain.
+
+    Args:
+        path: named in the error.
+        table: the atoms of one complex.
+        polymer: (n,) ATOM records of amino acids and nucleotides.
+
+    Raises:
+        DataError: all chains are blank.
+    """
+    if polymer.any() and not table.chains.are(bool)[polymer].any():
+        raise DataError(
+            f"{path}: chain identifiers are missing",
+            "a chain in column 22 of every ATOM record, or a segment id in columns 73-76",
+            "give every protein a chain of its own",
+        )
 
 
 def _several_segments(table: AtomTable, rows: BoolArray, alone: bool) -> bool:

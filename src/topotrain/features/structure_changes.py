@@ -21,7 +21,7 @@ ELEMENTS_CORRECTED = "elements_corrected"
 
 # Kind: what one is called, what several are, and what became of them.
 _TEXTS = {
-    MODELS_LEFT_OUT: ("MODEL", "MODELs", "left out"),
+    MODELS_LEFT_OUT: ("MODEL", "MODELs", "left out, which models=all takes"),
     MODELS_JOINED: ("MODEL", "MODELs", "joined to one complex"),
     CHAINS_RENAMED: ("chain", "chains", "renamed"),
     CHAINS_REORDERED: ("chain", "chains", "put in order"),

@@ -33,8 +33,9 @@ SELENIUM = {"MET": "SD", "CYS": "SG"}
 
 def polymer_records(table: AtomTable) -> BoolArray:
     """(n,) ATOM records that may be residues of a chain: water, caps and ligands are none."""
-    kinds = {name: residue_name(name).kind for name in table.names.values}
-    return ~table.het & table.names.are(lambda name: kinds[name] in POLYMERS | {"unknown"})
+    records = ~table.het & table.names.are(lambda name: residue_name(name).kind in POLYMERS | {"unknown"})
+    # Some programs write whole proteins as HETATM.
+    return records if records.any() else table.names.are(lambda name: residue_name(name).kind == "amino")
 
 
 def residues_of_chains(table: AtomTable, changes: Changes) -> AtomTable:
@@ -62,7 +63,9 @@ def residues_of_chains(table: AtomTable, changes: Changes) -> AtomTable:
         kept |= adopted
         amino |= adopted
         _count(changes, HETATM_RESIDUES, table, residues, adopted)
-        _count(changes, RESIDUES_LEFT_OUT, table, residues, table.het & (kinds == "amino") & ~adopted)
+        # Ligands under the name of a modified residue are none: they have no backbone.
+        modified = table.names.are(lambda name: not residue_name(name).plain) | _with_backbone(table, residues)
+        _count(changes, RESIDUES_LEFT_OUT, table, residues, table.het & (kinds == "amino") & modified & ~adopted)
     _count(changes, RESIDUES_LEFT_OUT, table, residues, ~table.het & ~kept)
     if not kept.all():
         table, amino, residues = table.take(kept), amino[kept], residues[kept]
@@ -86,9 +89,14 @@ def _having(table: AtomTable, residues: IntArray, *atoms: str) -> BoolArray:
     return found[residues]
 
 
+def _with_backbone(table: AtomTable, residues: IntArray) -> BoolArray:
+    backbone: BoolArray = np.logical_and.reduce([_having(table, residues, atom) for atom in ("N", "CA", "C")])
+    return backbone
+
+
 def _amino_by_atoms(table: AtomTable, residues: IntArray, kinds: TextArray) -> BoolArray:
     """(n,) residues in no table of amino acids that have a backbone, or at least a C-alpha that is carbon."""
-    backbone = np.logical_and.reduce([_having(table, residues, atom) for atom in ("N", "CA", "C")])
+    backbone = _with_backbone(table, residues)
     carbon = np.zeros(int(residues.max(initial=-1)) + 1, dtype=bool)
     carbon[residues[table.atoms.are("CA".__eq__) & table.elements.are("C".__eq__)]] = True
     found: BoolArray = ((kinds == "unknown") & (backbone | carbon[residues])) | ((kinds == "other") & backbone)
@@ -98,7 +106,7 @@ def _amino_by_atoms(table: AtomTable, residues: IntArray, kinds: TextArray) -> B
 def _adopted(table: AtomTable, residues: IntArray, kinds: TextArray, chain: BoolArray) -> BoolArray:
     """(n,) HETATM residues with the backbone of an amino acid and a peptide bond to a residue of their chain."""
     candidates = table.het & np.isin(kinds, ["amino", "unknown", "other"])
-    candidates &= np.logical_and.reduce([_having(table, residues, atom) for atom in ("N", "CA", "C")])
+    candidates &= _with_backbone(table, residues)
     if not candidates.any():
         return candidates
     nitrogens = np.flatnonzero((candidates | chain) & table.atoms.are("N".__eq__))
