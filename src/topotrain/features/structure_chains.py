@@ -23,6 +23,7 @@ from topotrain.features.structure_changes import (
 MIN_SAME = 0.7
 # Neighbours in a chain, C-alpha to C-alpha, where C or N is missing. Angstrom.
 MAX_CALPHA_STEP = 4.5
+RESIDUE_MARKS = ("CA", "C1'", "C1*")  # one in each amino acid, one in each nucleotide
 _CHAIN_LETTERS = ascii_uppercase + ascii_uppercase.lower() + digits
 
 Residues = dict[tuple[int, str], str]  # {(number, insertion code): name}
@@ -160,8 +161,11 @@ def _several_segments(table: AtomTable, rows: BoolArray, alone: bool) -> bool:
     segids, keys = table.segids.codes[rows], table.residue_keys()[rows]
     if len(np.unique(segids)) < 2:
         return False
-    pairs = np.unique(np.stack([keys, segids]), axis=1)
-    return alone or pairs.shape[1] > len(np.unique(keys))
+    pairs = np.unique(np.stack([keys, segids]), axis=1).shape[1]
+    # Columns that are something else, such as elements moved to the left, tell atoms of one residue apart.
+    marks = rows & table.atoms.are(lambda atom: atom in RESIDUE_MARKS)
+    marked = np.unique(np.stack([table.residue_keys()[marks], table.segids.codes[marks]]), axis=1).shape[1]
+    return 2 * marked > pairs and (alone or pairs > len(np.unique(keys)))
 
 
 def in_order(table: AtomTable, changes: Changes) -> AtomTable:
