@@ -232,6 +232,11 @@ WRITINGS: dict[str, Callable[[Records], tuple[str, bytes, set[str]]]] = {
     ),
     "force-field names": lambda a: ("m.pdb", pdb(renamed(a, FORCE_FIELD)), {"residues_renamed"}),
     "four-letter names": lambda a: ("m.pdb", pdb(renamed(a, FOUR_LETTERS)), {"residues_renamed"}),
+    "four-letter names a column to the left": lambda a: (
+        "m.pdb",
+        pdb(renamed(a, FOUR_LETTERS)).replace(b" HISE", b"HISE ").replace(b" LYSH", b"LYSH "),
+        {"residues_renamed"},
+    ),
     "oxygens of CHARMM": lambda a: ("m.pdb", pdb(charmm_ends(a)), {"atoms_renamed"}),
     "modified residues": lambda a: ("m.pdb", pdb(modified(a, "ATOM")), {"residues_renamed"}),
     "modified residues as HETATM": lambda a: (
@@ -261,6 +266,11 @@ WRITINGS: dict[str, Callable[[Records], tuple[str, bytes, set[str]]]] = {
     "MODELs of one chain name": lambda a: (
         "m.pdb",
         blocks(of_chain(a, "A"), chains(of_chain(a, "B"), {"B": "A"})),
+        {"models_joined", "chains_renamed"},
+    ),
+    "blank chains in MODELs": lambda a: (
+        "m.pdb",
+        blocks(chains(of_chain(a, "A"), {"A": ""}), chains(of_chain(a, "B"), {"B": ""})),
         {"models_joined", "chains_renamed"},
     ),
     "an ensemble": lambda a: ("m.pdb", blocks(a, a, a), {"models_left_out"}),

@@ -10,7 +10,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PureWindowsPath
 from typing import IO
 
 from topotrain.errors import DataError
@@ -92,8 +92,8 @@ class _Room:
         Raises:
             DataError: it leads out of the archive, is a link or comes twice, or there are too many.
         """
-        path = PurePosixPath(name.replace("\\", "/"))
-        if path.is_absolute() or ".." in path.parts or ":" in path.parts[:1]:
+        path = PureWindowsPath(name)  # knows both slashes, and drives
+        if path.drive or path.root or ".." in path.parts:
             raise _refused(self.archive, f"its entry {name!r} leads out of it")
         if link:
             raise _refused(self.archive, f"its entry {name!r} is a link")

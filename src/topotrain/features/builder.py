@@ -158,7 +158,7 @@ def build_with_modules(
     structures, out = Path(structures), Path(out)
     started = time.perf_counter()
     with folder_of(structures) as folder:
-        found = find_structures(folder)
+        found = find_structures(folder, structures)
         _make_output(out)
         tasks = _tasks(structures, folder, found, json.dumps(modules.specification(), sort_keys=True), models)
         outcomes: dict[str, GraphOutcome] = {}
@@ -246,11 +246,12 @@ def _num_models(task: GraphTask) -> int:
         return 1
 
 
-def find_structures(structures: Path) -> dict[str, Path]:
+def find_structures(structures: Path, named: Path | None = None) -> dict[str, Path]:
     """Structure files by graph key, sorted.
 
     Args:
         structures: a folder, searched through, or one file.
+        named: what errors call it, where it is an unpacked archive's.
 
     Raises:
         DataError: nothing there, or two files for one key.
@@ -277,7 +278,7 @@ def find_structures(structures: Path) -> dict[str, Path]:
         found[key] = path
     if not found:
         raise DataError(
-            f"{structures.absolute()} holds no structure files",
+            f"{(named or structures).absolute()} holds no structure files",
             "files named .pdb, .ent, .cif or .mmcif, plain or compressed",
             "check the path",
         )

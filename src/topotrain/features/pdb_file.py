@@ -47,7 +47,7 @@ def parse_pdb(path: Path, text: bytes) -> AtomTable:
         grid, lines = grid[kept], [line for line, keep in zip(lines, kept, strict=True) if keep]
         line_numbers, blocks = np.array(line_numbers)[kept].tolist(), np.array(blocks)[kept].tolist()
     numbers, codes = _numbers(path, grid, line_numbers)
-    names, chains = _names_and_chains(grid)
+    names, chains, altlocs = _names_and_chains(grid)
     padded = _words(grid, 12, 16, str.upper)
     return AtomTable(
         blocks=np.array(blocks, dtype=np.int64),
@@ -58,7 +58,7 @@ def parse_pdb(path: Path, text: bytes) -> AtomTable:
         codes=codes,
         atoms=padded.mapped(str.strip),
         elements=_elements(grid, padded, names),
-        altlocs=_words(grid, 16, 17, str.strip),
+        altlocs=altlocs,
         het=grid[:, 0] == ord("H"),
         coords=coords,
     )
@@ -173,18 +173,30 @@ def _number(cell: str) -> tuple[int | None, str]:
     return None, letter
 
 
-def _names_and_chains(grid: Grid) -> tuple[Words, Words]:
-    """Residue names and chains; column 21 is a fourth letter of the name, or the first of two of the chain."""
-    cells, codes = _vocabulary(grid, 17, 22)
-    wide = [cell for cell in cells if cell[3] != " "]
+def _names_and_chains(grid: Grid) -> tuple[Words, Words, Words]:
+    """Residue names, chains and alternate locations, columns 17-22.
+
+    Names of four letters take column 21, or column 17 that is the alternate location's; chains of two letters take
+    column 21, too.
+    """
+    cells, codes = _vocabulary(grid, 16, 22)
     # A chain of two letters has residues whose name and that letter together mean nothing.
     of_chain = any(
-        not is_four_letter_name(cell[:4].strip().upper()) and residue_name(cell[:3].strip().upper()).kind == "amino"
-        for cell in wide
+        cell[4] != " " and not is_four_letter_name(_name(cell[1:5])) and residue_name(_name(cell[1:4])).kind == "amino"
+        for cell in cells
     )
-    split = 3 if of_chain else 4
-    names = [cell[:split].strip().upper() for cell in cells]
-    return Words.coded(names, codes), Words.coded([cell[split:].strip() for cell in cells], codes)
+    split = 4 if of_chain else 5
+    names, altlocs = [_name(cell[1:split]) for cell in cells], [cell[0].strip() for cell in cells]
+    for place, cell in enumerate(cells):
+        wide = _name(cell[:4])
+        if residue_name(names[place]).kind == "unknown" and is_four_letter_name(wide):
+            names[place], altlocs[place] = wide, ""
+    chains = [cell[split:].strip() for cell in cells]
+    return Words.coded(names, codes), Words.coded(chains, codes), Words.coded(altlocs, codes)
+
+
+def _name(cell: str) -> str:
+    return cell.strip().upper()
 
 
 def _elements(grid: Grid, padded: Words, names: Words) -> Words:

@@ -79,7 +79,7 @@ def _alike(one: Residues, other: Residues) -> bool:
 
 
 def _joined(path: str, table: AtomTable, chains: dict[int, dict[str, Residues]], changes: Changes) -> AtomTable:
-    """All MODELs as one complex; a chain of another sequence under a name that is taken gets a free one."""
+    """All MODELs as one complex; a blank chain, or another sequence under a name that is taken, gets a free name."""
     there: dict[str, Residues] = {}
     names = table.chains.texts().astype(object)
     renamed: Counter[str] = Counter()
@@ -87,8 +87,8 @@ def _joined(path: str, table: AtomTable, chains: dict[int, dict[str, Residues]],
     for block, found in chains.items():
         for chain, residues in found.items():
             name = chain
-            if chain in there and there[chain].keys() & residues.keys():
-                if _alike(there[chain], residues):
+            if not chain or (chain in there and there[chain].keys() & residues.keys()):
+                if chain and _alike(there[chain], residues):
                     raise DataError(
                         f"{path}: its MODELs hold chain {chain or '(blank)'} again beside other chains",
                         "the same chains in every MODEL (an ensemble), or other chains in each (one complex)",
