@@ -4,12 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import click
 
 from topotrain.cli.options import TRACKING_URI, UNUSED_URI, KeyValue, Words, jobs_option, option
 from topotrain.cli.output import deliver, say, say_outcome
 from topotrain.errors import DataError
+
+Models = Literal["first", "all"]
+MODELS = option(
+    "--models",
+    type=click.Choice(["first", "all"]),
+    default="first",
+    show_default=True,
+    help="Of files with several MODELs of the same chains: the first, or each as a decoy NAME_1, NAME_2, ...",
+)
+STRICT = click.option(
+    "--strict", is_flag=True, help="A structure that fails, or is not read as it stands, is an error (exit 2)."
+)
+
+
+def say_changes(line: str) -> None:
+    """What reading the structures left out or changed, if anything."""
+    if line:
+        say(f"read: {line}")
 
 
 @click.command("build-graphs")
@@ -22,7 +41,8 @@ from topotrain.errors import DataError
 @option("--set", "settings", type=KeyValue(), multiple=True, help="A module's parameter; repeatable.")
 @option("--sets", type=Words("kind.parameter=value pairs"), default="", hidden=True)
 @jobs_option("Processes.")
-@click.option("--strict", is_flag=True, help="One structure that fails is an error (exit 2).")
+@MODELS
+@STRICT
 @TRACKING_URI
 def build_graphs(
     structures: str,
@@ -34,10 +54,11 @@ def build_graphs(
     settings: Sequence[tuple[str, str]],
     sets: Sequence[str],
     jobs: int,
+    models: Models,
     strict: bool,
     tracking_uri: str | None,
 ) -> None:
-    """Build interface graphs from PDB or mmCIF files (plain or gzip), flat or by target.
+    """Build interface graphs from PDB or mmCIF files (plain, compressed, or an archive of them), flat or by target.
 
     \b
     topotrain build-graphs structures/ --out graphs/ --jobs 4
@@ -58,8 +79,10 @@ def build_graphs(
             settings=dict([*map(KeyValue(), sets), *settings]),
             jobs=jobs,
             strict=strict,
+            models=models,
             progress=progress,
         )
+    say_changes(report.changes_line)
     say(f"summary: {report.summary_path}")
     say_outcome(report.failures, f"{len(report.built)} graphs built, {len(report.kept)} kept")
     keep_report("build-graphs", report.summary_path.read_text(encoding="utf-8"), "build-graphs.json", tracking_uri)
@@ -119,8 +142,12 @@ def features(kind: str | None, as_json: bool) -> None:
 @option("--model", default="models:/topoqa@candidate", show_default=True, metavar="URI", help="Of the registry.")
 @option("--out", metavar="CSV", help="By default printed.")
 @jobs_option("Processes.")
+@MODELS
+@STRICT
 @TRACKING_URI
-def score(structures: str, model: str, out: str | None, jobs: int, tracking_uri: str | None) -> None:
+def score(
+    structures: str, model: str, out: str | None, jobs: int, models: Models, strict: bool, tracking_uri: str | None
+) -> None:
     """Score structure files with a model, ranked within each target.
 
     \b
@@ -132,9 +159,18 @@ def score(structures: str, model: str, out: str | None, jobs: int, tracking_uri:
     from topotrain.tracking.report_run import keep_report
 
     with counter("building graphs") as progress:
-        report = score_structures(Path(structures), model, jobs=jobs, progress=progress, tracking_uri=tracking_uri)
+        report = score_structures(
+            Path(structures),
+            model,
+            jobs=jobs,
+            strict=strict,
+            models=models,
+            progress=progress,
+            tracking_uri=tracking_uri,
+        )
     text = scores_csv(report.rows)
     deliver(text, out)
+    say_changes(report.changes_line)
     say_outcome(report.failures, f"{len(report.rows)} structures scored")
     keep_report("score", text, "scores.csv", tracking_uri)
 

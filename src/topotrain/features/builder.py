@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from topotrain.errors import DataError, UserInputError
+from topotrain.features.archives import folder_of
 from topotrain.features.graph import (
     GraphOutcome,
     GraphResult,
@@ -22,9 +23,12 @@ from topotrain.features.module_set import ModuleSet, recorded_modules, select_mo
 from topotrain.features.pool import run_tasks
 from topotrain.features.records import total_stage_seconds, write_sidecar, write_summary
 from topotrain.features.structure import is_structure_file, structure_stem
+from topotrain.features.structure_changes import Changes, describe_changes, summary_line
 from topotrain.fields import SIDECAR_NAME
 from topotrain.files import TEMPORARY_PREFIX, TEMPORARY_SUFFIX, walk_files
 from topotrain.progress import OnItemDone
+
+Models = Literal["first", "all"]
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,8 @@ class BuildReport:
         modules: the modules used.
         seconds: wall-clock time.
         stage_seconds: {stage: seconds, added over structures and processes}.
+        changes: {key: what reading its structure left out or changed}, of those where something was.
+        num_files: how many structure files there were.
     """
 
     out: Path
@@ -52,6 +58,13 @@ class BuildReport:
     modules: ModuleSet
     seconds: float
     stage_seconds: dict[str, float] = field(default_factory=dict)
+    changes: dict[str, Changes] = field(default_factory=dict)
+    num_files: int = 0
+
+    @property
+    def changes_line(self) -> str:
+        """What reading left out or changed, on one line; "" for nothing."""
+        return summary_line(self.changes, self.num_files)
 
     @property
     def num_graphs(self) -> int:
@@ -70,6 +83,7 @@ def build_graphs(
     settings: Mapping[str, Any] | None = None,
     jobs: int = 1,
     strict: bool = False,
+    models: Models = "first",
     progress: OnItemDone | None = None,
 ) -> BuildReport:
     """Build the graphs of a folder of structures.
@@ -78,7 +92,8 @@ def build_graphs(
     moment, the same call completes the folder.
 
     Args:
-        structures: a folder, searched through, or one file. ``TARGET/DECOY.pdb`` becomes ``TARGET/DECOY.pt``.
+        structures: a folder, searched through, an archive of one (zip, tar), or one file. ``TARGET/DECOY.pdb`` becomes
+            ``TARGET/DECOY.pt``.
         out: the graph folder.
         edge_module: id or alias; None for the default. Likewise the other modules.
         node_module: see ``edge_module``.
@@ -86,15 +101,16 @@ def build_graphs(
         interface_module: see ``edge_module``.
         settings: ``{"edge.distance_max": "12"}``: kind, dot, parameter.
         jobs: processes; results do not depend on it.
-        strict: raise where any structure failed, after all the others are built.
+        strict: raise where any structure failed, or was not read as it stands, after all the others are built.
+        models: ``first`` MODEL of an ensemble, or ``all``: each a decoy, ``DECOY_1``, ``DECOY_2``, ...
         progress: called with structures done, structures in all, and the key of the last.
 
     Raises:
         UserInputError: an unknown module or parameter.
-        DataError: no structures found; two files for one graph; with ``strict``, any failure.
+        DataError: no structures found; two files for one graph; with ``strict``, any failure or change.
     """
     modules = select_modules(interface_module, topology_module, node_module, edge_module, settings)
-    return build_with_modules(structures, out, modules, jobs=jobs, strict=strict, progress=progress)
+    return build_with_modules(structures, out, modules, jobs=jobs, strict=strict, models=models, progress=progress)
 
 
 def build_recorded_graphs(
@@ -104,6 +120,7 @@ def build_recorded_graphs(
     *,
     jobs: int = 1,
     strict: bool = False,
+    models: Models = "first",
     progress: OnItemDone | None = None,
 ) -> BuildReport:
     """Build graphs with exactly the modules and parameters that a feature schema records.
@@ -114,6 +131,7 @@ def build_recorded_graphs(
         module_registry: the schema's ``module_registry``.
         jobs: processes.
         strict: as in :func:`build_graphs`.
+        models: as in :func:`build_graphs`.
         progress: as in :func:`build_graphs`.
 
     Raises:
@@ -121,7 +139,7 @@ def build_recorded_graphs(
         DataError: as in :func:`build_graphs`.
     """
     modules = recorded_modules(module_registry)
-    return build_with_modules(structures, out, modules, jobs=jobs, strict=strict, progress=progress)
+    return build_with_modules(structures, out, modules, jobs=jobs, strict=strict, models=models, progress=progress)
 
 
 def build_with_modules(
@@ -131,25 +149,28 @@ def build_with_modules(
     *,
     jobs: int = 1,
     strict: bool = False,
+    models: Models = "first",
     progress: OnItemDone | None = None,
 ) -> BuildReport:
     """Build graphs with modules made already; see :func:`build_graphs`."""
     if jobs < 1:
         raise UserInputError(f"jobs is {jobs}", "1 or more processes", "")
-    found, out = find_structures(Path(structures)), Path(out)
-    _make_output(out)
-    started, specification = time.perf_counter(), json.dumps(modules.specification(), sort_keys=True)
-    tasks = [GraphTask(key, str(path), specification) for key, path in found.items()]
-    outcomes: dict[str, GraphOutcome] = {}
-    for outcome in _build_all(tasks, out, modules, jobs):
-        outcomes[outcome.key] = outcome
-        if progress is not None:
-            progress(len(outcomes), len(tasks), outcome.key)
-    ordered = [outcomes[key] for key in found]
+    structures, out = Path(structures), Path(out)
+    started = time.perf_counter()
+    with folder_of(structures) as folder:
+        found = find_structures(folder, structures)
+        _make_output(out)
+        tasks = _tasks(structures, folder, found, json.dumps(modules.specification(), sort_keys=True), models)
+        outcomes: dict[str, GraphOutcome] = {}
+        for outcome in _build_all(tasks, out, modules, jobs):
+            outcomes[outcome.key] = outcome
+            if progress is not None:
+                progress(len(outcomes), len(tasks), outcome.key)
+    ordered = [outcomes[task.key] for task in tasks]
     seconds = time.perf_counter() - started
     try:
         write_sidecar(out, modules, ordered)
-        summary_path = write_summary(out, Path(structures), modules, ordered, jobs, seconds)
+        summary_path = write_summary(out, structures, modules, ordered, jobs, seconds)
     except OSError as error:
         raise DataError(f"{out.absolute()}: can't be written ({error})", "a folder that can be written") from None
     report = BuildReport(
@@ -162,22 +183,75 @@ def build_with_modules(
         modules=modules,
         seconds=seconds,
         stage_seconds=total_stage_seconds(ordered),
+        changes={item.key: item.changes for item in ordered if item.changes},
+        num_files=len(found),
     )
-    if strict and report.failures:
-        first = next(iter(report.failures.values()))
-        raise DataError(
-            f"{len(report.failures)} of {len(ordered)} structures failed, the first: {first}",
-            "none to fail (strict)",
-            f"see {summary_path.resolve()}",
-        )
+    if strict:
+        _refuse(report, ordered)
     return report
 
 
-def find_structures(structures: Path) -> dict[str, Path]:
+def _refuse(report: BuildReport, outcomes: list[GraphOutcome]) -> None:
+    """Make an error of failures and of files that were not read as they stand."""
+    see = f"see {report.summary_path.resolve()}"
+    if report.failures:
+        first = next(iter(report.failures.values()))
+        raise DataError(
+            f"{len(report.failures)} of {len(outcomes)} structures failed, the first: {first}",
+            "none to fail (strict)",
+            see,
+        )
+    changed = [item for item in outcomes if item.changes]
+    if changed:
+        raise DataError(
+            f"{len(changed)} of {len(outcomes)} structures were not read as they stand, the first: "
+            f"{changed[0].source}: {describe_changes(changed[0].changes)}",
+            "nothing left out or changed (strict)",
+            see,
+        )
+
+
+def _tasks(
+    structures: Path, folder: Path, found: dict[str, Path], specification: str, models: Models
+) -> list[GraphTask]:
+    """What is to be built, by key: one graph a file, or one for each MODEL.
+
+    Args:
+        structures: what was asked for: a folder, a file or an archive.
+        folder: where it lies; an archive is unpacked.
+        found: {key: file}.
+        specification: of the modules.
+        models: which MODELs of ensembles.
+    """
+    tasks: dict[str, GraphTask] = {}
+    for key, path in found.items():
+        shown = path if folder == structures else structures / path.relative_to(folder)
+        task = GraphTask(key, str(shown), specification, str(path))
+        number = _num_models(task) if models == "all" else 1
+        several = [replace(task, key=f"{key}_{place + 1}", model=place) for place in range(number)]
+        for one in several if number > 1 else [task]:
+            if one.key in tasks or (number > 1 and one.key in found):
+                other = tasks[one.key].source if one.key in tasks else found[one.key]
+                raise DataError(
+                    f"{one.source} and {other} would both become {one.key}.pt", "one graph for each name", "rename one"
+                )
+            tasks[one.key] = one
+    return list(tasks.values())
+
+
+def _num_models(task: GraphTask) -> int:
+    try:
+        return task.structure(task.content()).num_models
+    except Exception:  # noqa: BLE001  the build will say what is wrong with it
+        return 1
+
+
+def find_structures(structures: Path, named: Path | None = None) -> dict[str, Path]:
     """Structure files by graph key, sorted.
 
     Args:
         structures: a folder, searched through, or one file.
+        named: what errors call it, where it is an unpacked archive's.
 
     Raises:
         DataError: nothing there, or two files for one key.
@@ -187,7 +261,7 @@ def find_structures(structures: Path) -> dict[str, Path]:
     if not structures.is_dir():
         raise DataError(
             f"{structures.absolute()} does not exist",
-            "a folder of structures or one structure file",
+            "a folder of structures, an archive of one, or one structure file",
             "check the path",
         )
     found: dict[str, Path] = {}
@@ -204,8 +278,8 @@ def find_structures(structures: Path) -> dict[str, Path]:
         found[key] = path
     if not found:
         raise DataError(
-            f"{structures.absolute()} holds no structure files",
-            "files named .pdb, .ent, .cif or .mmcif, plain or .gz",
+            f"{(named or structures).absolute()} holds no structure files",
+            "files named .pdb, .ent, .cif or .mmcif, plain or compressed",
             "check the path",
         )
     return dict(sorted(found.items()))

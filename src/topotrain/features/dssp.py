@@ -5,12 +5,11 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from topotrain.features.atom_table import MAX_PEPTIDE_BOND
 from topotrain.features.geometry import dihedral_angles
 from topotrain.features.structure import BACKBONE, FloatArray, IntArray, Structure
 
 SS8_CODES = "HBEGITS-"
-# DSSP: longer C-N distances are chain breaks. Angstrom.
-MAX_PEPTIDE_BOND = 2.5
 # DSSP's united-atom radii, Angstrom: backbone atoms by name, all others 1.8 (Kabsch and Sander 1983).
 ATOM_RADII = {"N": 1.65, "CA": 1.87, "C": 1.76, "O": 1.40}
 OTHER_RADIUS = 1.80

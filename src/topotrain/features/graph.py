@@ -18,12 +18,21 @@ import numpy as np
 from topotrain.errors import DataError, UserInputError
 from topotrain.features.module_set import ModuleSet, recorded_modules
 from topotrain.features.modules import GraphContext, both_ways
-from topotrain.features.structure import FloatArray, IntArray, Structure, read_content, read_structure
+from topotrain.features.structure import (
+    READER_VERSION,
+    FloatArray,
+    IntArray,
+    Structure,
+    read_content,
+    read_structure,
+)
+from topotrain.features.structure_changes import Changes, describe_changes
 from topotrain.files import write_whole
 from topotrain.text import one_line
 
 # Part of every digest: raise it when the builder itself makes other graphs from the same modules.
 FORMAT_VERSION = 1
+READER = "reader"  # of graph metadata and summary: its version, and what it left out or changed
 STAGES = ("start", "read", "interface", "topology", "node", "edge", "write")
 
 
@@ -50,13 +59,39 @@ class GraphTask:
 
     Attributes:
         key: path below the output folder without ``.pt``.
-        source: the structure file.
+        source: the structure file, as errors name it.
         specification: JSON of :meth:`ModuleSet.specification`.
+        file: where it lies, if elsewhere: an archive's files are unpacked.
+        model: which MODEL of an ensemble, from 0; None for the first.
     """
 
     key: str
     source: str
     specification: str
+    file: str = ""
+    model: int | None = None
+
+    def content(self) -> bytes:
+        """The file's bytes, still compressed where it is.
+
+        Raises:
+            DataError: it cannot be read.
+        """
+        return read_content(Path(self.file or self.source))
+
+    def structure(self, content: bytes) -> Structure:
+        """The structure in the file's bytes.
+
+        Raises:
+            DataError: it cannot be read.
+        """
+        return read_structure(self.source, content, model=self.model)
+
+    def digest(self, content: bytes) -> str:
+        """SHA-256 of what decides the graph: builder format, modules, parameters, input bytes, which MODEL."""
+        model = "" if self.model is None else f"\nMODEL {self.model}"
+        parts = f"{FORMAT_VERSION}\n{self.specification}\n{hashlib.sha256(content).hexdigest()}{model}"
+        return hashlib.sha256(parts.encode()).hexdigest()
 
 
 @dataclass
@@ -71,6 +106,7 @@ class GraphOutcome:
         error: one line, or "".
         seconds: {stage: seconds}.
         metadata: the graph's metadata.
+        changes: what reading the structure left out or changed.
     """
 
     key: str
@@ -80,6 +116,7 @@ class GraphOutcome:
     error: str = ""
     seconds: dict[str, float] = field(default_factory=dict)
     metadata: dict[str, Any] = field(default_factory=dict)
+    changes: Changes = field(default_factory=dict)
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
@@ -122,10 +159,11 @@ def compute_task(task: GraphTask) -> GraphResult:
         with outcome.timed("start"):
             modules = _modules(task.specification)
         with outcome.timed("read"):
-            content = read_content(Path(task.source))
-            structure = read_structure(task.source, content)
+            content = task.content()
+            structure = task.structure(content)
+        outcome.changes = structure.changes
         arrays = compute_graph(structure, modules, outcome)
-        return GraphResult(outcome, arrays, graph_digest(task.specification, content))
+        return GraphResult(outcome, arrays, task.digest(content))
     except DataError as error:
         outcome.error = str(error)
     except UserInputError:
@@ -137,6 +175,8 @@ def compute_task(task: GraphTask) -> GraphResult:
 
 def kept_outcome(task: GraphTask, target: Path) -> GraphOutcome | None:
     """The outcome of a graph that is there already, from the same input and modules; else None.
+
+    A graph that another version of the reader made is kept only where reading changes nothing in its file.
 
     Args:
         task: what would be computed.
@@ -150,8 +190,12 @@ def kept_outcome(task: GraphTask, target: Path) -> GraphOutcome | None:
     with outcome.timed("read"):
         try:
             metadata = dict(read_graph(target).metadata)
-            if metadata["digest"] != graph_digest(task.specification, read_content(Path(task.source))):
+            content, reader = task.content(), metadata.get(READER, {})
+            if metadata["digest"] != task.digest(content):
                 return None
+            if reader.get("version") != READER_VERSION and task.structure(content).changes:
+                return None
+            outcome.changes = dict(reader.get("changes", {}))
         except Exception:  # noqa: BLE001  not a graph of ours, or an input gone bad: the build will say which
             return None
     outcome.metadata, outcome.status, outcome.stage = metadata, "kept", ""
@@ -175,7 +219,7 @@ def write_graph(result: GraphResult, target: Path, modules: ModuleSet) -> GraphO
             # An older graph of the same name describes another input; scoring it would be wrong.
             target.unlink(missing_ok=True)
             return outcome
-        outcome.metadata = graph_metadata(outcome.key, arrays, modules, result.digest)
+        outcome.metadata = graph_metadata(outcome, arrays, modules, result.digest)
         with outcome.timed("start"):
             import torch_geometric.data  # noqa: F401
         with outcome.timed("write"):
@@ -206,12 +250,7 @@ def compute_graph(structure: Structure, modules: ModuleSet, outcome: GraphOutcom
     with outcome.timed("interface"):
         residues = modules.interface.find(structure)
         if not len(residues):
-            raise DataError(
-                f"{structure.path}: no interface residues among chains "
-                + ", ".join(dict.fromkeys(structure.chain_ids.tolist())),
-                f"two chains in contact ({modules.interface.module_id()}, {modules.interface.params})",
-                "remove the structure, or widen interface.cutoff",
-            )
+            raise _no_interface(structure, modules)
     with outcome.timed("topology"):
         topology = modules.topology.compute(structure, residues)
         _check_output(structure, modules.topology.module_id(), topology, len(residues), modules.topology_columns)
@@ -227,13 +266,29 @@ def compute_graph(structure: Structure, modules: ModuleSet, outcome: GraphOutcom
     return GraphArrays(x, np.stack([source, target]), edge_attr, node_ids)
 
 
-def graph_metadata(key: str, arrays: GraphArrays, modules: ModuleSet, digest: str) -> dict[str, Any]:
+def _no_interface(structure: Structure, modules: ModuleSet) -> DataError:
+    chains = list(dict.fromkeys(structure.chain_ids.tolist()))
+    if len(chains) == 1:
+        left_out = describe_changes(structure.changes)
+        return DataError(
+            f"{structure.path}: one chain alone ({chains[0] or 'blank'})" + (f"; {left_out}" if left_out else ""),
+            "a complex of two or more chains",
+            "give every protein a chain of its own (column 22, or segment ids in columns 73-76), or remove the file",
+        )
+    return DataError(
+        f"{structure.path}: no interface residues among chains {', '.join(chains)}",
+        f"two chains in contact ({modules.interface.module_id()}, {modules.interface.params})",
+        "remove the structure, or widen interface.cutoff",
+    )
+
+
+def graph_metadata(outcome: GraphOutcome, arrays: GraphArrays, modules: ModuleSet, digest: str) -> dict[str, Any]:
     """The ``metadata`` of a graph file, in plain types."""
     info: dict[str, Any] = {
         "edge_count": len(arrays.edge_attr),
         "feature_dim": arrays.edge_attr.shape[1],
         "edge_feature_variant": modules.edge.variant,
-        "model_key": key,
+        "model_key": outcome.key,
         "scaling": modules.edge.scaling,
         "orientation_dependent": modules.edge.orientation_dependent,
     }
@@ -246,13 +301,8 @@ def graph_metadata(key: str, arrays: GraphArrays, modules: ModuleSet, digest: st
         "node_ids": arrays.node_ids,
         "modules": modules.specification(),
         "digest": digest,
+        READER: {"version": READER_VERSION, "changes": outcome.changes},
     }
-
-
-def graph_digest(specification: str, content: bytes) -> str:
-    """SHA-256 of what decides a graph: builder format, modules, parameters, input bytes."""
-    parts = f"{FORMAT_VERSION}\n{specification}\n{hashlib.sha256(content).hexdigest()}"
-    return hashlib.sha256(parts.encode()).hexdigest()
 
 
 def graph_bytes(arrays: GraphArrays, metadata: Mapping[str, Any]) -> bytes:

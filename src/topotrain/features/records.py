@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from topotrain.errors import DataError
-from topotrain.features.graph import FORMAT_VERSION, STAGES, GraphOutcome
+from topotrain.features.graph import FORMAT_VERSION, READER, STAGES, GraphOutcome
 from topotrain.features.module_set import ModuleSet, describe_set
+from topotrain.features.structure import READER_VERSION
 from topotrain.fields import SIDECAR_NAME, SUMMARY_NAME
 from topotrain.files import write_whole
 
@@ -41,6 +42,7 @@ def write_sidecar(out: Path, modules: ModuleSet, outcomes: list[GraphOutcome]) -
         "_builder": {
             "id": "topotrain build-graphs",
             "format_version": FORMAT_VERSION,
+            "reader_version": READER_VERSION,
             "version": described["edge"]["package_version"],
         },
         "_module_registry": described,
@@ -75,7 +77,7 @@ def _read_sidecar(path: Path) -> dict[str, Any]:
 def write_summary(
     out: Path, structures: Path, modules: ModuleSet, outcomes: list[GraphOutcome], jobs: int, seconds: float
 ) -> Path:
-    """``graph_builder_summary.json`` in a log folder of its own: modules, counts, failures, stage times.
+    """``graph_builder_summary.json`` in a log folder of its own: modules, counts, failures, changes, times.
 
     Args:
         out: the graph folder.
@@ -106,6 +108,12 @@ def write_summary(
         "kept": sum(item.status == "kept" for item in outcomes),
         "failed": len(failures),
         "failures": failures,
+        READER: {
+            "version": READER_VERSION,
+            "changed": [
+                {"model": item.key, "path": item.source, "changes": item.changes} for item in outcomes if item.changes
+            ],
+        },
         "jobs": jobs,
         "elapsed": round(seconds, 3),
         "stage_seconds": {stage: round(stages[stage], 3) for stage in STAGES},

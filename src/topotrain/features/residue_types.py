@@ -6,31 +6,10 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from topotrain.features.residue_names import AMINO_ACIDS
 from topotrain.features.structure import FloatArray, IntArray
 
-# By one-letter code, A C D E F G H I K L M N P Q R S T V W Y; then unknown.
-RESIDUE_TYPES = (
-    "ALA",
-    "CYS",
-    "ASP",
-    "GLU",
-    "PHE",
-    "GLY",
-    "HIS",
-    "ILE",
-    "LYS",
-    "LEU",
-    "MET",
-    "ASN",
-    "PRO",
-    "GLN",
-    "ARG",
-    "SER",
-    "THR",
-    "VAL",
-    "TRP",
-    "TYR",
-)
+RESIDUE_TYPES = tuple(AMINO_ACIDS.values())  # by one-letter code, A C D E F ...; then unknown
 UNKNOWN_TYPE = len(RESIDUE_TYPES)
 NUM_TYPES = len(RESIDUE_TYPES) + 1
 _INDEX = {name: index for index, name in enumerate(RESIDUE_TYPES)}

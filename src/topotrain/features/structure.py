@@ -1,10 +1,13 @@
-"""Structure files (PDB, mmCIF, plain or gzip) to arrays of heavy protein atoms."""
+"""Structure files (PDB, mmCIF, plain or compressed) to one form: heavy atoms of residues, chain by chain."""
 
 from __future__ import annotations
 
+import bz2
 import gzip
+import io
+import lzma
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,24 +16,35 @@ import numpy as np
 import numpy.typing as npt
 
 from topotrain.errors import DataError
-
-FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
+from topotrain.features.atom_table import AtomTable, BoolArray
+from topotrain.features.atom_table import FloatArray as FloatArray
+from topotrain.features.atom_table import IntArray as IntArray
+from topotrain.features.mmcif_file import parse_mmcif
+from topotrain.features.pdb_file import parse_pdb
+from topotrain.features.structure_chains import chosen_model, in_order, require_chains, segments_as_chains
+from topotrain.features.structure_changes import Changes
+from topotrain.features.structure_residues import polymer_records, residues_of_chains
 
 PDB_SUFFIXES = (".pdb", ".ent")
 CIF_SUFFIXES = (".cif", ".mmcif")
-GZIP_SUFFIX = ".gz"
+PACKED_SUFFIXES = {".gz": "gzip", ".bz2": "bzip2", ".xz": "xz"}
+MAGIC = {"gzip": b"\x1f\x8b", "bzip2": b"BZh", "xz": b"\xfd7zXZ\x00"}
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+MAX_TEXT_BYTES = 1 << 30
+# Raise it where some file would be read as another structure than before; graphs built by an older reader are then
+# built again where reading changes anything in their file. Not part of any digest: standard files read the same.
+READER_VERSION = 2
 BACKBONE = ("N", "CA", "C", "O")
-HYDROGENS = ("H", "D")
 # Alternate positions of one C-alpha are nearer than this; neighbours in a chain are 3.8 Angstrom apart.
 MAX_ALTERNATE_DISTANCE = 2.5
 
 
 @dataclass(frozen=True, eq=False)
 class Structure:
-    """The heavy ATOM records of one model, residue by residue, in file order.
+    """The heavy atoms of one complex, chain by chain and residue by residue, in file order.
 
-    First model, first alternate location of each residue, author numbering. Coordinates in Angstrom.
+    First MODEL of an ensemble, all MODELs of a complex spread over several; first alternate location of each residue,
+    author numbering, residues under the names of the twenty amino acids. Coordinates in Angstrom.
 
     Attributes:
         path: where it was read from; named in errors.
@@ -42,6 +56,8 @@ class Structure:
         residue_names: (num_residues,) three-letter names.
         residue_numbers: (num_residues,) int64 author numbers.
         insertion_codes: (num_residues,) insertion codes, "" for none.
+        changes: what reading left out or changed; empty for a file that is read as it stands.
+        num_models: how many decoys the file holds: the MODELs of an ensemble, else 1.
     """
 
     path: str
@@ -53,6 +69,8 @@ class Structure:
     residue_names: npt.NDArray[np.str_]
     residue_numbers: IntArray
     insertion_codes: npt.NDArray[np.str_]
+    changes: Changes = field(default_factory=dict)
+    num_models: int = 1
 
     @property
     def num_residues(self) -> int:
@@ -94,35 +112,53 @@ def is_structure_file(path: Path) -> bool:
 
 def structure_stem(path: Path) -> str:
     """The file's name without ``.pdb``, ``.cif``, ``.gz`` and the like."""
-    name = path.name[: -len(GZIP_SUFFIX)] if path.name.lower().endswith(GZIP_SUFFIX) else path.name
+    name = _without_packing(path.name)
     return name[: -len(Path(name).suffix)] if is_structure_file(path) else name
 
 
-def read_structure(path: Path | str, content: bytes | None = None) -> Structure:
-    """Read one structure file.
+def read_structure(path: Path | str, content: bytes | None = None, *, model: int | None = None) -> Structure:
+    """Read one structure file into the form that everything is computed from.
 
     Args:
-        path: a ``.pdb``, ``.ent``, ``.cif`` or ``.mmcif`` file, optionally ``.gz``.
+        path: a ``.pdb``, ``.ent``, ``.cif`` or ``.mmcif`` file, optionally ``.gz``, ``.bz2`` or ``.xz``.
         content: the file's bytes where the caller has them already (still compressed).
+        model: which MODEL of an ensemble, from 0; None for the first, the others counted as left out.
 
     Raises:
-        DataError: the file cannot be read, is malformed, or holds no protein ATOM records.
+        DataError: the file cannot be read, is malformed, or holds no residues of proteins or nucleic acids.
     """
     path = Path(path)
     if not is_structure_file(path):
         raise DataError(
             f"{path}: the name is no structure file's",
-            "a .pdb, .ent, .cif or .mmcif file, plain or .gz",
+            "a .pdb, .ent, .cif or .mmcif file, plain, .gz, .bz2 or .xz",
             "rename or convert it",
         )
-    text = _decompress(path, read_content(path) if content is None else content)
-    flat = _parse_cif(path, text) if _format_suffix(path) in CIF_SUFFIXES else _parse_pdb(path, text)
-    return _select_atoms(path, flat)
+    text = unpacked(path, read_content(path) if content is None else content)
+    table, changes = (parse_mmcif if _is_mmcif(path, text) else parse_pdb)(path, text), Changes()
+    table = segments_as_chains(table, polymer_records(table), changes)
+    table, num_models = chosen_model(str(path), table, polymer_records(table), model, changes)
+    require_chains(str(path), table, polymer_records(table))
+    table = residues_of_chains(table, changes)
+    if not len(table):
+        raise DataError(f"{path}: no heavy atoms of residues in ATOM records", "protein chains", "remove the file")
+    return _structure(str(path), in_order(table, changes), changes, num_models)
+
+
+def _is_mmcif(path: Path, text: bytes) -> bool:
+    """By the name, unless the text is plainly the other format's."""
+    if _format_suffix(path) in CIF_SUFFIXES:
+        return not text.startswith((b"ATOM  ", b"HEADER", b"REMARK", b"MODEL ", b"CRYST1", b"TITLE "))
+    return b"\n_atom_site." in text and b"data_" in text
 
 
 def _format_suffix(path: Path) -> str:
-    name = path.name.lower()
-    return Path(name[: -len(GZIP_SUFFIX)] if name.endswith(GZIP_SUFFIX) else name).suffix
+    return Path(_without_packing(path.name)).suffix.lower()
+
+
+def _without_packing(name: str) -> str:
+    suffix = Path(name).suffix
+    return name.removesuffix(suffix) if suffix.lower() in PACKED_SUFFIXES else name
 
 
 def read_content(path: Path) -> bytes:
@@ -141,164 +177,92 @@ def read_content(path: Path) -> bytes:
         ) from error
 
 
-def _decompress(path: Path, content: bytes) -> bytes:
-    if not path.name.lower().endswith(GZIP_SUFFIX):
-        return content
+def unpacked(path: Path, content: bytes) -> bytes:
+    """The text of a structure file, whatever it is compressed with; also where the name does not say so.
+
+    Raises:
+        DataError: it is cut, damaged, or larger than a structure can be.
+    """
+    packing = next((name for name, magic in MAGIC.items() if content.startswith(magic)), None)
+    if packing is None and path.suffix.lower() in PACKED_SUFFIXES and content:
+        packing = PACKED_SUFFIXES[path.suffix.lower()]
+    if packing is None:
+        return content.removeprefix(BYTE_ORDER_MARK)
+    openers: dict[str, Any] = {"gzip": gzip.open, "bzip2": bz2.open, "xz": lzma.open}
     try:
-        return gzip.decompress(content)
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{path}: not a complete gzip file ({error})", "gzip data", "copy the file again") from error
-
-
-def _parse_pdb(path: Path, text: bytes) -> Any:
-    """A ``gemmi.FlatStructure``; typed Any because gemmi ships no complete stubs."""
-    import gemmi
-
-    _check_pdb_coordinates(path, text)
-    try:
-        parsed = gemmi.read_pdb_string(text)
-    except (RuntimeError, ValueError) as error:
-        raise DataError(f"{path}: {error}", "PDB format", "repair or remove the file") from error
-    return gemmi.FlatStructure(parsed)
-
-
-def _check_pdb_coordinates(path: Path, text: bytes) -> None:
-    """Refuse coordinates that are no numbers: the parser would read them as 0 in silence."""
-    lines = [line for line in text.split(b"\n") if line.startswith(b"ATOM  ")]
-    if not lines:
-        raise DataError(f"{path}: no ATOM records", "a PDB file with protein chains", "repair or remove the file")
-    try:
-        fields = b",".join(b"%b,%b,%b" % (line[30:38], line[38:46], line[46:54]) for line in lines)
-        good = bool(np.isfinite(np.array(fields.split(b","), dtype=np.float64)).all())
-    except ValueError:
-        good = False
-    if not good:
+        with openers[packing](io.BytesIO(content), "rb") as file:
+            text: bytes = file.read(MAX_TEXT_BYTES + 1)
+    except (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError) as error:
         raise DataError(
-            f"{path}, line {_first_bad_line(text)}: coordinates are not numbers",
-            "x, y, z in columns 31-54 of every ATOM record",
-            "repair or remove the file",
-        )
+            f"{path}: not a complete {packing} file ({error})", f"{packing} data", "copy the file again"
+        ) from error
+    if len(text) > MAX_TEXT_BYTES:
+        raise DataError(f"{path}: over {MAX_TEXT_BYTES >> 20} MB when unpacked", "one structure", "check the file")
+    return text.removeprefix(BYTE_ORDER_MARK)
 
 
-def _first_bad_line(text: bytes) -> int:
-    for number, line in enumerate(text.split(b"\n"), start=1):
-        if line.startswith(b"ATOM  "):
-            try:
-                values = [float(line[start : start + 8]) for start in (30, 38, 46)]
-            except ValueError:
-                return number
-            if not np.isfinite(values).all():
-                return number
-    return 0
-
-
-def _parse_cif(path: Path, text: bytes) -> Any:
-    """A ``gemmi.FlatStructure`` of the first block that holds atoms."""
-    import gemmi
-
-    try:
-        document = gemmi.cif.read_string(text)
-        blocks = [block for block in document if block.find_values("_atom_site.Cartn_x")]
-        if not blocks:
-            raise DataError(f"{path}: no _atom_site table", "mmCIF with atoms", "repair or remove the file")
-        for axis in "xyz":
-            values = np.array(list(blocks[0].find_values(f"_atom_site.Cartn_{axis}")), dtype=np.float64)
-            if not np.isfinite(values).all():
-                raise ValueError("coordinates are not numbers")
-        parsed = gemmi.make_structure_from_block(blocks[0])
-    except (RuntimeError, ValueError) as error:
-        raise DataError(f"{path}: {error}", "mmCIF format", "repair or remove the file") from error
-    return gemmi.FlatStructure(parsed)
-
-
-def _text_column(column: npt.NDArray[np.int8]) -> npt.NDArray[np.str_]:
-    """(n, 8) bytes, NUL-padded, as (n,) strings."""
-    return np.ascontiguousarray(column).view(f"S{column.shape[1]}").ravel().astype(str)
-
-
-def _code_column(column: npt.NDArray[np.int8]) -> npt.NDArray[np.str_]:
-    """(n,) character codes as strings, with NUL and blank as ""."""
-    return np.char.strip(np.ascontiguousarray(column).view("S1").astype(str))
-
-
-def _select_atoms(path: Path, flat: Any) -> Structure:
-    models = np.asarray(flat.model_num)
-    elements = np.char.upper(np.asarray(flat.element_names).astype(str))
-    keep = ~np.isin(elements, HYDROGENS) & (np.asarray(flat.het_flags) == ord("A"))
-    if len(models):
-        keep &= models == models[0]
-    index = np.flatnonzero(keep)
-    if not len(index):
-        raise DataError(f"{path}: no heavy ATOM records in the first model", "protein chains", "remove the file")
-    chains = _text_column(flat.chain_ids)[index]
-    numbers = np.asarray(flat.resnums)[index].astype(np.int64)
-    codes = _code_column(flat.icodes)[index]
-    names = _text_column(flat.residue_names)[index]
-    atoms = _text_column(flat.atom_names)[index]
-    altlocs = _code_column(flat.altlocs)[index]
-
-    changes = (chains[1:] != chains[:-1]) | (numbers[1:] != numbers[:-1]) | (codes[1:] != codes[:-1])
-    groups = np.concatenate([[0], np.cumsum(changes)])
-    first = np.concatenate([[0], np.flatnonzero(changes) + 1])
-    kept = _first_alternates(groups, first, names, altlocs)
-    labels = [f"{chain}:{number}{code}" for chain, number, code in zip(chains, numbers, codes, strict=True)]
-    coords = np.array(flat.pos, dtype=np.float64)[index]
-    kept &= _each_once(path, kept, labels, atoms, coords)
-    groups, index = groups[kept], index[kept]
-    starts = np.flatnonzero(np.concatenate([[True], groups[1:] != groups[:-1]]))
-    heads = np.flatnonzero(kept)[starts]
+def _structure(path: str, table: AtomTable, changes: Changes, num_models: int) -> Structure:
+    """Residues of the atoms in order, each atom once."""
+    names, atoms = table.names.texts(), table.atoms.texts()
+    groups = np.cumsum(np.diff(table.residue_keys(), prepend=-1) != 0) - 1
+    first = np.flatnonzero(np.diff(groups, prepend=-1))
+    kept = (names == names[first][groups]) & _first_alternates(groups, table, names == names[first][groups])
+    labels = _labels(table.take(first))
+    _refuse_two_residues(path, table, groups, kept, labels)
+    kept &= _first_of_each(groups, table.atoms.codes, kept)
+    heads, rows = table.take(first), np.flatnonzero(kept)
     return Structure(
-        path=str(path),
-        coords=coords[kept],
-        elements=elements[index],
-        atom_names=atoms[kept],
-        residue_starts=np.append(starts, len(index)).astype(np.int64),
-        chain_ids=chains[heads],
-        residue_names=names[heads],
-        residue_numbers=numbers[heads],
-        insertion_codes=codes[heads],
+        path=path,
+        coords=table.coords[rows],
+        elements=table.elements.texts()[rows],
+        atom_names=atoms[rows],
+        residue_starts=np.append(0, np.cumsum(np.bincount(groups[rows], minlength=len(first)))).astype(np.int64),
+        chain_ids=heads.chains.texts(),
+        residue_names=heads.names.texts(),
+        residue_numbers=heads.numbers,
+        insertion_codes=heads.codes.texts(),
+        changes=changes,
+        num_models=num_models,
     )
 
 
-def _first_alternates(
-    groups: IntArray,
-    first: IntArray,
-    names: npt.NDArray[np.str_],
-    altlocs: npt.NDArray[np.str_],
-) -> npt.NDArray[np.bool_]:
-    """Atoms of each residue's first name and first alternate location."""
-    kept: npt.NDArray[np.bool_] = names == names[first][groups]
+def _labels(residues: AtomTable) -> list[str]:
+    columns = zip(residues.chains.texts(), residues.numbers, residues.codes.texts(), strict=True)
+    return [f"{chain}:{number}{code}" for chain, number, code in columns]
+
+
+def _first_alternates(groups: IntArray, table: AtomTable, candidates: BoolArray) -> BoolArray:
+    """Atoms of each residue's first alternate location."""
+    altlocs = table.altlocs.texts()
+    kept = np.ones(len(groups), dtype=bool)
     chosen: dict[int, str] = {}
-    for position in np.flatnonzero((altlocs != "") & kept):
+    for position in np.flatnonzero((altlocs != "") & candidates):
         letter = chosen.setdefault(int(groups[position]), str(altlocs[position]))
         kept[position] = altlocs[position] == letter
     return kept
 
 
-def _each_once(
-    path: Path,
-    kept: npt.NDArray[np.bool_],
-    labels: list[str],
-    atoms: npt.NDArray[np.str_],
-    coords: FloatArray,
-) -> npt.NDArray[np.bool_]:
-    """Drop atoms that come again in their residue; refuse two residues under one name.
-
-    Alternates whose letters were stripped, or that are written apart, lie near the first; another residue
-    of the same name, as in files whose chains lost their names, does not.
-    """
-    seen: dict[tuple[str, str], int] = {}
-    once = np.ones(len(labels), dtype=bool)
-    for position in np.flatnonzero(kept).tolist():
-        first = seen.setdefault((labels[position], str(atoms[position])), position)
-        if first == position:
-            continue
-        once[position] = False
-        apart = float(np.linalg.norm(coords[position] - coords[first]))
-        if atoms[position] == "CA" and apart > MAX_ALTERNATE_DISTANCE:
-            raise DataError(
-                f"{path}: two residues are called {labels[position]} (C-alphas {apart:.1f} Angstrom apart)",
-                "every residue under its own chain and number",
-                "give the chains different names",
-            )
+def _first_of_each(groups: IntArray, atoms: IntArray, kept: BoolArray) -> BoolArray:
+    """Atoms that did not come before in their residue: alternates whose letters were stripped come again."""
+    rows = np.flatnonzero(kept)
+    found = np.unique(groups[rows] * (int(atoms.max(initial=0)) + 1) + atoms[rows], return_index=True)[1]
+    once = np.zeros(len(groups), dtype=bool)
+    once[rows[found]] = True
     return once
+
+
+def _refuse_two_residues(path: str, table: AtomTable, groups: IntArray, kept: BoolArray, labels: list[str]) -> None:
+    """Refuse two residues under one name, as in files whose chains lost their names.
+
+    Alternates whose letters were stripped, or that are written apart, lie near the first; another residue does not.
+    """
+    rows = np.flatnonzero(table.atoms.are("CA".__eq__) & (kept | table.altlocs.are(lambda text: not text)))
+    _, first, inverse = np.unique(groups[rows], return_index=True, return_inverse=True)
+    apart = np.linalg.norm(table.coords[rows] - table.coords[rows[first]][inverse], axis=1)
+    if (apart > MAX_ALTERNATE_DISTANCE).any():
+        row = int(np.argmax(apart > MAX_ALTERNATE_DISTANCE))
+        raise DataError(
+            f"{path}: two residues are called {labels[groups[rows[row]]]} (C-alphas {apart[row]:.1f} Angstrom apart)",
+            "every residue under its own chain and number",
+            "give the chains different names, in column 22 or as segment ids in columns 73-76",
+        )

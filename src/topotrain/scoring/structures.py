@@ -10,6 +10,7 @@ from topotrain.data.graph_dir import GraphDirectory
 from topotrain.data.labels import target_of_key
 from topotrain.errors import DataError
 from topotrain.features import build_recorded_graphs
+from topotrain.features.builder import Models
 from topotrain.progress import OnItemDone
 from topotrain.schema.check import check_graph
 from topotrain.schema.resolve import DirectoryMetadata
@@ -26,10 +27,12 @@ class ScoreReport:
     Attributes:
         rows: scored structures, by target and rank.
         failures: {MODEL: one line} of structures that gave no graph.
+        changes_line: what reading left out or changed, on one line; "" for nothing.
     """
 
     rows: tuple[Scored, ...]
     failures: dict[str, str]
+    changes_line: str = ""
 
 
 def score_structures(
@@ -37,27 +40,37 @@ def score_structures(
     model: str,
     *,
     jobs: int = 1,
+    strict: bool = False,
+    models: Models = "first",
     progress: OnItemDone | None = None,
     tracking_uri: str | None = None,
 ) -> ScoreReport:
     """Build graphs with exactly the modules that the model's schema records, score and rank them.
 
     Args:
-        structures: a folder of structure files, flat or by target, or one file.
+        structures: a folder of structure files, flat or by target, an archive of one (zip, tar), or one file.
         model: of the registry, or a local folder.
         jobs: processes that build graphs.
+        strict: raise where any structure gives no graph, or was not read as it stands.
+        models: ``first`` MODEL of an ensemble, or ``all``: each a decoy of its own.
         progress: takes (done, total, structure).
         tracking_uri: of the model's store; by default MLFLOW_TRACKING_URI, else ``mlflow.db`` here.
 
     Raises:
         SchemaError: a recorded module is not installed, or in another version.
-        DataError: no structures, or none that gives a graph.
+        DataError: no structures, or none that gives a graph; with ``strict``, any failure or change.
         TrackingError: no such model.
     """
     scorer = load_scorer(model, store_of_model(model, tracking_uri))
     with tempfile.TemporaryDirectory(prefix="topotrain-score-") as folder:
         report = build_recorded_graphs(
-            structures, Path(folder), scorer.schema.module_registry, jobs=jobs, progress=progress
+            structures,
+            Path(folder),
+            scorer.schema.module_registry,
+            jobs=jobs,
+            strict=strict,
+            models=models,
+            progress=progress,
         )
         if not report.num_graphs:
             first = next(iter(report.failures.values()), "no structures")
@@ -67,4 +80,4 @@ def score_structures(
             scorer, GraphDirectory(Path(folder)), hold=lambda facts: check_graph(scorer.schema, facts, metadata)
         )
         rows = rank_by_target(Scored.of(key, target_of_key(key), score) for key, score in scores)
-    return ScoreReport(tuple(rows), report.failures)
+    return ScoreReport(tuple(rows), report.failures, report.changes_line)
