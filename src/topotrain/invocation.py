@@ -7,7 +7,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from topotrain.credentials import mask_credentials
+from topotrain.credentials import mask_uri
 
 RUN_VARIABLE = "MLFLOW_RUN_ID"
 URI_VARIABLE = "MLFLOW_TRACKING_URI"
@@ -19,7 +19,7 @@ ADOPTION_VARIABLES = (RUN_VARIABLE, "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_N
 
 def resume_command(run_id: str, tracking_uri: str) -> str:
     """The command that resumes a run."""
-    return f"{program()} resume --run-id {run_id} --tracking-uri {shlex.quote(mask_credentials(tracking_uri))}"
+    return f"{program()} resume --run-id {run_id} --tracking-uri {shlex.quote(mask_uri(tracking_uri))}"
 
 
 def program() -> str:

@@ -60,7 +60,7 @@ class BatchResult:
 
     run_id: str
     run_name: str
-    tracking_uri: str
+    tracking_uri: str = field(repr=False)  # it may hold a password
     jobs: list[JobReport]
     best: str | None = None
     candidates: dict[str, str] = field(default_factory=dict)

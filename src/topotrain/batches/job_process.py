@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from topotrain.credentials import mask_credentials
 from topotrain.invocation import serving_environment
 
 PATIENCE_SECONDS = 60.0  # for a run to close itself after SIGTERM
@@ -33,7 +34,7 @@ class JobProcess:
         self._started = time.monotonic()
         command = [sys.executable, "-m", "topotrain", *arguments]
         with self.log.open("ab") as errors, self._out.open("wb") as output:
-            errors.write(f"$ topotrain {' '.join(arguments)}\n".encode())
+            errors.write(mask_credentials(f"$ topotrain {' '.join(arguments)}\n").encode())
             errors.flush()
             self.process = subprocess.Popen(  # noqa: S603 (our own program)
                 command, stdin=subprocess.DEVNULL, stdout=output, stderr=errors, env=dict(environment)

@@ -33,7 +33,7 @@ from topotrain.config import (
     shown,
     validate,
 )
-from topotrain.credentials import mask_credentials
+from topotrain.credentials import mask_credentials, mask_settings
 from topotrain.errors import ConfigError, UserInputError
 from topotrain.text import did_you_mean
 
@@ -151,7 +151,7 @@ def load_manifest(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -
     jobs = [reader.job(part, shared) for part in parts]
     return Manifest(
         path=source,
-        text=mask_credentials(text),
+        text=mask_settings(text),
         jobs=_linked(source, jobs),
         continue_on_error=whole.continue_on_error,
         tracking_uri=_the_same(source, "mlflow.tracking_uri", {j.name: j.config.mlflow.tracking_uri for j in jobs}),

@@ -178,16 +178,16 @@ def _print_result(result: TrainResult) -> None:
 
 def _closing_lines(result: TrainResult) -> list[str]:
     """What to print when a run has ended."""
-    from topotrain.credentials import mask_credentials
+    from topotrain.credentials import mask_uri
     from topotrain.fields import VAL_LOSS, VAL_RANKING_LOSS, VAL_SPEARMAN
     from topotrain.invocation import program
 
     metrics = result.metrics
-    uri = shlex.quote(mask_credentials(result.tracking_uri))
+    uri = shlex.quote(mask_uri(result.tracking_uri))
     lines = [
         f"done: {result.epochs} epochs, best epoch {result.best_epoch}: val_loss {metrics[VAL_LOSS]:.4f}, "
         f"Spearman {metrics[VAL_SPEARMAN]:.3f}, ranking loss {metrics[VAL_RANKING_LOSS]:.3f}",
-        f"run {result.run_name} ({result.run_id}), tracked at {mask_credentials(result.tracking_uri)}",
+        f"run {result.run_name} ({result.run_id}), tracked at {mask_uri(result.tracking_uri)}",
         f"  summary:   {program()} summarise --run-id {result.run_id} --tracking-uri {uri}",
     ]
     if result.page:

@@ -13,7 +13,7 @@ from topotrain.config.paths import resolve_paths
 from topotrain.config.sections import TrainConfig
 from topotrain.config.validation import refuse_unknown, validate
 from topotrain.config.yaml_file import parse_yaml, read_yaml
-from topotrain.credentials import mask_credentials
+from topotrain.credentials import mask_credentials, mask_settings
 from topotrain.errors import ConfigError
 from topotrain.text import SHOWN_CHARACTERS
 
@@ -76,7 +76,7 @@ def load_config(path: str | os.PathLike[str] | None = None, overrides: Iterable[
         ConfigError: file missing or malformed, unknown key, value out of range.
     """
     draft = draft_config(path, overrides)
-    return LoadedConfig(validate(draft.raw, draft.where), mask_credentials(draft.text), draft.notices)
+    return LoadedConfig(validate(draft.raw, draft.where), mask_settings(draft.text), draft.notices)
 
 
 def draft_config(path: str | os.PathLike[str] | None = None, overrides: Iterable[str | Layer] = ()) -> Draft:

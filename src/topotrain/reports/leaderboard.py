@@ -6,6 +6,7 @@ import logging
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from topotrain.credentials import mask_credentials
 from topotrain.fields import (
     BEST_OF,
     TAG_SCHEMA_DIGEST,
@@ -90,7 +91,7 @@ def _row(
         {
             "rank": number,
             "run_id": run.run_id,
-            "run_name": run.name,
+            "run_name": mask_credentials(run.name),
             "status": run.status,
             "alive": is_alive(run),
             "primary_metric": primary,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
@@ -17,9 +18,12 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 from topotrain.errors import TrackingError
 from topotrain.fields import BEST_OF, EPOCH_METRICS, TAG_COMMAND
 from topotrain.text import one_line
-from topotrain.tracking.address import artifact_root
+from topotrain.tracking.address import ARTIFACTS_NAME, artifact_root, local_folder
+from topotrain.tracking.moved import absent
 from topotrain.tracking.outages import Asker, asking, asks, is_absent, paged
 from topotrain.tracking.records import RunRecord
+
+log = logging.getLogger("topotrain")
 
 LATEST = "latest"
 RUN_COMMANDS = ("run", "resume")
@@ -161,6 +165,7 @@ class Runs(Asker):
                     raise TrackingError(
                         f"experiment {name!r} was deleted", "an active experiment", "restore it, or choose another name"
                     )
+                self._warn_if_moved(name, str(found.artifact_location))
                 return str(found.experiment_id)
             try:
                 location = artifact_root(self.uri)
@@ -168,6 +173,14 @@ class Runs(Asker):
             except MlflowException as error:  # perhaps another process created it in between
                 reason = one_line(error)
         raise TrackingError(f"experiment {name!r} can't be created ({reason})", "a store that can be written")
+
+    def _warn_if_moved(self, name: str, location: str) -> None:
+        """What is recorded in an experiment goes where its artifacts were when it was made, wherever that is now."""
+        folder, here = local_folder(location), artifact_root(self.uri)
+        if folder and here and location != here and folder.name == ARTIFACTS_NAME and not folder.exists():
+            log.warning(
+                "artifacts of experiment %r go to a folder that is made anew: %s", name, absent(folder, self.uri)
+            )
 
     def _latest(self, experiments: list[str]) -> RunRecord:
         newest = [

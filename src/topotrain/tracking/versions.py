@@ -15,9 +15,11 @@ from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.tracking import MlflowClient
 
+from topotrain.credentials import mask_credentials
 from topotrain.errors import TrackingError
 from topotrain.fields import EVAL_PREFIX, TAG_EVAL_DIGEST, TAG_EVAL_RUN
 from topotrain.text import one_line
+from topotrain.tracking.moved import check_there
 from topotrain.tracking.outages import Asker, asks, is_absent, paged
 from topotrain.tracking.records import EvaluatedModel, LoggedMetric, RunRecord, VersionRecord
 from topotrain.tracking.runs import Runs
@@ -216,11 +218,18 @@ class Versions(Asker):
             folder: where to put them.
 
         Raises:
-            TrackingError: there is no such model on the store.
+            TrackingError: there is no such model on the store, or its files are not where the store says.
         """
         try:
-            repository = get_artifact_repository(self._location(uri), tracking_uri=self.uri, registry_uri=self.uri)
-            return Path(repository.download_artifacts("", dst_path=str(folder)))
+            location = self._location(uri)
+            check_there(location, self.uri)
+            repository = get_artifact_repository(location, tracking_uri=self.uri, registry_uri=self.uri)
+            files = Path(repository.download_artifacts("", dst_path=str(folder)))
+            if not any(files.iterdir()):
+                raise FileNotFoundError(f"there are no files at {location}")
+            return files
+        except TrackingError:
+            raise
         except Exception as error:  # noqa: BLE001 (each backend raises its own kinds)
             raise TrackingError(
                 f"model {uri!r} can't be fetched ({one_line(error)})",
@@ -267,7 +276,7 @@ class Versions(Asker):
             raise TrackingError(f"alias {alias!r} of {name!r} can't be set ({one_line(error)})") from None
         try:
             for key, value in tags.items():
-                self._client.set_model_version_tag(name, tagged or number, key, value)
+                self._client.set_model_version_tag(name, tagged or number, key, mask_credentials(value))
         except MlflowException as error:
             raise TrackingError(
                 f"{alias} of {name} is version {number} now, but its tags can't be set ({one_line(error)})"

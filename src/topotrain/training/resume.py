@@ -95,7 +95,7 @@ def resume(
     original = store.runs.find(run or _begun(store, adopted) or LATEST, experiment)
     _check_can_go_on(original, force=force)
     with interruptible(), tempfile.TemporaryDirectory(prefix="topotrain-resume-") as folder:
-        present = store.artifacts.names(original.run_id, CHECKPOINT_DIR)
+        present = store.artifacts.names(original, CHECKPOINT_DIR)
         content = _fetch(store, original, checkpoint, present, Path(folder))
         loaded = _recipe(store, original, overrides)
         state = restored_selection(content, loaded.config)
@@ -178,6 +178,12 @@ def _fetch(store: Store, run: RunRecord, checkpoint: str, present: set[str], fol
     elif Path(checkpoint).is_file():
         shutil.copyfile(checkpoint, target)
     elif not any(entry.endswith(".ckpt") for entry in present):
+        if run.best_checkpoint is not None:
+            raise TrackingError(
+                f"run {run.run_id} ({run.name}) recorded {run.best_checkpoint.path}, but {run.artifact_uri} holds none",
+                "the run's artifacts where the store says that they are",
+                "bring them there, or give a checkpoint file with --checkpoint",
+            )
         raise TrackingError(
             f"run {run.run_id} ({run.name}) has no checkpoint yet",
             "a run that completed an epoch",

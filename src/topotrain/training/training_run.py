@@ -16,6 +16,7 @@ import torch
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 
 from topotrain.config import LoadedConfig
+from topotrain.credentials import mask_credentials
 from topotrain.data.prepare import PreparedData, prepare_data
 from topotrain.errors import ConfigError, InterruptedRunError
 from topotrain.fields import CHECKPOINT_DIR, INTERRUPTED_NOTE, LAST_CHECKPOINT
@@ -23,6 +24,7 @@ from topotrain.invocation import resume_command
 from topotrain.model.lightning import ScoringModule
 from topotrain.model.network import TopoQANetwork
 from topotrain.progress import track
+from topotrain.text import one_line
 from topotrain.tracking.recorder import Recorder
 from topotrain.training.callbacks import ConfiguredSettings, EpochEnd, EpochSeeds, progress_callback
 from topotrain.training.continuation import RATE, Continuation
@@ -55,7 +57,7 @@ class TrainResult:
 
     run_id: str
     run_name: str
-    tracking_uri: str
+    tracking_uri: str = field(repr=False)  # it may hold a password
     experiment_id: str
     best_epoch: int
     best_checkpoint: str
@@ -185,7 +187,7 @@ class TrainingRun:
             initial = load_initial_weights(self.initial, self.recorder.store)
             initial.check(spec, data.schema)
             self.recorder.tags(initial.lineage)
-            log.info("beginning with the weights of %s", self.initial)
+            log.info("beginning with the weights of %s", mask_credentials(self.initial))
             network = TopoQANetwork(spec)  # a new one, since dropout is the configuration's and not the weights'
             network.load_state_dict(initial.network.state_dict())
             return network
@@ -201,7 +203,7 @@ class TrainingRun:
         try:
             self._register(self.data, candidate=False)
         except Exception as error:  # noqa: BLE001 (the run's own end matters more)
-            log.error("the kept checkpoints could not be registered (%s)", error)
+            log.error("the kept checkpoints could not be registered (%s)", one_line(error))
 
     def tidy(self) -> None:
         """Leave the caller's process and disk as they were, apart from what could not be delivered."""
