@@ -12,6 +12,7 @@ from topotrain.cli.options import (
     EXPERIMENT,
     RUN,
     TRACKING_URI,
+    InputPath,
     Number,
     flag,
     jobs_option,
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@option("--config", "-c", metavar="PATH", help="YAML; by default the defaults.")
+@option("--config", "-c", type=InputPath(), metavar="PATH", help="YAML; by default the defaults.")
 @override_options("Dotted key and YAML value; repeatable.")
 @option("--run-name", help="By default training_run_ and the time.")
 @option("--notes", help="Text shown on the run's page.")
@@ -81,7 +82,9 @@ def run(
 
 
 @click.command()
-@option("--manifest", "-m", required=True, metavar="PATH", help="YAML: jobs, shared, continue_on_error.")
+@option(
+    "--manifest", "-m", type=InputPath(), required=True, metavar="PATH", help="YAML: jobs, shared, continue_on_error."
+)
 @override_options("For every job; repeatable.")
 @jobs_option("Jobs at once.")
 @flag("--resume", help="Only what an earlier batch of this manifest did not finish.")

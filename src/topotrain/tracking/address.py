@@ -10,10 +10,6 @@ from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
-from mlflow.store.db.db_types import DATABASE_ENGINES
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError
-
 from topotrain.config import absolute_uri
 from topotrain.credentials import mask_uri
 from topotrain.errors import ConfigError
@@ -23,6 +19,7 @@ from topotrain.text import did_you_mean
 DATABASE_NAME = "mlflow.db"
 ARTIFACTS_NAME = "mlartifacts"
 SERVERS = ("http", "https")
+DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 STORE_PLUGINS = "mlflow.tracking_store"  # a group of entry points
 QUOTED = "in a user name or password write @ as %40, / as %2F, : as %3A"
 OTHER_SCHEMES = ("databricks", "databricks-uc", "uc")
@@ -114,13 +111,13 @@ def _check(uri: str) -> None:
     """
     scheme, separator, _ = uri.partition("://")
     kind = scheme.lower().partition("+")[0]
-    known = [*SERVERS, *DATABASE_ENGINES, *OTHER_SCHEMES, *(one.name for one in entry_points(group=STORE_PLUGINS))]
+    known = [*SERVERS, *DATABASES, *OTHER_SCHEMES, *(one.name for one in entry_points(group=STORE_PLUGINS))]
     if separator and kind not in known:
         near = did_you_mean(kind, known)
         raise ConfigError(f"tracking URI {mask_uri(uri)!r} has an unknown scheme", f"one of {', '.join(known)}", near)
     if kind in SERVERS:
         _check_server(uri)
-    elif kind in DATABASE_ENGINES:
+    elif kind in DATABASES and kind != "sqlite":
         _check_database(uri)
 
 
@@ -135,6 +132,9 @@ def _check_server(uri: str) -> None:
 
 
 def _check_database(uri: str) -> None:
+    from sqlalchemy.engine import make_url  # here, since most stores are files and servers
+    from sqlalchemy.exc import ArgumentError
+
     try:
         host = make_url(uri).host or ""
     except (ArgumentError, ValueError):
