@@ -10,7 +10,7 @@ from urllib.parse import quote, unquote
 
 MASK = "***"
 
-SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,30}://")
+SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,30}:(?://|/(?!/))")  # one slash: as a path is normalised
 DATABASES = ("postgres", "mysql", "mariadb", "mssql", "oracle", "cockroachdb")
 QUOTES = "'\"`"
 FAR = 100  # characters in which the @ is looked for after a password with spaces
@@ -38,7 +38,7 @@ IN_BLOCK = re.compile(rf"(?im)(^[ \t]*(?:-[ \t]+)?(['\"]?){HIDDEN_NAMES}\2[ \t]*
 IN_BRACES = re.compile(
     rf"(?i)([{{,\[]\s*(['\"]?){HIDDEN_NAMES}\2[ \t]*:[ \t]+)('[^'\n]*'|\"[^\"\n]*\"|[^\s,}}\]'\"][^,}}\n]*)"
 )
-WITHOUT_SCHEME = re.compile(r"(?<![\w/:.@*-])[\w.+-]+:(?!\d{1,5}/)[^\s/@'\"][^\s@'\"]*@(?=[\w\[])")
+WITHOUT_SCHEME = re.compile(r"(?<![\w.*-])[\w.+-]+:(?!\d{1,5}/)[^\s/@'\"][^\s@'\"]*@(?=[\w\[])")
 HEADER = re.compile(r"(?i)(authorization['\"]?\s*[:=]\s*['\"]?(?:(?:bearer|basic|token)\s+)?)([^\s'\",]+)")
 BEARER = re.compile(r"(?i)\b(bearer\s+)([\w.~+/=-]{8,})")
 TOKENS = re.compile(  # of GitHub, GitLab, Databricks and Amazon, and JSON web tokens
@@ -113,6 +113,8 @@ def credentials_end(scheme: str, rest: str) -> int:
     authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
     query = QUERY.search(rest)
     before_query = rest[: query.start()] if query else rest
+    if not scheme.endswith("://"):
+        return rest.rfind("@") + 1 if may_hold_password(scheme, rest) else 0
     if "@" in authority and ":" not in authority.rpartition("@")[0]:
         return authority.rindex("@") + 1
     if "@" in authority or may_hold_password(scheme, rest):
