@@ -14,14 +14,18 @@ if TYPE_CHECKING:
     from topotrain.batches.batch import batch as batch
     from topotrain.config import load_config as load_config
     from topotrain.evaluation.evaluate import evaluate as evaluate
+    from topotrain.evaluation.predictions_file import ranking_metrics as ranking_metrics
     from topotrain.evaluation.promote import promote as promote
     from topotrain.evaluation.promote import rollback as rollback
+    from topotrain.features import build_graphs as build_graphs
+    from topotrain.features import label_decoys as label  # noqa: F401 (by another name)
     from topotrain.reports.describe import describe as describe
     from topotrain.reports.leaderboard import leaderboard as leaderboard
     from topotrain.reports.monitor import monitor as monitor
     from topotrain.reports.summarise import summarise as summarise
     from topotrain.scoring.import_checkpoint import import_checkpoint as import_checkpoint
     from topotrain.scoring.predict_directory import predict_directory as predict  # noqa: F401 (by another name)
+    from topotrain.scoring.structures import score_structures as score  # noqa: F401 (by another name)
     from topotrain.training.fit import TrainResult as TrainResult
     from topotrain.training.fit import fit as fit
     from topotrain.training.resume import resume as resume
@@ -30,25 +34,37 @@ if TYPE_CHECKING:
 _DOORS = {
     "TrainResult": ("training.fit", "TrainResult"),
     "batch": ("batches.batch", "batch"),
+    "build_graphs": ("features", "build_graphs"),
     "describe": ("reports.describe", "describe"),
     "evaluate": ("evaluation.evaluate", "evaluate"),
     "fit": ("training.fit", "fit"),
     "import_checkpoint": ("scoring.import_checkpoint", "import_checkpoint"),
+    "label": ("features", "label_decoys"),
     "leaderboard": ("reports.leaderboard", "leaderboard"),
     "load_config": ("config", "load_config"),
     "monitor": ("reports.monitor", "monitor"),
     "predict": ("scoring.predict_directory", "predict_directory"),
     "promote": ("evaluation.promote", "promote"),
+    "ranking_metrics": ("evaluation.predictions_file", "ranking_metrics"),
     "resume": ("training.resume", "resume"),
     "rollback": ("evaluation.promote", "rollback"),
+    "score": ("scoring.structures", "score_structures"),
     "summarise": ("reports.summarise", "summarise"),
 }
-__all__ = ["__version__", *_DOORS]
+# The room ``metrics`` has a command's name: called, it is the command (see there).
+__all__ = ["__version__", "metrics", *_DOORS]
 
 
 def __getattr__(name: str) -> Any:
     """Import on first use: torch and Lightning take seconds, and most commands need neither."""
+    if name == "metrics":
+        return import_module(f"{__name__}.metrics")
     if name not in _DOORS:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     module, attribute = _DOORS[name]
     return getattr(import_module(f"{__name__}.{module}"), attribute)
+
+
+def __dir__() -> list[str]:
+    """The functions too, which are there before they are imported."""
+    return sorted({*globals(), *__all__})

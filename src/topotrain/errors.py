@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from topotrain.credentials import mask_credentials
+
 EXIT_DONE = 0
 EXIT_FAULT = 1
 EXIT_USER = 2
@@ -15,7 +17,7 @@ class TopotrainError(Exception):
 
 
 class UserInputError(TopotrainError):
-    """Something the user gave cannot be used.
+    """Something the user gave cannot be used; credentials in what is said are masked.
 
     Args:
         what: what was found, with the place (absolute path, key, line number).
@@ -24,12 +26,12 @@ class UserInputError(TopotrainError):
     """
 
     def __init__(self, what: str, expected: str = "", do: str = "") -> None:
-        self.what, self.expected, self.do = what, expected, do
-        parts = [what]
-        if expected:
-            parts.append(f"expected {expected}")
-        if do:
-            parts.append(do)
+        self.what, self.expected, self.do = map(mask_credentials, (what, expected, do))
+        parts = [self.what]
+        if self.expected:
+            parts.append(f"expected {self.expected}")
+        if self.do:
+            parts.append(self.do)
         super().__init__(" ".join("; ".join(parts).split()))
 
 

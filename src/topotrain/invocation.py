@@ -7,19 +7,20 @@ import shlex
 import sys
 from pathlib import Path
 
-from topotrain.credentials import mask_credentials
+from topotrain.credentials import mask_uri
 
 RUN_VARIABLE = "MLFLOW_RUN_ID"
 URI_VARIABLE = "MLFLOW_TRACKING_URI"
 TIMEOUT_VARIABLE = "MLFLOW_HTTP_REQUEST_TIMEOUT"
 SERVES_VARIABLE = "TOPOTRAIN_SERVES"
+PROGRESS_VARIABLE = "TOPOTRAIN_PROGRESS"
 # What ``mlflow run`` tells the process of one run, and what must not reach the processes that work for it.
 ADOPTION_VARIABLES = (RUN_VARIABLE, "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME")
 
 
 def resume_command(run_id: str, tracking_uri: str) -> str:
     """The command that resumes a run."""
-    return f"{program()} resume --run-id {run_id} --tracking-uri {shlex.quote(mask_credentials(tracking_uri))}"
+    return f"{program()} resume --run-id {run_id} --tracking-uri {shlex.quote(mask_uri(tracking_uri))}"
 
 
 def program() -> str:
@@ -60,6 +61,12 @@ def serving_parent() -> int | None:
     """Process id of the batch that this process works for (TOPOTRAIN_SERVES), if it works for one."""
     parent = os.environ.get(SERVES_VARIABLE, "")
     return int(parent) if parent.isdigit() else None
+
+
+def progress_file() -> Path | None:
+    """Where a process that works for another says how far it is (TOPOTRAIN_PROGRESS)."""
+    path = os.environ.get(PROGRESS_VARIABLE)
+    return Path(path) if path else None
 
 
 def serving_environment() -> dict[str, str]:

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import partial
+from pathlib import Path
 from typing import Any, TypeVar
+
+from topotrain.invocation import progress_file
 
 T = TypeVar("T")
 Track = Callable[[Iterable[Any], int, str], Iterable[Any]]  # wraps items, given their number and what is done
@@ -25,9 +29,13 @@ def track(items: Iterable[T], total: int, what: str) -> Iterator[T]:
 
 @contextmanager
 def counter(what: str) -> Iterator[OnItemDone]:
-    """Give a function that takes (done, total, item), and draw a bar on standard error where that is a terminal."""
+    """Give a function that takes (done, total, item), and draw a bar on standard error where that is a terminal.
+
+    A process that works for another counts in a file instead, where it was given one.
+    """
     if not sys.stderr.isatty():
-        yield lambda done, total, item: None
+        file = progress_file()
+        yield (lambda done, total, item: None) if file is None else partial(_count, file)
         return
     from rich.console import Console
     from rich.progress import Progress
@@ -35,3 +43,9 @@ def counter(what: str) -> Iterator[OnItemDone]:
     with Progress(console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(what, total=None)
         yield lambda done, total, item: bar.update(task, completed=done, total=total, description=f"{what}: {item}")
+
+
+def _count(file: Path, done: int, total: int, item: str) -> None:
+    """Say how far the work is, in one short write; that it can't be said must not end the work."""
+    with suppress(OSError):
+        file.write_text(f"{done} {total}", encoding="utf-8")

@@ -9,14 +9,14 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from topotrain.credentials import mask_credentials
+from topotrain.credentials import mask_credentials, mask_values
 
 SHOWN_CHARACTERS = 300
 
 
 def as_json(document: Any) -> str:
-    """A document as it is printed and recorded."""
-    return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+    """A document as it is printed and recorded; credentials in its texts are masked."""
+    return json.dumps(mask_values(document), indent=2, ensure_ascii=False) + "\n"
 
 
 def csv_writer(file: Any) -> Any:

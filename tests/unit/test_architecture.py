@@ -113,7 +113,9 @@ def test_the_command_line_starts_with_click_and_little_else():
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     loaded = {name for name in done.stdout.split() if name.startswith("topotrain.") and ".cli" not in name}
-    assert {name.split(".")[1] for name in loaded} <= {"credentials", "errors", "invocation", "signals", "version"}
+    assert {name.split(".")[1] for name in loaded} <= {
+        *("credentials", "errors", "invocation", "messages", "signals", "version")
+    }
     assert not {"numpy", "pydantic", "yaml", "rich", "platformdirs"} & set(done.stdout.split())
 
 

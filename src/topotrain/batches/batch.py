@@ -31,6 +31,7 @@ from topotrain.fields import (
     TAG_RESUMED_FROM,
 )
 from topotrain.invocation import adopted_run
+from topotrain.messages import lines_shown
 from topotrain.signals import interruptible
 from topotrain.tracking.address import resolve_tracking_uri
 from topotrain.tracking.batches import COMMAND
@@ -60,7 +61,7 @@ class BatchResult:
 
     run_id: str
     run_name: str
-    tracking_uri: str
+    tracking_uri: str = field(repr=False)  # it may hold a password
     jobs: list[JobReport]
     best: str | None = None
     candidates: dict[str, str] = field(default_factory=dict)
@@ -99,6 +100,7 @@ def batch(
     resume: bool = False,
     run_name: str | None = None,
     tracking_uri: str | None = None,
+    progress: bool = True,
 ) -> BatchResult:
     """Run the jobs of a manifest, each in a process of its own.
 
@@ -109,6 +111,7 @@ def batch(
         resume: run only what an earlier batch of the same manifest did not finish.
         run_name: of the batch's own run; by default the manifest's file name without its ending.
         tracking_uri: wins over the configurations'.
+        progress: whether to show lines, or on a terminal a table, on standard error, as in ``fit``.
 
     Raises:
         ConfigError: the manifest, or a configuration that it names, is wrong; nothing has run then.
@@ -116,23 +119,26 @@ def batch(
         InterruptedRunError: SIGINT or SIGTERM; jobs under way were stopped, and the batch is closed as KILLED.
     """
     plan = load_manifest(manifest, overrides)
-    for notice in plan.notices:
-        log.info(notice)
-    uri = resolve_tracking_uri(tracking_uri, plan.tracking_uri, log.info)
-    with interruptible():
+    with lines_shown(progress), interruptible():
+        for notice in plan.notices:
+            log.info(notice)
+        uri = resolve_tracking_uri(tracking_uri, plan.tracking_uri, log.info)
         store = Store.open(uri)
         earlier = _earlier(plan, store) if resume else None
         states = {job.name: JobState(job, _report(job)) for job in plan.jobs}
         if earlier is not None:
             _take_earlier(states, earlier, store)
         recorder = _open(plan, store, run_name, earlier)
-        return _Batch(plan, recorder, states, jobs).run()
+        return _Batch(plan, recorder, states, jobs, progress=progress).run()
 
 
 class _Batch:
     """One batch whose run is open."""
 
-    def __init__(self, plan: Manifest, recorder: Recorder, states: Mapping[str, JobState], jobs: int) -> None:
+    def __init__(
+        self, plan: Manifest, recorder: Recorder, states: Mapping[str, JobState], jobs: int, *, progress: bool
+    ) -> None:
+        self.progress = progress
         self.plan, self.recorder, self.states, self.jobs = plan, recorder, states, jobs
         self.folder = Path(tempfile.mkdtemp(prefix="topotrain-batch-"))
 
@@ -142,7 +148,7 @@ class _Batch:
             log.info("batch %s (%s): %d jobs", recorder.run_name, recorder.run_id, len(self.states))
             recorder.text(self.plan.text, f"batch/{self.plan.path.name}")
             recorder.text(yaml.safe_dump(self.plan.to_dict(), sort_keys=False), "batch/resolved.yaml")
-            with BatchDisplay() as display:
+            with BatchDisplay(table=self.progress) as display:
                 scheduler = Scheduler(self.plan, self.states, recorder, self.jobs, display, self.folder)
                 scheduler.run()
             result = self._finish()

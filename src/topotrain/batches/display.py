@@ -43,6 +43,7 @@ class JobReport:
         exit_status: of its process.
         earlier: whether its run was there before this batch began.
         note: why it failed, was skipped, and the like.
+        graphs: while they are built, how many are done and how many there will be; not recorded.
     """
 
     name: str
@@ -61,10 +62,18 @@ class JobReport:
     exit_status: int | None = None
     earlier: bool = False
     note: str = ""
+    graphs: tuple[int, int] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for the record."""
-        return asdict(self)
+        values = asdict(self)
+        del values["graphs"]
+        return values
+
+    @property
+    def standing(self) -> str:
+        """Its status, with a count while graphs are built."""
+        return f"{self.status} {self.graphs[0]}/{self.graphs[1]}" if self.graphs else self.status
 
 
 def summary_lines(reports: Sequence[JobReport]) -> list[str]:
@@ -97,15 +106,20 @@ def _cells(report: JobReport) -> tuple[str, ...]:
 
 
 class BatchDisplay:
-    """Shows all jobs while they run: a table on a terminal, a line for each change elsewhere; on standard error."""
+    """Shows all jobs while they run: a table on a terminal, a line for each change elsewhere; on standard error.
 
-    def __init__(self) -> None:
+    Args:
+        table: whether the terminal may be taken.
+    """
+
+    def __init__(self, *, table: bool = True) -> None:
         self._live: Live | None = None
+        self._table = table
         self._told: dict[str, tuple[JobStatus, int, float]] = {}
 
     def __enter__(self) -> BatchDisplay:
         """Take the terminal, if there is one."""
-        if sys.stderr.isatty():
+        if self._table and sys.stderr.isatty():
             from rich.console import Console
             from rich.live import Live
 
@@ -124,16 +138,16 @@ class BatchDisplay:
             self._live.update(_live_table(reports), refresh=True)
             return
         for report in reports:
-            status, epochs, when = self._told.get(report.name, ("waiting", 0, 0.0))
-            now = time.monotonic()
-            if report.status != status or (report.epochs != epochs and now - when >= LINE_SECONDS):
-                self._told[report.name] = (report.status, report.epochs, now)
+            status, reached, when = self._told.get(report.name, ("waiting", 0, 0.0))
+            now, done = time.monotonic(), report.epochs if report.graphs is None else report.graphs[0]
+            if report.status != status or (done != reached and now - when >= LINE_SECONDS):
+                self._told[report.name] = (report.status, done, now)
                 log.info(line(report))
 
 
 def line(report: JobReport) -> str:
     """Where one job stands."""
-    parts = [f"{report.name}: {report.status}"]
+    parts = [f"{report.name}: {report.standing}"]
     if report.epochs:
         parts.append(f"{report.epochs}/{report.num_epochs} epochs")
     if report.best_val_loss is not None:
@@ -151,5 +165,5 @@ def _live_table(reports: Sequence[JobReport]) -> Table:
     for report in reports:
         epoch = f"{report.epochs}/{report.num_epochs}" if report.epochs else ""
         loss = "" if report.best_val_loss is None else f"{report.best_val_loss:.4f}"
-        table.add_row(*map(Text, (report.name, report.status, epoch, loss, report.note)))
+        table.add_row(*map(Text, (report.name, report.standing, epoch, loss, report.note)))
     return table

@@ -12,7 +12,8 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from topotrain.invocation import serving_environment
+from topotrain.credentials import mask_credentials
+from topotrain.invocation import PROGRESS_VARIABLE, serving_environment
 
 PATIENCE_SECONDS = 60.0  # for a run to close itself after SIGTERM
 CONTEXT_VARIABLE = "MLFLOW_RUN_CONTEXT"  # MLflow's own: tags for runs that a process creates
@@ -30,13 +31,18 @@ class JobProcess:
 
     def __init__(self, arguments: Sequence[str], environment: Mapping[str, str], folder: Path, name: str) -> None:
         self.log, self._out = folder / f"{name}.log", folder / f"{name}.out"
+        self._progress = folder / f"{name}.progress"
         self._started = time.monotonic()
         command = [sys.executable, "-m", "topotrain", *arguments]
         with self.log.open("ab") as errors, self._out.open("wb") as output:
-            errors.write(f"$ topotrain {' '.join(arguments)}\n".encode())
+            errors.write(mask_credentials(f"$ topotrain {' '.join(arguments)}\n").encode())
             errors.flush()
             self.process = subprocess.Popen(  # noqa: S603 (our own program)
-                command, stdin=subprocess.DEVNULL, stdout=output, stderr=errors, env=dict(environment)
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=errors,
+                env={**environment, PROGRESS_VARIABLE: str(self._progress)},
             )
 
     def poll(self) -> int | None:
@@ -53,6 +59,15 @@ class JobProcess:
         """The last line of its standard output, where that is the id of a run."""
         lines = self._out.read_text(encoding="utf-8", errors="replace").split()
         return lines[-1] if lines and re.fullmatch(r"[0-9a-f]{32}", lines[-1]) else None
+
+    @property
+    def progress(self) -> tuple[int, int] | None:
+        """How many things it has done, and how many there are, where it counts any."""
+        try:
+            done, total = self._progress.read_text(encoding="utf-8").split()
+            return int(done), int(total)
+        except (OSError, ValueError):
+            return None
 
     @property
     def last_words(self) -> str:

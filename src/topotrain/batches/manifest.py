@@ -25,19 +25,22 @@ from topotrain.batches.manifest_file import (
 from topotrain.config import (
     Layer,
     TrainConfig,
+    TrainerConfig,
     absolute_path,
     draft_config,
     layer_of,
     merge,
     read_yaml,
+    separate,
     shown,
     validate,
 )
-from topotrain.credentials import mask_credentials
+from topotrain.credentials import mask_credentials, mask_settings
 from topotrain.errors import ConfigError, UserInputError
 from topotrain.text import did_you_mean
 
 BEST_OF_JOBS = re.compile(r"best-of\s*\((.*)\)\s*", re.DOTALL)
+HARDWARE = {"accelerator", "devices", "precision"}
 LIMITS = ("fast_dev_run", "limit_train_batches", "limit_val_batches")
 
 
@@ -135,7 +138,8 @@ def load_manifest(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -
         overrides: of the command line; they win over ``shared``, and a job's own win over them.
 
     Raises:
-        ConfigError: a key, a job, a configuration or a checkpoint that can't be; nothing has run then.
+        ConfigError: a key, a job, a configuration or a checkpoint that can't be, or hardware that this machine does
+            not have; nothing has run then.
     """
     source = Path(path).absolute()
     text, raw = read_yaml(source, "a YAML manifest", "keys jobs, shared, continue_on_error", "--manifest")
@@ -151,7 +155,7 @@ def load_manifest(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -
     jobs = [reader.job(part, shared) for part in parts]
     return Manifest(
         path=source,
-        text=mask_credentials(text),
+        text=mask_settings(text),
         jobs=_linked(source, jobs),
         continue_on_error=whole.continue_on_error,
         tracking_uri=_the_same(source, "mlflow.tracking_uri", {j.name: j.config.mlflow.tracking_uri for j in jobs}),
@@ -167,6 +171,7 @@ class _Reader:
         self.source, self.base = source, source.parent
         self.command_line = [layer_of(text) for text in overrides]
         self.notices: list[str] = []
+        self.hardware = [TrainerConfig().model_dump(include=HARDWARE)]
 
     def job(self, own: JobPart, shared: SharedPart) -> Job:
         """Resolve one job: file, overrides, checkpoint, build."""
@@ -183,6 +188,7 @@ class _Reader:
             build = self._build(shared.build, own.build)
             paths = build.paths(draft.raw.get("paths") or {}) if build else {}
             config = validate(merge(draft.raw, {"paths": paths} if paths else {}), draft.where)
+            self._check_hardware(config.trainer)
         except UserInputError as error:
             raise ConfigError(f"{where}: {error.what}", error.expected, error.do) from None
         self.notices += draft.notices
@@ -198,6 +204,15 @@ class _Reader:
             best_of=best_of,
             build=build,
         )
+
+    def _check_hardware(self, trainer: TrainerConfig) -> None:
+        """See once that this machine has what jobs ask for; what every machine has needs no torch to be seen."""
+        asked = trainer.model_dump(include=HARDWARE)
+        if asked not in self.hardware:
+            from topotrain.training.hardware import check_hardware
+
+            check_hardware(trainer)
+            self.hardware.append(asked)
 
     def _config_file(self, given: str | None, where: str) -> str | None:
         if given is None:
@@ -215,7 +230,7 @@ class _Reader:
         if isinstance(overrides, Mapping):
             yield Layer(undotted(overrides), f"override{place}", self.base)
         else:
-            yield from (layer_of(text, self.base, place) for text in overrides or ())
+            yield from (layer_of(one, self.base, place) for text in overrides or () for one in separate(text))
 
     def _resume_from(self, given: str | None, where: str) -> tuple[tuple[str, ...], str | None]:
         """Jobs of ``best-of(...)``, or a checkpoint."""

@@ -198,10 +198,14 @@ class Scheduler:
         """Take up processes that have ended; after a build the training begins, if the batch is to go on."""
         for state in self.states.values():
             status = state.process.poll() if state.process else None
-            if state.process is None or status is None:
+            if state.process is None:
+                continue
+            state.report.graphs = state.process.progress if state.report.status == "building" else None
+            if status is None:
                 continue
             state.seconds += state.process.seconds
-            if state.report.status == "building" and status == 0:
+            building, state.report.graphs = state.report.status == "building", None
+            if building and status == 0:
                 if not go_on:
                     state.report.status, state.process = "killed", None
                     continue

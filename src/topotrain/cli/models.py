@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from topotrain.cli import completion
 from topotrain.cli.options import (
     EXPERIMENT,
     PER_TARGET,
@@ -14,6 +15,7 @@ from topotrain.cli.options import (
     TRACKING_URI,
     UNUSED_URI,
     UNVERIFIED,
+    InputPath,
     Words,
     flag,
     form_option,
@@ -24,10 +26,22 @@ from topotrain.errors import ConfigError
 
 
 @click.command()
-@option("--model", metavar="URI", help="By default models:/topoqa@candidate.")
+@option(
+    "--model",
+    metavar="URI",
+    help="By default models:/topoqa@candidate.",
+    shell_complete=completion.models,
+)
 @RUN_OF_MODEL
-@option("--graphs", default="demo", show_default=True, metavar="DIR", help="Graph directory.")
-@option("--labels", default="demo", show_default=True, metavar="CSV", help="Labels; demo: its hold-out targets.")
+@option("--graphs", type=InputPath("demo"), default="demo", show_default=True, metavar="DIR", help="Graph directory.")
+@option(
+    "--labels",
+    type=InputPath("demo"),
+    default="demo",
+    show_default=True,
+    metavar="CSV",
+    help="Labels; demo: its hold-out targets.",
+)
 @form_option("table", "json", "csv")
 @PER_TARGET
 @UNVERIFIED
@@ -73,7 +87,15 @@ def evaluate(
 
 
 @click.command()
-@option("--model", "model_name", default="topoqa", show_default=True, metavar="NAME", help="Registered model.")
+@option(
+    "--model",
+    "model_name",
+    default="topoqa",
+    show_default=True,
+    metavar="NAME",
+    help="Registered model.",
+    shell_complete=completion.model_names,
+)
 @option("--version", metavar="N", help="By default the one with the alias candidate.")
 @RUN_OF_MODEL
 @option("--alias", default="champion", show_default=True, metavar="NAME", help="The alias to move.")
@@ -137,7 +159,9 @@ def promote(
 
 
 @click.command()
-@option("--predictions", required=True, metavar="CSV", help="Columns target,model,pred_dockq,true_dockq.")
+@option(
+    "--predictions", type=InputPath(), required=True, metavar="CSV", help="Columns target,model,pred_dockq,true_dockq."
+)
 @form_option("table", "json", "csv")
 @PER_TARGET
 @UNUSED_URI
@@ -148,19 +172,31 @@ def metrics(predictions: str, form: str, per_target: bool) -> None:
     topotrain metrics --predictions predictions.csv
     topotrain metrics --predictions predictions.csv --format json | jq '.all.mean_ranking_loss'
     """
-    from topotrain.evaluation.predictions_file import ranking_reports, read_predictions
+    from topotrain.evaluation.predictions_file import ranking_metrics
     from topotrain.evaluation.table import render
 
-    reports = ranking_reports(read_predictions(Path(predictions)))
-    documents = {dataset: report.to_dict() for dataset, report in reports.items()}
-    deliver(render(documents, form, "dataset", per_target=per_target))
+    deliver(render(ranking_metrics(predictions), form, "dataset", per_target=per_target))
 
 
 @click.command()
-@option("--model", default="models:/topoqa@champion", show_default=True, metavar="URI", help="Or a local folder.")
-@option("--graphs", default="demo", show_default=True, metavar="DIR", help="Every graph below it is scored.")
+@option(
+    "--model",
+    default="models:/topoqa@champion",
+    show_default=True,
+    metavar="URI",
+    help="Or a local folder.",
+    shell_complete=completion.models,
+)
+@option(
+    "--graphs",
+    type=InputPath("demo"),
+    default="demo",
+    show_default=True,
+    metavar="DIR",
+    help="Every graph below it is scored.",
+)
 @option("--out", required=True, metavar="CSV|PARQUET", help="The table; its suffix says which kind.")
-@option("--labels", metavar="CSV", help="Adds true DockQ, and targets where it names them.")
+@option("--labels", type=InputPath(), metavar="CSV", help="Adds true DockQ, and targets where it names them.")
 @flag("--rank", help="Rank the graphs of each target.")
 @UNVERIFIED
 @option("--batch-size", type=click.IntRange(1), help="Graphs scored at a time, by default 8; changes no score.")
@@ -209,7 +245,7 @@ def predict(
 
 
 @click.command()
-@click.argument("model", type=str)
+@click.argument("model", type=str, shell_complete=completion.models)
 @click.option("--json", "as_json", is_flag=True, help="Schema and recipe in full.")
 @TRACKING_URI
 def describe(model: str, as_json: bool, tracking_uri: str | None) -> None:
@@ -228,10 +264,10 @@ def describe(model: str, as_json: bool, tracking_uri: str | None) -> None:
 
 
 @click.command("import-checkpoint")
-@click.argument("path", type=str)
+@click.argument("path", type=InputPath())
 @option("--model-name", required=True, metavar="NAME", help="Registered model that gets a new version.")
 @option("--pooling", type=click.Choice(["mean", "add"]), help="By default what the file says, else mean.")
-@option("--metadata", metavar="JSON", help="feature_metadata.json, where the file holds none.")
+@option("--metadata", type=InputPath(), metavar="JSON", help="feature_metadata.json, where the file holds none.")
 @TRACKING_URI
 def import_checkpoint(
     path: str, model_name: str, pooling: str | None, metadata: str | None, tracking_uri: str | None

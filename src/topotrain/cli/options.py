@@ -11,7 +11,9 @@ from typing import Any, TypeVar
 import click
 from click.core import ParameterSource
 
+from topotrain.cli import completion
 from topotrain.errors import ConfigError
+from topotrain.invocation import adopted_run
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -96,6 +98,30 @@ class KeyValue(click.ParamType[tuple[str, str]]):
         return key, setting
 
 
+class InputPath(click.ParamType[str]):
+    """A file or folder to read; ``demo`` and the like, which are none, are as they are.
+
+    Args:
+        *words: texts that are no path.
+    """
+
+    name = "PATH"
+
+    def __init__(self, *words: str) -> None:
+        self.words = words
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """As given. Under ``mlflow run`` a relative path that is not there gets a word on where it is looked for."""
+        if adopted_run() and value not in self.words and not Path(value).is_absolute() and not Path(value).exists():
+            name = "path" if param is None else param.name
+            raise ConfigError(
+                f"{name} {value!r} is not in the project folder {Path.cwd()}, where mlflow run works",
+                "a path that is there",
+                f'write an absolute path: -P {name}="$PWD/{value}"',
+            )
+        return str(value)
+
+
 class LastPart(click.ParamType[str]):
     """The last part of a path."""
 
@@ -121,7 +147,9 @@ UNVERIFIED = flag("--allow-unverified", help="Graphs with unnamed columns: check
 
 def run_option(text: str, default: str | None = None) -> Callable[[Command], Command]:
     """``--run-id``, which is ``--run`` too."""
-    return option("--run-id", "--run", "run_id", metavar="RUN", default=default, help=text)
+    return option(
+        *("--run-id", "--run", "run_id"), metavar="RUN", default=default, help=text, shell_complete=completion.runs
+    )
 
 
 RUN = run_option("Id, prefix of one, name, or latest.")
@@ -138,12 +166,28 @@ def jobs_option(text: str) -> Callable[[Command], Command]:
     return option("--jobs", "-j", default=1, show_default=True, type=click.IntRange(1), help=text)
 
 
+def _separated(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
+    """Overrides one by one; each text may hold several."""
+    if not any(" " in text for text in values):
+        return values
+    from topotrain.config import separate
+
+    return tuple(one for text in values for one in separate(text))
+
+
 def override_options(text: str) -> Callable[[Command], Command]:
     """``--override``, which can be repeated, and ``--overrides``, which holds several; the command gets both."""
 
     def decorate(command: Command) -> Command:
         several = option("--overrides", type=Words("key=value pairs"), default="", hidden=True)
-        each = option("--override", "-o", "override", multiple=True, metavar="K=V", help=text)
+        each = option(
+            *("--override", "-o", "override"),
+            multiple=True,
+            metavar="K=V",
+            help=text,
+            callback=_separated,
+            shell_complete=completion.configuration_keys,
+        )
         return each(several(command))
 
     return decorate

@@ -7,12 +7,14 @@ from pathlib import Path
 
 import click
 
+from topotrain.credentials import mask_credentials
+
 SUFFIX = {"table": "txt", "json": "json", "csv": "csv"}
 
 
 def say(line: str) -> None:
-    """One line to standard error."""
-    click.echo(line, err=True)
+    """One line to standard error, without credentials."""
+    click.echo(mask_credentials(line), err=True)
 
 
 def deliver(text: str, out: str | None = None) -> None:

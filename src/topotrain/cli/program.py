@@ -13,6 +13,7 @@ import click
 from topotrain.cli import models, reports, structures, training
 from topotrain.cli.output import say
 from topotrain.errors import EXIT_FAULT, EXIT_USER, InterruptedRunError, TopotrainError
+from topotrain.messages import log_to_stderr
 from topotrain.signals import follow_parent
 from topotrain.version import __version__
 
@@ -78,7 +79,7 @@ for command in (
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit with the status of docs/runs.md."""
-    _log_to_stderr()
+    log_to_stderr()
     follow_parent()
     try:
         given = sys.argv[1:] if arguments is None else list(arguments)
@@ -107,12 +108,3 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _fail(message: str, status: int) -> None:
     say(f"error: {message}")
     sys.exit(status)
-
-
-def _log_to_stderr() -> None:
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(message)s"))
-    logger = logging.getLogger("topotrain")
-    logger.handlers[:] = [handler]
-    logger.setLevel(logging.INFO)
-    logger.propagate = False

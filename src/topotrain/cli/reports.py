@@ -12,6 +12,7 @@ from topotrain.cli.options import (
     RUN,
     TRACKING_URI,
     UNUSED_URI,
+    InputPath,
     LastPart,
     flag,
     form_option,
@@ -115,7 +116,7 @@ def leaderboard(limit: int, form: str, experiment: str | None, tracking_uri: str
 
 
 @click.command()
-@click.argument("graph_dir", type=str)
+@click.argument("graph_dir", type=InputPath())
 @click.option("--json", "as_json", is_flag=True, help="Print feature_metadata.json.")
 @UNUSED_URI
 def schema(graph_dir: str, as_json: bool) -> None:

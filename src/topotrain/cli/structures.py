@@ -8,7 +8,8 @@ from typing import Literal
 
 import click
 
-from topotrain.cli.options import TRACKING_URI, UNUSED_URI, KeyValue, Words, jobs_option, option
+from topotrain.cli import completion
+from topotrain.cli.options import TRACKING_URI, UNUSED_URI, InputPath, KeyValue, Words, jobs_option, option
 from topotrain.cli.output import deliver, say, say_outcome
 from topotrain.errors import DataError
 
@@ -32,12 +33,24 @@ def say_changes(line: str) -> None:
 
 
 @click.command("build-graphs")
-@click.argument("structures", type=str)
+@click.argument("structures", type=InputPath())
 @option("--out", required=True, metavar="DIR", help="Graph directory; graphs that are there unchanged are kept.")
-@option("--edge-module", metavar="ID", help="Such as edge/legacy_band/v11 (the default).")
-@option("--node-module", metavar="ID", help="Such as node/dssp_topo_merge/v1 (the default).")
-@option("--topology-module", metavar="ID", help="Such as topology/none/v1.")
-@option("--interface-module", metavar="ID", help="Such as interface/polar_cutoff/v1 (the default).")
+@option(
+    "--edge-module", metavar="ID", help="Such as edge/legacy_band/v11 (the default).", shell_complete=completion.modules
+)
+@option(
+    "--node-module",
+    metavar="ID",
+    help="Such as node/dssp_topo_merge/v1 (the default).",
+    shell_complete=completion.modules,
+)
+@option("--topology-module", metavar="ID", help="Such as topology/none/v1.", shell_complete=completion.modules)
+@option(
+    "--interface-module",
+    metavar="ID",
+    help="Such as interface/polar_cutoff/v1 (the default).",
+    shell_complete=completion.modules,
+)
 @option("--set", "settings", type=KeyValue(), multiple=True, help="A module's parameter; repeatable.")
 @option("--sets", type=Words("kind.parameter=value pairs"), default="", hidden=True)
 @jobs_option("Processes.")
@@ -91,8 +104,8 @@ def build_graphs(
 
 
 @click.command()
-@click.argument("decoys", type=str)
-@option("--native", required=True, metavar="FILE", help="The native structure of the decoys' target.")
+@click.argument("decoys", type=InputPath())
+@option("--native", type=InputPath(), required=True, metavar="FILE", help="The native structure of the decoys' target.")
 @option("--out", metavar="CSV", help="Labels file to add to; by default printed.")
 @UNUSED_URI
 def label(decoys: str, native: str, out: str | None) -> None:
@@ -138,8 +151,15 @@ def features(kind: str | None, as_json: bool) -> None:
 
 
 @click.command()
-@click.argument("structures", type=str)
-@option("--model", default="models:/topoqa@candidate", show_default=True, metavar="URI", help="Of the registry.")
+@click.argument("structures", type=InputPath())
+@option(
+    "--model",
+    default="models:/topoqa@candidate",
+    show_default=True,
+    metavar="URI",
+    help="Of the registry.",
+    shell_complete=completion.models,
+)
 @option("--out", metavar="CSV", help="By default printed.")
 @jobs_option("Processes.")
 @MODELS

@@ -12,6 +12,7 @@ from topotrain.cli.options import (
     EXPERIMENT,
     RUN,
     TRACKING_URI,
+    InputPath,
     Number,
     flag,
     jobs_option,
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@option("--config", "-c", metavar="PATH", help="YAML; by default the defaults.")
+@option("--config", "-c", type=InputPath(), metavar="PATH", help="YAML; by default the defaults.")
 @override_options("Dotted key and YAML value; repeatable.")
 @option("--run-name", help="By default training_run_ and the time.")
 @option("--notes", help="Text shown on the run's page.")
@@ -81,7 +82,9 @@ def run(
 
 
 @click.command()
-@option("--manifest", "-m", required=True, metavar="PATH", help="YAML: jobs, shared, continue_on_error.")
+@option(
+    "--manifest", "-m", type=InputPath(), required=True, metavar="PATH", help="YAML: jobs, shared, continue_on_error."
+)
 @override_options("For every job; repeatable.")
 @jobs_option("Jobs at once.")
 @flag("--resume", help="Only what an earlier batch of this manifest did not finish.")
@@ -178,16 +181,16 @@ def _print_result(result: TrainResult) -> None:
 
 def _closing_lines(result: TrainResult) -> list[str]:
     """What to print when a run has ended."""
-    from topotrain.credentials import mask_credentials
+    from topotrain.credentials import mask_uri
     from topotrain.fields import VAL_LOSS, VAL_RANKING_LOSS, VAL_SPEARMAN
     from topotrain.invocation import program
 
     metrics = result.metrics
-    uri = shlex.quote(mask_credentials(result.tracking_uri))
+    uri = shlex.quote(mask_uri(result.tracking_uri))
     lines = [
         f"done: {result.epochs} epochs, best epoch {result.best_epoch}: val_loss {metrics[VAL_LOSS]:.4f}, "
         f"Spearman {metrics[VAL_SPEARMAN]:.3f}, ranking loss {metrics[VAL_RANKING_LOSS]:.3f}",
-        f"run {result.run_name} ({result.run_id}), tracked at {mask_credentials(result.tracking_uri)}",
+        f"run {result.run_name} ({result.run_id}), tracked at {mask_uri(result.tracking_uri)}",
         f"  summary:   {program()} summarise --run-id {result.run_id} --tracking-uri {uri}",
     ]
     if result.page:

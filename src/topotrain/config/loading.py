@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import os
+import re
+import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from topotrain.config.legacy import translate
+from topotrain.config.legacy import ALIASES, translate
 from topotrain.config.paths import resolve_paths
 from topotrain.config.sections import TrainConfig
-from topotrain.config.validation import refuse_unknown, validate
+from topotrain.config.validation import known_dotted_keys, refuse_unknown, validate
 from topotrain.config.yaml_file import parse_yaml, read_yaml
-from topotrain.credentials import mask_credentials
+from topotrain.credentials import mask_credentials, mask_settings
 from topotrain.errors import ConfigError
 from topotrain.text import SHOWN_CHARACTERS
+
+ASSIGNMENT = re.compile(r"[A-Za-z_][\w.-]*=")
+FREE_TEXT = ("mlflow.", "paths.")  # sections whose values may be texts with spaces
 
 
 @dataclass(frozen=True)
@@ -76,7 +81,7 @@ def load_config(path: str | os.PathLike[str] | None = None, overrides: Iterable[
         ConfigError: file missing or malformed, unknown key, value out of range.
     """
     draft = draft_config(path, overrides)
-    return LoadedConfig(validate(draft.raw, draft.where), mask_credentials(draft.text), draft.notices)
+    return LoadedConfig(validate(draft.raw, draft.where), mask_settings(draft.text), draft.notices)
 
 
 def draft_config(path: str | os.PathLike[str] | None = None, overrides: Iterable[str | Layer] = ()) -> Draft:
@@ -134,6 +139,33 @@ def parse_override(text: str) -> dict[str, Any]:
     for part in reversed(parts[:-1]):
         nested = {part: nested}
     return nested
+
+
+def separate(text: str) -> list[str]:
+    """The overrides in one text: ``"a.b=1 c.d=2"`` holds two, ``"mlflow.tags.note='c=1 d=2'"`` one.
+
+    Raises:
+        ConfigError: it can be read as several, and as one whose value is a text with spaces.
+    """
+    try:
+        words = shlex.split(text)
+    except ValueError:
+        return [text]
+    if len(words) < 2 or not all(ASSIGNMENT.match(word) for word in words):
+        return [text]
+    first, value = words[0].split("=", 1)
+    if value.startswith(("{", "[")) or first.strip() != first:
+        return [text]
+    if first.startswith(FREE_TEXT):
+        known = (*known_dotted_keys(), *ALIASES)
+        if not all(word.startswith(FREE_TEXT) or word.split("=", 1)[0] in known for word in words[1:]):
+            return [text]
+        raise ConfigError(
+            f"{_shown(text)} is {len(words)} overrides or a text with spaces",
+            "one meaning",
+            f"give each an --override of its own, or quote the text: {first}='...'",
+        )
+    return words
 
 
 def merge(base: Mapping[str, Any], update: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from topotrain.credentials import mask_credentials
+from topotrain.credentials import mask_uri, mask_values
 from topotrain.fields import DEMO, SELECTION_METRIC, VAL_LOSS
 
 
@@ -195,7 +195,9 @@ class TrainConfig(_Section):
         """Nested plain values under the names of the YAML file; credentials in a URI are masked."""
         nested: dict[str, Any] = self.model_dump(mode="json", by_alias=True)
         nested["edge_schema"] = {k: v for k, v in nested["edge_schema"].items() if v is not None}
-        masked: dict[str, Any] = _masked(nested)
+        masked: dict[str, Any] = mask_values(nested, names=True)
+        if self.mlflow.tracking_uri:
+            masked["mlflow"]["tracking_uri"] = mask_uri(self.mlflow.tracking_uri)
         return masked
 
     def to_yaml(self) -> str:
@@ -221,12 +223,3 @@ def _as_text(value: Any) -> str:
     if value is None:
         return "null"
     return value if isinstance(value, str) else json.dumps(value)
-
-
-def _masked(value: Any) -> Any:
-    """A copy with the credentials of every URI hidden."""
-    if isinstance(value, Mapping):
-        return {key: _masked(inner) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [_masked(inner) for inner in value]
-    return mask_credentials(value) if isinstance(value, str) else value

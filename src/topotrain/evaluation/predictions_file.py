@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -31,6 +33,20 @@ class Prediction:
     predicted: float
     true: float
     line: int
+
+
+def ranking_metrics(predictions: str | os.PathLike[str]) -> dict[str, dict[str, Any]]:
+    """The command ``metrics``: ranking metrics of any predictions, as plain values, for each data set.
+
+    Args:
+        predictions: a CSV, as ``read_predictions`` takes it.
+
+    Raises:
+        DataError: missing or malformed file.
+    """
+    return {
+        dataset: report.to_dict() for dataset, report in ranking_reports(read_predictions(Path(predictions))).items()
+    }
 
 
 def read_predictions(path: Path) -> list[Prediction]:

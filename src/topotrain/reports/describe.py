@@ -9,6 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from topotrain.credentials import mask_values
 from topotrain.errors import DataError
 from topotrain.fields import CARD_ARTIFACT, MODEL_FILES, RECIPE_ARTIFACT, SCHEMA_ARTIFACT
 from topotrain.schema.feature_schema import FeatureSchema
@@ -47,7 +48,9 @@ def describe(model: str, tracking_uri: str | None = None) -> dict[str, Any]:
         card = files / CARD_ARTIFACT
         text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else None
     registered = _registry_entry(store, model) if store else {}
-    return {"model": model, **registered, "schema": schema, "recipe": recipe, "card": text}
+    document = {"model": model, **registered, "schema": schema, "recipe": recipe, "card": text}
+    shown: dict[str, Any] = mask_values(document)
+    return shown
 
 
 def _registry_entry(store: Store, model: str) -> dict[str, Any]:

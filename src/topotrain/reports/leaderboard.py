@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, overload
 
+from topotrain.credentials import mask_credentials
 from topotrain.fields import (
     BEST_OF,
     TAG_SCHEMA_DIGEST,
@@ -18,6 +19,8 @@ from topotrain.reports.run_state import plain
 from topotrain.text import whole
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from topotrain.tracking.records import RunRecord, VersionRecord
     from topotrain.tracking.store import Store
 
@@ -34,9 +37,29 @@ COLUMNS = (
 Row = dict[str, Any]
 
 
+@overload
 def leaderboard(
-    *, limit: int | None = LIMIT, experiment: str | None = None, tracking_uri: str | None = None
-) -> list[Row]:
+    *,
+    limit: int | None = ...,
+    experiment: str | None = ...,
+    tracking_uri: str | None = ...,
+    as_frame: Literal[False] = ...,
+) -> list[Row]: ...
+
+
+@overload
+def leaderboard(
+    *, limit: int | None = ..., experiment: str | None = ..., tracking_uri: str | None = ..., as_frame: Literal[True]
+) -> pd.DataFrame: ...
+
+
+def leaderboard(
+    *,
+    limit: int | None = LIMIT,
+    experiment: str | None = None,
+    tracking_uri: str | None = None,
+    as_frame: bool = False,
+) -> list[Row] | pd.DataFrame:
     """Training runs, best first; runs of different primary metrics are ranked apart, one group after the other.
 
     Figures are those of a run's best epoch. Runs without one yet come last in their group, without a rank.
@@ -45,6 +68,7 @@ def leaderboard(
         limit: how many of each group; ``None`` for all.
         experiment: look in this experiment only.
         tracking_uri: of the store; by default MLFLOW_TRACKING_URI, else ``mlflow.db`` here.
+        as_frame: whether to return a pandas table, one row for each run, instead of a list.
 
     Raises:
         TrackingError: the store can't be used, or the experiment is not there.
@@ -59,6 +83,10 @@ def leaderboard(
         versions = {(version.run_id, version.epoch): version for version in found}
         numbered = track(list(enumerate(runs, start=1)), len(runs), "reading runs")
         rows += [_row(store, run, primary, number, versions) for number, run in numbered]
+    if as_frame:
+        import pandas as pd
+
+        return pd.DataFrame(rows, columns=list(COLUMNS))
     return rows
 
 
@@ -90,7 +118,7 @@ def _row(
         {
             "rank": number,
             "run_id": run.run_id,
-            "run_name": run.name,
+            "run_name": mask_credentials(run.name),
             "status": run.status,
             "alive": is_alive(run),
             "primary_metric": primary,

@@ -133,7 +133,7 @@ class _Watch:
         except OutageError:
             self._silent = True
             raise
-        return run_state(run, self._history, self._config, alive=alive)
+        return run_state(self._store, run, self._history, self._config, alive=alive)
 
     def _run(self) -> tuple[RunRecord, bool]:
         from topotrain.tracking.heartbeat import is_alive

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from topotrain.credentials import mask_values
 from topotrain.fields import (
     BEST_SELECTION_METRIC,
     BEST_VAL_LOSS,
@@ -28,10 +29,13 @@ History = Mapping[int, Mapping[str, float]]
 TEXT_SECTIONS = ("mlflow", "paths")  # whose values are texts, whatever they look like
 
 
-def run_state(run: RunRecord, history: History, config: Mapping[str, Any], *, alive: bool) -> dict[str, Any]:
+def run_state(
+    store: Store, run: RunRecord, history: History, config: Mapping[str, Any], *, alive: bool
+) -> dict[str, Any]:
     """Where a run stands, as plain values for JSON; what is not known is ``None``.
 
     Args:
+        store: that the run is on.
         run: as the server has it.
         history: metrics of each epoch.
         config: the resolved configuration, by ``config_of``.
@@ -41,6 +45,7 @@ def run_state(run: RunRecord, history: History, config: Mapping[str, Any], *, al
 
     metrics, checkpoint, best_epoch = run.metrics, run.best_checkpoint, run.best_epoch
     best = history.get(best_epoch) if best_epoch is not None else None
+    lost = store.artifacts.lost(run)
     state = {
         "run_id": run.run_id,
         "run_name": run.name,
@@ -60,9 +65,9 @@ def run_state(run: RunRecord, history: History, config: Mapping[str, Any], *, al
         "learning_parameters": _learning_parameters(_as_of(best_epoch, config, drift_of(run)), best or {}),
         "progress": _progress(run.status, history, config, alive),
         "latest_metrics": dict(metrics),
-        "warnings": _warnings(run, len(history), alive),
+        "warnings": [*_warnings(run, len(history), alive), *([str(lost)] if lost else [])],
     }
-    return plain(state)  # type: ignore[no-any-return]
+    return plain(mask_values(state))  # type: ignore[no-any-return]
 
 
 def config_of(store: Store, run: RunRecord) -> dict[str, Any]:

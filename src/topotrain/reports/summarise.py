@@ -52,7 +52,7 @@ def document(store: Store, run: RunRecord) -> dict[str, Any]:
     history = store.runs.history(run)
     config = config_of(store, run)
     coverage = store.artifacts.json(run.run_id, COVERAGE_ARTIFACT)
-    state = run_state(run, history, config, alive=is_alive(run))
+    state = run_state(store, run, history, config, alive=is_alive(run))
     more = {
         "top_checkpoints": _top_checkpoints(store, run),
         "recent_metrics": [{"epoch": epoch, **history[epoch]} for epoch in list(history)[-RECENT_EPOCHS:]],

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from topotrain.config import TrainConfig
-from topotrain.credentials import mask_credentials
+from topotrain.credentials import mask_uri
 from topotrain.data.graph_file import Graph
 from topotrain.errors import DataError, OutageError, SchemaError
 from topotrain.fields import SCHEMA_ARTIFACT, TAG_SCHEMA_DIGEST
@@ -166,7 +166,7 @@ def _register(
         files = export_model(network, schema, _example(schema), Path(folder) / "model", recipe)
         version = recorder.version(files, model_name, title=f"{model_name}-imported", step=0, tags=tags)
     if version.number is None:
-        what = f"{mask_credentials(recorder.uri)} does not take the version"
+        what = f"{mask_uri(recorder.uri)} does not take the version"
         raise OutageError(what, "a store that can be written", "try again")
     return version.number
 

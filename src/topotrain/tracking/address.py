@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
+from importlib.metadata import entry_points
 from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from topotrain.config import absolute_uri
-from topotrain.credentials import mask_credentials
+from topotrain.credentials import mask_uri
+from topotrain.errors import ConfigError
 from topotrain.invocation import adopted_run, environment_uri
+from topotrain.text import did_you_mean
 
 DATABASE_NAME = "mlflow.db"
 ARTIFACTS_NAME = "mlartifacts"
+SERVERS = ("http", "https")
+DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
+STORE_PLUGINS = "mlflow.tracking_store"  # a group of entry points
+QUOTED = "in a user name or password write @ as %40, / as %2F, : as %3A"
+OTHER_SCHEMES = ("databricks", "databricks-uc", "uc")
 
 Say = Callable[[str], None]
 
@@ -30,16 +39,21 @@ def resolve_tracking_uri(option: str | None, configured: str | None, say: Say) -
 
     Returns:
         A URI that does not depend on the current directory.
+
+    Raises:
+        ConfigError: it is none that MLflow could use.
     """
     variable = environment_uri()
     asked = option or configured
     here = Path.cwd()
     if adopted_run() and variable:
         if asked and absolute_uri(asked, here) != absolute_uri(variable, here):
-            say(f"tracking to {mask_credentials(variable)}, which mlflow run chose, not to {mask_credentials(asked)}")
+            say(f"tracking to {mask_uri(variable)}, which mlflow run chose, not to {mask_uri(asked)}")
         asked = variable
     uri = asked or variable or str(here / DATABASE_NAME)
-    return _database_uri(absolute_uri(uri, here), say, said=bool(asked or variable))
+    uri = _database_uri(absolute_uri(uri, here), say, said=bool(asked or variable))
+    _check(uri)
+    return uri
 
 
 def database_path(uri: str) -> Path | None:
@@ -57,20 +71,21 @@ def artifact_root(uri: str) -> str | None:
 
 def is_server(uri: str) -> bool:
     """Whether the store is a server, which has a web page of its own."""
-    return urlsplit(uri).scheme in ("http", "https")
+    return uri.partition("://")[0].lower() in SERVERS
 
 
 def web_address(uri: str, experiment: str, run_id: str) -> str | None:
     """The run's page, where the store is a server."""
     if not is_server(uri):
         return None
-    return f"{mask_credentials(uri).rstrip('/')}/#/experiments/{experiment}/runs/{run_id}"
+    return f"{mask_uri(uri).rstrip('/')}/#/experiments/{experiment}/runs/{run_id}"
 
 
 def local_folder(uri: str) -> Path | None:
     """The folder of this machine that an artifact URI names, or ``None`` for any other."""
-    root = url2pathname(urlsplit(uri).path) if uri.startswith("file:") else uri
-    return None if "://" in root else Path(root)
+    if uri.startswith("file:"):
+        return Path(url2pathname(urlsplit(uri).path))
+    return None if re.match(r"[A-Za-z][\w+.-]+:", uri) else Path(uri)
 
 
 def _database_uri(uri: str, say: Say, *, said: bool) -> str:
@@ -86,3 +101,45 @@ def _database_uri(uri: str, say: Say, *, said: bool) -> str:
     if said:
         say(f"tracking to {database}: the legacy file store ({path}) is no longer supported by MLflow")
     return database
+
+
+def _check(uri: str) -> None:
+    """Refuse what MLflow could not use, before any library says so in words of its own, with half a password in them.
+
+    Raises:
+        ConfigError: a scheme that MLflow does not know, or an address that can't be parsed.
+    """
+    scheme, separator, _ = uri.partition("://")
+    kind = scheme.lower().partition("+")[0]
+    known = [*SERVERS, *DATABASES, *OTHER_SCHEMES, *(one.name for one in entry_points(group=STORE_PLUGINS))]
+    if separator and kind not in known:
+        near = did_you_mean(kind, known)
+        raise ConfigError(f"tracking URI {mask_uri(uri)!r} has an unknown scheme", f"one of {', '.join(known)}", near)
+    if kind in SERVERS:
+        _check_server(uri)
+    elif kind in DATABASES and kind != "sqlite":
+        _check_database(uri)
+
+
+def _check_server(uri: str) -> None:
+    try:
+        parts = urlsplit(uri)
+        usable = bool(parts.hostname) and (parts.port or 1) > 0
+    except ValueError:  # of the port, or of brackets
+        usable = False
+    if not usable or any(character.isspace() for character in parts.netloc):
+        raise ConfigError(f"tracking URI {mask_uri(uri)!r} can't be parsed", "http://HOST:PORT", QUOTED)
+
+
+def _check_database(uri: str) -> None:
+    from sqlalchemy.engine import make_url  # here, since most stores are files and servers
+    from sqlalchemy.exc import ArgumentError
+
+    try:
+        host = make_url(uri).host or ""
+    except (ArgumentError, ValueError):
+        raise ConfigError(
+            f"tracking URI {mask_uri(uri)!r} can't be parsed", "DIALECT://HOST/DATABASE", QUOTED
+        ) from None
+    if "@" in host:
+        raise ConfigError(f"tracking URI {mask_uri(uri)!r} has an @ too many", "a password without @", QUOTED)

@@ -6,6 +6,7 @@ import json
 import re
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from mlflow.exceptions import MlflowException
 from topotrain.errors import TrackingError
 from topotrain.text import one_line
 from topotrain.tracking.address import local_folder
+from topotrain.tracking.moved import absent, check_there
 from topotrain.tracking.outages import Asker, asks
 from topotrain.tracking.records import Checkpoint, RunRecord
 
@@ -27,12 +29,32 @@ class Artifacts(Asker):
     Reading raises ``OutageError`` where the store does not answer, ``TrackingError`` where it refuses.
     """
 
-    def names(self, run_id: str, folder: str) -> set[str]:
-        """Names of the artifacts in one folder of a run."""
+    @asks
+    def names(self, run: RunRecord, folder: str) -> set[str]:
+        """Names of the artifacts in one folder of a run.
+
+        Raises:
+            TrackingError: the run recorded a checkpoint, and its artifacts are not where the store says.
+        """
         try:
-            return {Path(item.path).name for item in self._client.list_artifacts(run_id, folder)}
+            found = {Path(item.path).name for item in self._client.list_artifacts(run.run_id, folder)}
         except (MlflowException, OSError):
-            return set()
+            raise
+        except Exception as error:  # noqa: BLE001 (each backend raises its own kinds)
+            raise TrackingError(
+                f"artifacts of run {run.run_id} at {run.artifact_uri} can't be listed ({one_line(error)})",
+                "artifacts that can be read",
+            ) from None
+        if not found and (lost := self.lost(run)):
+            raise lost
+        return found
+
+    def lost(self, run: RunRecord) -> TrackingError | None:
+        """What to say of a run that left checkpoints in a folder of this machine which is not there."""
+        root = local_folder(run.artifact_uri)
+        if run.best_checkpoint is None or root is None or root.exists():
+            return None
+        return absent(root, self.uri)
 
     @asks
     def text(self, run_id: str, artifact: str) -> str | None:
@@ -70,9 +92,15 @@ class Artifacts(Asker):
         try:
             return self._download(checkpoint.run_id, checkpoint.path, folder)
         except (MlflowException, OSError) as error:
+            self._check_there(checkpoint.run_id)
             raise TrackingError(
                 f"{checkpoint.uri} can't be fetched ({one_line(error)})", "an artifact of a run on this store"
             ) from None
+
+    def _check_there(self, run_id: str) -> None:
+        """Name the folder of a run's artifacts where that is why they can't be fetched."""
+        with suppress(MlflowException):
+            check_there(str(self._client.get_run(run_id).info.artifact_uri), self.uri)
 
     def _download(self, run_id: str, artifact: str, folder: Path) -> Path:
         uri = self.uri

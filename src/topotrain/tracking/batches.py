@@ -117,7 +117,7 @@ class Batches(Asker):
         """Whether a run was cut off and left a checkpoint to go on from."""
         if run.status not in ("RUNNING", "KILLED") or is_alive(run):
             return False
-        return LAST_CHECKPOINT in self._artifacts.names(run.run_id, CHECKPOINT_DIR)
+        return LAST_CHECKPOINT in self._artifacts.names(run, CHECKPOINT_DIR)
 
     @asks
     def close_dead(self, run_id: str, note: str) -> None:

@@ -10,7 +10,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
-from topotrain.credentials import mask_credentials
+from topotrain.credentials import mask_uri
 from topotrain.errors import OutageError, TrackingError
 from topotrain.text import one_line
 
@@ -42,9 +42,9 @@ def asking(uri: str) -> Iterator[None]:
         yield
     except (MlflowException, OSError) as error:  # OSError: what requests raises, too
         if isinstance(error, MlflowException) and error.error_code in REFUSALS:
-            raise TrackingError(f"{mask_credentials(uri)} refuses ({one_line(error)})") from None
+            raise TrackingError(f"{mask_uri(uri)} refuses ({one_line(error)})") from None
         raise OutageError(
-            f"{mask_credentials(uri)} does not answer ({one_line(error)})", "a store that can be asked", "try again"
+            f"{mask_uri(uri)} does not answer ({one_line(error)})", "a store that can be asked", "try again"
         ) from None
 
 

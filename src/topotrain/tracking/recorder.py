@@ -22,7 +22,7 @@ from mlflow.tracking.context.registry import resolve_tags
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME, MLFLOW_RUN_NOTE
 from mlflow.utils.validation import MAX_PARAM_VAL_LENGTH, MAX_TAG_VAL_LENGTH
 
-from topotrain.credentials import mask_credentials
+from topotrain.credentials import mask_credentials, mask_uri, mask_values
 from topotrain.errors import TrackingError
 from topotrain.fields import DATASET_DIGEST_LENGTH, TAG_COMMAND, TAG_STATUS_NOTE
 from topotrain.files import write_whole
@@ -61,6 +61,8 @@ class Recorder(Asker):
 
     What can't be delivered is kept in order and tried again with the next call, so that an outage of the server
     costs no point. Open one with ``Recorder.open``; end it with ``close``.
+
+    Credentials in texts (parameters, tags, text and JSON artifacts) are masked.
 
     Args:
         store: where it is recorded.
@@ -116,6 +118,7 @@ class Recorder(Asker):
         if parent_run_id:
             everything[MLFLOW_PARENT_RUN_ID] = parent_run_id
         default = default_name or default_run_name()
+        run_name = mask_credentials(run_name) if run_name else None
         given = take_adopted_run()
         if given:
             name = run_name or (default if MLFLOWS_OWN_NAME.fullmatch(_adoptable(store, given)) else None)
@@ -124,7 +127,9 @@ class Recorder(Asker):
         else:
             name = run_name or default
             home = store.runs.experiment_id(experiment)
-            given = client.create_run(home, run_name=name, tags={**resolve_tags(), MLFLOW_RUN_NAME: name}).info.run_id
+            given = client.create_run(
+                home, run_name=name, tags={**mask_values(resolve_tags(), names=True), MLFLOW_RUN_NAME: name}
+            ).info.run_id
         try:
             recorder = cls(store, given)
             recorder.run_name = everything.get(MLFLOW_RUN_NAME, recorder.run_name)
@@ -174,6 +179,7 @@ class Recorder(Asker):
             values: by dotted name.
             see: artifact that holds the values in full.
         """
+        values = mask_values(values, names=True)
         short = {k: v if len(v) <= MAX_PARAM_VAL_LENGTH else f"(too long: see {see})" for k, v in values.items()}
         entries = [Param(key, value) for key, value in short.items()]
         for start in range(0, len(entries), MAX_PARAMS_PER_CALL):
@@ -191,7 +197,7 @@ class Recorder(Asker):
         mark = " ... (cut)"
         entries = [
             RunTag(key, value if len(value) <= MAX_TAG_VAL_LENGTH else value[: MAX_TAG_VAL_LENGTH - len(mark)] + mark)
-            for key, value in values.items()
+            for key, value in mask_values(values, names=True).items()
         ]
         self._deliver("tags", lambda: self._client.log_batch(self.run_id, tags=entries))
 
@@ -200,7 +206,7 @@ class Recorder(Asker):
         self._spooled += 1
         local = self._spool / str(self._spooled) / Path(artifact).name
         local.parent.mkdir()
-        local.write_text(content, encoding="utf-8")
+        local.write_text(mask_credentials(content), encoding="utf-8")
         self.file(local, str(Path(artifact).parent))
 
     def json(self, content: Any, artifact: str) -> None:
@@ -243,7 +249,7 @@ class Recorder(Asker):
         Raises:
             TrackingError: the registry refuses.
         """
-        new = NewVersion(files, name, title=title, run_id=self.run_id, step=step, tags=tags)
+        new = NewVersion(files, name, title=title, run_id=self.run_id, step=step, tags=mask_values(tags))
         self._deliver(f"a version of {name}", lambda: new.deliver(self._client))
         return new
 
@@ -312,7 +318,7 @@ class Recorder(Asker):
         """
         self._heartbeat.stop()
         if note:
-            self._finally("note", lambda: self.tags({TAG_STATUS_NOTE: mask_credentials(note)}))
+            self._finally("note", lambda: self.tags({TAG_STATUS_NOTE: note}))
         self._finally("status", lambda: self._client.set_terminated(self.run_id, status=status))
         if self.complete:
             shutil.rmtree(self._spool, ignore_errors=True)
@@ -381,7 +387,7 @@ def _adoptable(store: Store, run_id: str) -> str:
     run = store.runs.known(run_id)
     if run is None:
         raise TrackingError(
-            f"run {run_id} (MLFLOW_RUN_ID) is not on {mask_credentials(store.uri)}",
+            f"run {run_id} (MLFLOW_RUN_ID) is not on {mask_uri(store.uri)}",
             "the store that mlflow run used",
             "set MLFLOW_TRACKING_URI to an absolute URI, or unset MLFLOW_RUN_ID",
         )

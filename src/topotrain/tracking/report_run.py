@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 
+from topotrain.credentials import mask_credentials
 from topotrain.fields import TAG_COMMAND
 from topotrain.invocation import adopted_run
 from topotrain.text import one_line
@@ -29,6 +30,6 @@ def keep_report(command: str, text: str, artifact: str, tracking_uri: str | None
     try:
         client = Store.open(resolve_tracking_uri(tracking_uri, None, log.info))._client
         client.set_tag(run_id, TAG_COMMAND, command)
-        client.log_text(run_id, text, artifact)
+        client.log_text(run_id, mask_credentials(text), artifact)
     except Exception as error:  # noqa: BLE001 (what was printed is printed; keeping it is a courtesy)
         log.warning("what was printed could not be kept with the run (%s)", one_line(error))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,15 +17,19 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from topotrain.errors import TrackingError
 from topotrain.fields import BEST_OF, EPOCH_METRICS, TAG_COMMAND
-from topotrain.text import one_line
-from topotrain.tracking.address import artifact_root
+from topotrain.text import did_you_mean, one_line
+from topotrain.tracking.address import ARTIFACTS_NAME, artifact_root, local_folder
+from topotrain.tracking.moved import absent
 from topotrain.tracking.outages import Asker, asking, asks, is_absent, paged
 from topotrain.tracking.records import RunRecord
+
+log = logging.getLogger("topotrain")
 
 LATEST = "latest"
 RUN_COMMANDS = ("run", "resume")
 MIN_PREFIX = 8
 PAGE = 1000
+RECENT = 200  # runs among whose names a near one is looked for
 NEWEST_FIRST = ("attributes.start_time DESC",)
 OLDEST_FIRST = ("attributes.start_time ASC",)
 PRIMARY_PARAM = "selection.primary_metric"
@@ -65,10 +70,14 @@ class Runs(Asker):
             candidates = ", ".join(f"{r.run_id} ({r.name}, {r.status})" for r in named[:10])
             raise TrackingError(f"{run!r} means {len(named)} runs: {candidates}", "one run", "give its id")
         if not named:
+            advice = [
+                self._near_name(experiments, run),
+                "see: topotrain leaderboard" if experiment is None else f"only experiment {experiment!r} was searched",
+            ]
             raise TrackingError(
                 f"no run {run!r} on this store",
                 f"a run id, {MIN_PREFIX} or more of its first characters, a run name, or {LATEST}",
-                "see: topotrain ui" if experiment is None else f"only experiment {experiment!r} was searched",
+                "; ".join(filter(None, advice)),
             )
         return named[0]
 
@@ -161,6 +170,7 @@ class Runs(Asker):
                     raise TrackingError(
                         f"experiment {name!r} was deleted", "an active experiment", "restore it, or choose another name"
                     )
+                self._warn_if_moved(name, str(found.artifact_location))
                 return str(found.experiment_id)
             try:
                 location = artifact_root(self.uri)
@@ -168,6 +178,19 @@ class Runs(Asker):
             except MlflowException as error:  # perhaps another process created it in between
                 reason = one_line(error)
         raise TrackingError(f"experiment {name!r} can't be created ({reason})", "a store that can be written")
+
+    def _near_name(self, experiments: list[str], run: str) -> str:
+        """A question that names the recent run whose name is nearest, or ""."""
+        recent = islice(self._search(experiments, "", page_size=RECENT), RECENT)
+        return did_you_mean(run, [LATEST, *dict.fromkeys(one.name for one in recent)])
+
+    def _warn_if_moved(self, name: str, location: str) -> None:
+        """What is recorded in an experiment goes where its artifacts were when it was made, wherever that is now."""
+        folder, here = local_folder(location), artifact_root(self.uri)
+        if folder and here and location != here and folder.name == ARTIFACTS_NAME and not folder.exists():
+            log.warning(
+                "artifacts of experiment %r go to a folder that is made anew: %s", name, absent(folder, self.uri)
+            )
 
     def _latest(self, experiments: list[str]) -> RunRecord:
         newest = [
@@ -209,7 +232,9 @@ class Runs(Asker):
         if name is not None:
             found = self._client.get_experiment_by_name(name)
             if found is None:
-                raise TrackingError(f"no experiment {name!r} on this store", "an experiment's name")
+                every = self._client.search_experiments(view_type=ViewType.ACTIVE_ONLY, max_results=PAGE)
+                near = did_you_mean(name, [str(one.name) for one in every])
+                raise TrackingError(f"no experiment {name!r} on this store", "an experiment's name", near)
             return [str(found.experiment_id)]
         search = partial(self._client.search_experiments, view_type=ViewType.ACTIVE_ONLY, max_results=PAGE)
         return [str(one.experiment_id) for one in paged(lambda token: search(page_token=token))]

@@ -12,7 +12,7 @@ from filelock import FileLock
 from mlflow.entities import ViewType
 from mlflow.tracking import MlflowClient
 
-from topotrain.credentials import mask_credentials
+from topotrain.credentials import mask_uri
 from topotrain.errors import TrackingError
 from topotrain.text import one_line
 from topotrain.tracking.address import Say, database_path, resolve_tracking_uri
@@ -53,7 +53,7 @@ class Store(Asker):
             client.search_experiments(view_type=ViewType.ACTIVE_ONLY, max_results=1)
         except Exception as error:  # noqa: BLE001 (each backend raises its own kinds)
             raise TrackingError(
-                f"tracking store {mask_credentials(uri)} can't be used ({one_line(error)})",
+                f"tracking store {mask_uri(uri)} can't be used ({one_line(error)})",
                 "a running MLflow server, or sqlite:///FILE",
                 "start it, or give another --tracking-uri",
             ) from None

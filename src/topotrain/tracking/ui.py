@@ -7,6 +7,7 @@ import socket
 import sys
 from collections.abc import Callable
 
+from topotrain.credentials import mask_uri
 from topotrain.errors import TrackingError
 from topotrain.tracking.address import artifact_root, is_server, resolve_tracking_uri
 from topotrain.tracking.store import Store
@@ -26,7 +27,7 @@ def serve_page(tracking_uri: str | None, host: str, port: int, say: Callable[[st
     """
     uri = resolve_tracking_uri(tracking_uri, None, say)
     if is_server(uri):
-        say(f"this store is a server; its page is {uri}")
+        say(f"this store is a server; its page is {mask_uri(uri)}")
         return
     Store.open(uri)
     with socket.socket() as probe:
@@ -37,12 +38,16 @@ def serve_page(tracking_uri: str | None, host: str, port: int, say: Callable[[st
             raise TrackingError(
                 f"{host}:{port} can't be listened on ({error.strerror})", "a free port", "give --port"
             ) from None
-    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri]
+    command = [sys.executable, "-m", "mlflow", "server"]
     command += ["--host", host, "--port", str(port), "--workers", "1"]
     if root := artifact_root(uri):
         command += ["--default-artifact-root", root]
-    say(f"opening http://{host}:{port} on {uri} (Ctrl-C ends it)")
+    say(f"opening http://{host}:{port} on {mask_uri(uri)} (Ctrl-C ends it)")
     # Job execution starts a second fleet of processes that only generative-AI features use.
-    environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    environment = {
+        **os.environ,
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        "MLFLOW_BACKEND_STORE_URI": uri,  # rather than as an option, which others can read
+    }
     # This process becomes the server, so that a signal ends the server and leaves no orphan.
     os.execve(sys.executable, command, environment)  # noqa: S606

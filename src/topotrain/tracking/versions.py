@@ -15,9 +15,11 @@ from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.tracking import MlflowClient
 
+from topotrain.credentials import mask_credentials
 from topotrain.errors import TrackingError
 from topotrain.fields import EVAL_PREFIX, TAG_EVAL_DIGEST, TAG_EVAL_RUN
-from topotrain.text import one_line
+from topotrain.text import nearest, one_line
+from topotrain.tracking.moved import check_there
 from topotrain.tracking.outages import Asker, asks, is_absent, paged
 from topotrain.tracking.records import EvaluatedModel, LoggedMetric, RunRecord, VersionRecord
 from topotrain.tracking.runs import Runs
@@ -56,7 +58,9 @@ class Versions(Asker):
             if not is_absent(error):
                 raise
             raise TrackingError(
-                f"version {number} of {name!r} can't be found ({one_line(error)})", "the number of a version"
+                f"version {number} of {name!r} can't be found ({one_line(error)})",
+                "the number of a version",
+                self._near(f"models:/{name}/{number}"),
             ) from None
 
     @asks
@@ -72,7 +76,9 @@ class Versions(Asker):
             if not is_absent(error):
                 raise
             raise TrackingError(
-                f"registered model {name!r} can't be found ({one_line(error)})", "a registered model's name"
+                f"registered model {name!r} can't be found ({one_line(error)})",
+                "a registered model's name",
+                self._near(f"models:/{name}@{alias}"),
             ) from None
         return None if number is None else self.get(name, str(number))
 
@@ -173,7 +179,7 @@ class Versions(Asker):
             raise TrackingError(
                 f"model {model!r} can't be found ({one_line(error)})",
                 "models:/NAME@alias or models:/NAME/VERSION",
-                "train one, or give --tracking-uri",
+                self._near(model) or "train one, or give --tracking-uri",
             ) from None
         run_id = self._writable(logged.source_run_id)
         for one in self.of_runs([run_id]) if run_id else []:
@@ -216,16 +222,23 @@ class Versions(Asker):
             folder: where to put them.
 
         Raises:
-            TrackingError: there is no such model on the store.
+            TrackingError: there is no such model on the store, or its files are not where the store says.
         """
         try:
-            repository = get_artifact_repository(self._location(uri), tracking_uri=self.uri, registry_uri=self.uri)
-            return Path(repository.download_artifacts("", dst_path=str(folder)))
+            location = self._location(uri)
+            check_there(location, self.uri)
+            repository = get_artifact_repository(location, tracking_uri=self.uri, registry_uri=self.uri)
+            files = Path(repository.download_artifacts("", dst_path=str(folder)))
+            if not any(files.iterdir()):
+                raise FileNotFoundError(f"there are no files at {location}")
+            return files
+        except TrackingError:
+            raise
         except Exception as error:  # noqa: BLE001 (each backend raises its own kinds)
             raise TrackingError(
                 f"model {uri!r} can't be fetched ({one_line(error)})",
                 "models:/NAME@alias or models:/NAME/VERSION",
-                "train one, set the alias, or give --tracking-uri",
+                self._near(uri) or "train one, set the alias, or give --tracking-uri",
             ) from None
 
     def move_alias(
@@ -267,11 +280,31 @@ class Versions(Asker):
             raise TrackingError(f"alias {alias!r} of {name!r} can't be set ({one_line(error)})") from None
         try:
             for key, value in tags.items():
-                self._client.set_model_version_tag(name, tagged or number, key, value)
+                self._client.set_model_version_tag(name, tagged or number, key, mask_credentials(value))
         except MlflowException as error:
             raise TrackingError(
                 f"{alias} of {name} is version {number} now, but its tags can't be set ({one_line(error)})"
             ) from None
+
+    def _near(self, uri: str) -> str:
+        """A question that names the nearest model, alias or version there is, or "" where none is near."""
+        parts = MODEL_URI.fullmatch(uri)
+        if parts is None:
+            return ""
+        try:
+            models = {one.name: one for one in self._client.search_registered_models(max_results=PAGE)}
+            if parts["name"] not in models:
+                name = nearest(parts["name"], models)
+                return f"did you mean models:/{name}{uri.removeprefix('models:/' + parts['name'])}?" if name else ""
+            name, aliases = parts["name"], self._client.get_registered_model(parts["name"]).aliases
+            if parts["alias"]:
+                known = ", ".join(sorted(aliases)) or "none"
+                near = nearest(parts["alias"], aliases)
+                return f"did you mean models:/{name}@{near}?" if near else f"aliases of {name}: {known}"
+            found = self._client.search_model_versions(f"name = '{name}'", max_results=1)
+            return f"the newest version of {name} is {found[0].version}" if found else f"{name} has no version"
+        except MlflowException:
+            return ""
 
     def _location(self, uri: str) -> str:
         """Where the files of a model are."""

@@ -195,9 +195,9 @@ def _of_all(trainer: pl.Trainer, epoch: int) -> str:
     return f"{epoch}/{trainer.max_epochs - 1 if trainer.max_epochs else '?'}"
 
 
-def progress_callback(selection: Selection, settings: LoggingConfig) -> Callback:
-    """A bar on a terminal, lines elsewhere or at a refresh rate of 0; both on standard error."""
+def progress_callback(selection: Selection, settings: LoggingConfig, *, bar: bool = True) -> Callback:
+    """A bar on a terminal, lines elsewhere, at a refresh rate of 0 or without ``bar``; both on standard error."""
     refresh_rate = settings.progress_bar_refresh_rate
-    if refresh_rate > 0 and sys.stderr.isatty():
+    if bar and refresh_rate > 0 and sys.stderr.isatty():
         return RichProgressBar(refresh_rate=refresh_rate, leave=False, console_kwargs={"stderr": True})
     return EpochLines(selection, settings.log_every_n_steps)

@@ -10,6 +10,7 @@ from typing import Any
 from topotrain.config import LoadedConfig, TrainConfig, config_of_mapping, load_config
 from topotrain.errors import ConfigError
 from topotrain.fields import TAG_TRIAL_LABEL
+from topotrain.messages import lines_shown
 from topotrain.signals import interruptible
 from topotrain.tracking.address import resolve_tracking_uri
 from topotrain.tracking.provenance import provenance_tags
@@ -34,6 +35,7 @@ def fit(
     parent_run_id: str | None = None,
     tags: Mapping[str, str] | None = None,
     take_alias: bool = True,
+    progress: bool = True,
 ) -> TrainResult:
     """Train one network and record everything about it.
 
@@ -50,6 +52,8 @@ def fit(
         parent_run_id: the run that this one is part of.
         tags: more tags for the run.
         take_alias: whether the best version becomes the candidate; a batch gives the alias to its best child.
+        progress: whether to show lines, and on a terminal bars, on standard error; where logging is set up to show
+            the lines of the logger ``topotrain``, that is left to it.
 
     Raises:
         TopotrainError: bad input, a store that can't be used, or a loss that is not finite. The run, if one was
@@ -57,12 +61,12 @@ def fit(
         InterruptedRunError: SIGINT or SIGTERM; the run is closed as KILLED.
     """
     loaded = _load(config, overrides)
-    for notice in loaded.notices:
-        log.info(notice)
     recipe = loaded.config
-    uri = resolve_tracking_uri(tracking_uri, recipe.mlflow.tracking_uri, log.info)
     label = {TAG_TRIAL_LABEL: trial_label} if trial_label else {}
-    with interruptible():
+    with lines_shown(progress), interruptible():
+        for notice in loaded.notices:
+            log.info(notice)
+        uri = resolve_tracking_uri(tracking_uri, recipe.mlflow.tracking_uri, log.info)
         recorder = Recorder.open(
             Store.open(uri),
             recipe.mlflow.experiment,
@@ -72,7 +76,9 @@ def fit(
             notes=notes,
             parent_run_id=parent_run_id,
         )
-        return TrainingRun(loaded, recorder, limits or Limits(), initial=resume_from, take_alias=take_alias).execute()
+        cut = limits or Limits()
+        run = TrainingRun(loaded, recorder, cut, initial=resume_from, take_alias=take_alias, progress=progress)
+        return run.execute()
 
 
 def _load(

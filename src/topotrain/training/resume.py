@@ -24,6 +24,7 @@ from topotrain.fields import (
     VAL_LOSS,
 )
 from topotrain.invocation import adopted_run, release_adopted_run, serving_parent
+from topotrain.messages import lines_shown
 from topotrain.model.checkpoint import read_checkpoint
 from topotrain.progress import track
 from topotrain.signals import interruptible
@@ -66,6 +67,7 @@ def resume(
     force: bool = False,
     experiment: str | None = None,
     tracking_uri: str | None = None,
+    progress: bool = True,
 ) -> TrainResult | AlreadyComplete:
     """Go on with a run, with the settings it was made with unless overridden.
 
@@ -82,6 +84,7 @@ def resume(
         force: go on even if the run seems alive.
         experiment: look in this experiment only.
         tracking_uri: of the store; by default MLFLOW_TRACKING_URI, else ``mlflow.db`` here.
+        progress: whether to show lines and bars, as in ``fit``.
 
     Raises:
         TrackingError: no such run or checkpoint, or the run is alive.
@@ -90,44 +93,45 @@ def resume(
         ConfigError: an override is wrong, or changes the network's shape.
         InterruptedRunError: SIGINT or SIGTERM; the run is closed as KILLED.
     """
-    store = find_store(tracking_uri)
-    adopted = adopted_run()
-    original = store.runs.find(run or _begun(store, adopted) or LATEST, experiment)
-    _check_can_go_on(original, force=force)
-    with interruptible(), tempfile.TemporaryDirectory(prefix="topotrain-resume-") as folder:
-        present = store.artifacts.names(original.run_id, CHECKPOINT_DIR)
-        content = _fetch(store, original, checkpoint, present, Path(folder))
-        loaded = _recipe(store, original, overrides)
-        state = restored_selection(content, loaded.config)
-        check_network(content, loaded.config)
-        reached = max(state.history, default=-1)
-        recorded = max(store.runs.values(original.run_id, VAL_LOSS), default=-1)
-        if original.status == "FINISHED" and reached >= recorded and not state.has_epochs_left:
-            return AlreadyComplete(original.run_id, original.name, len(state.history))
-        data = _same_data(content, loaded.config)
-        for name in {kept.file_name for kept in state.kept} & present:
-            _fetch_to(store, original, name, Path(folder) / name)
-        same_run = adopted in (None, original.run_id) and reached >= recorded
-        drift = drift_of(loaded.config, content, overrides)
-        continuation = Continuation(content, Path(folder), state, drift, same_run, present if same_run else set())
-        if same_run:  # reading the data took a while: somebody else may have gone on with the run since
-            _check_can_go_on(store.runs.get(original.run_id), force=force)
-            recorder = Recorder.reopen(store, original.run_id)
-        else:
-            recorder = _open_new(store, original, loaded, run_name, _artifact_name(store, original, checkpoint))
-        return _training(loaded, recorder, continuation).execute(data)
+    with lines_shown(progress):
+        store = find_store(tracking_uri)
+        adopted = adopted_run()
+        original = store.runs.find(run or _begun(store, adopted) or LATEST, experiment)
+        _check_can_go_on(original, force=force)
+        with interruptible(), tempfile.TemporaryDirectory(prefix="topotrain-resume-") as folder:
+            present = store.artifacts.names(original, CHECKPOINT_DIR)
+            content = _fetch(store, original, checkpoint, present, Path(folder))
+            loaded = _recipe(store, original, overrides)
+            state = restored_selection(content, loaded.config)
+            check_network(content, loaded.config)
+            reached = max(state.history, default=-1)
+            recorded = max(store.runs.values(original.run_id, VAL_LOSS), default=-1)
+            if original.status == "FINISHED" and reached >= recorded and not state.has_epochs_left:
+                return AlreadyComplete(original.run_id, original.name, len(state.history))
+            data = _same_data(content, loaded.config, progress)
+            for name in {kept.file_name for kept in state.kept} & present:
+                _fetch_to(store, original, name, Path(folder) / name)
+            same_run = adopted in (None, original.run_id) and reached >= recorded
+            drift = drift_of(loaded.config, content, overrides)
+            continuation = Continuation(content, Path(folder), state, drift, same_run, present if same_run else set())
+            if same_run:  # reading the data took a while: somebody else may have gone on with the run since
+                _check_can_go_on(store.runs.get(original.run_id), force=force)
+                recorder = Recorder.reopen(store, original.run_id)
+            else:
+                recorder = _open_new(store, original, loaded, run_name, _artifact_name(store, original, checkpoint))
+            return _training(loaded, recorder, continuation, progress).execute(data)
 
 
-def _same_data(content: Mapping[str, Any], config: TrainConfig) -> PreparedData:
-    data = prepare_data(config, track)
+def _same_data(content: Mapping[str, Any], config: TrainConfig, progress: bool) -> PreparedData:
+    data = prepare_data(config, track if progress else None)
     check_same(content, data, config)
     return data
 
 
-def _training(loaded: LoadedConfig, recorder: Recorder, continuation: Continuation) -> TrainingRun:
+def _training(loaded: LoadedConfig, recorder: Recorder, continuation: Continuation, progress: bool) -> TrainingRun:
     limits = Limits(**continuation.content.get("limits", {}))
     alone = serving_parent() is None  # a batch gives the alias to its best child
-    return TrainingRun(loaded, recorder, limits, continuation=continuation, take_alias=alone)
+    return TrainingRun(loaded, recorder, limits, continuation=continuation, take_alias=alone, progress=progress)
 
 
 def _begun(store: Store, adopted: str | None) -> str | None:
@@ -178,6 +182,12 @@ def _fetch(store: Store, run: RunRecord, checkpoint: str, present: set[str], fol
     elif Path(checkpoint).is_file():
         shutil.copyfile(checkpoint, target)
     elif not any(entry.endswith(".ckpt") for entry in present):
+        if run.best_checkpoint is not None:
+            raise TrackingError(
+                f"run {run.run_id} ({run.name}) recorded {run.best_checkpoint.path}, but {run.artifact_uri} holds none",
+                "the run's artifacts where the store says that they are",
+                "bring them there, or give a checkpoint file with --checkpoint",
+            )
         raise TrackingError(
             f"run {run.run_id} ({run.name}) has no checkpoint yet",
             "a run that completed an epoch",

@@ -16,6 +16,7 @@ import torch
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 
 from topotrain.config import LoadedConfig
+from topotrain.credentials import mask_credentials
 from topotrain.data.prepare import PreparedData, prepare_data
 from topotrain.errors import ConfigError, InterruptedRunError
 from topotrain.fields import CHECKPOINT_DIR, INTERRUPTED_NOTE, LAST_CHECKPOINT
@@ -23,9 +24,11 @@ from topotrain.invocation import resume_command
 from topotrain.model.lightning import ScoringModule
 from topotrain.model.network import TopoQANetwork
 from topotrain.progress import track
+from topotrain.text import one_line
 from topotrain.tracking.recorder import Recorder
 from topotrain.training.callbacks import ConfiguredSettings, EpochEnd, EpochSeeds, progress_callback
 from topotrain.training.continuation import RATE, Continuation
+from topotrain.training.hardware import make_trainer
 from topotrain.training.initial_weights import load_initial_weights
 from topotrain.training.network_shape import network_spec
 from topotrain.training.record import record_figures, record_recipe
@@ -55,7 +58,7 @@ class TrainResult:
 
     run_id: str
     run_name: str
-    tracking_uri: str
+    tracking_uri: str = field(repr=False)  # it may hold a password
     experiment_id: str
     best_epoch: int
     best_checkpoint: str
@@ -89,6 +92,7 @@ class TrainingRun:
         initial: a checkpoint or a model whose weights the run begins with.
         continuation: where the run goes on from; with it, ``initial`` has no use.
         take_alias: whether the best version becomes the candidate.
+        progress: whether bars are drawn where there is a terminal.
     """
 
     def __init__(
@@ -100,7 +104,9 @@ class TrainingRun:
         initial: str | None = None,
         continuation: Continuation | None = None,
         take_alias: bool = True,
+        progress: bool = True,
     ) -> None:
+        self.progress = progress
         self.loaded, self.recorder, self.limits = loaded, recorder, limits
         self.initial, self.continuation, self.take_alias = initial, continuation, take_alias
         self.versions: dict[int, str] = {}
@@ -155,7 +161,7 @@ class TrainingRun:
         """Prepare, train, register, close."""
         log.info("run %s (%s)", self.recorder.run_name, self.recorder.run_id)
         log.info("  to resume: %s", resume_command(self.recorder.run_id, self.recorder.uri))
-        self.data = data = data or prepare_data(self.config, track)
+        self.data = data = data or prepare_data(self.config, track if self.progress else None)
         for warning in data.warnings:
             log.warning(warning)
         pl.seed_everything(self.config.dataloader.seed, workers=True, verbose=False)
@@ -185,7 +191,7 @@ class TrainingRun:
             initial = load_initial_weights(self.initial, self.recorder.store)
             initial.check(spec, data.schema)
             self.recorder.tags(initial.lineage)
-            log.info("beginning with the weights of %s", self.initial)
+            log.info("beginning with the weights of %s", mask_credentials(self.initial))
             network = TopoQANetwork(spec)  # a new one, since dropout is the configuration's and not the weights'
             network.load_state_dict(initial.network.state_dict())
             return network
@@ -201,7 +207,7 @@ class TrainingRun:
         try:
             self._register(self.data, candidate=False)
         except Exception as error:  # noqa: BLE001 (the run's own end matters more)
-            log.error("the kept checkpoints could not be registered (%s)", error)
+            log.error("the kept checkpoints could not be registered (%s)", one_line(error))
 
     def tidy(self) -> None:
         """Leave the caller's process and disk as they were, apart from what could not be delivered."""
@@ -228,7 +234,7 @@ class TrainingRun:
         callbacks = [
             ConfiguredSettings(config, new_learning_rate=RATE in drift),
             EpochSeeds(config.dataloader.seed),
-            progress_callback(self.selection, config.logging),
+            progress_callback(self.selection, config.logging, bar=self.progress),
             EpochEnd(self.selection, self.recorder, self.checkpoints, carried),
         ]
         trainer = self._trainer(callbacks)
@@ -249,33 +255,20 @@ class TrainingRun:
 
     def _trainer(self, callbacks: list[pl.Callback]) -> pl.Trainer:
         config = self.config.trainer
-        logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
-        try:
-            trainer = pl.Trainer(
-                accelerator=config.accelerator,
-                devices=config.devices,
-                precision=config.precision,  # type: ignore[arg-type]
-                max_epochs=config.num_epochs,
-                accumulate_grad_batches=config.accumulate_grad_batches,
-                fast_dev_run=self.limits.fast_dev_run,
-                limit_train_batches=self.limits.train_batches,
-                limit_val_batches=self.limits.val_batches,
-                num_sanity_val_steps=0,
-                deterministic=True,
-                logger=False,
-                enable_checkpointing=True,
-                enable_model_summary=False,
-                enable_progress_bar=any(isinstance(c, pl.callbacks.ProgressBar) for c in callbacks),
-                default_root_dir=str(self.workdir),
-                callbacks=callbacks,
-            )
-        except (MisconfigurationException, ValueError, RuntimeError) as error:
-            raise ConfigError(f"trainer: {error}", "settings that this machine has") from None
-        if trainer.world_size > 1:
-            raise ConfigError(
-                f"trainer.devices is {config.devices!r}, {trainer.world_size} processes", "one device", "set it to 1"
-            )
-        return trainer
+        return make_trainer(
+            config,
+            max_epochs=config.num_epochs,
+            accumulate_grad_batches=config.accumulate_grad_batches,
+            fast_dev_run=self.limits.fast_dev_run,
+            limit_train_batches=self.limits.train_batches,
+            limit_val_batches=self.limits.val_batches,
+            num_sanity_val_steps=0,
+            deterministic=True,
+            enable_checkpointing=True,
+            enable_progress_bar=any(isinstance(c, pl.callbacks.ProgressBar) for c in callbacks),
+            default_root_dir=str(self.workdir),
+            callbacks=callbacks,
+        )
 
     def _register(self, data: PreparedData, *, candidate: bool) -> list[str]:
         if self.limits.any or self.config.mlflow.register_ == "none":
