@@ -21,14 +21,17 @@ NEW = [row("T1/m1", 0.5, 2), row("T1/m2", 0.25, 1)]
 
 @pytest.mark.parametrize("existing", [None, "missing.csv"])
 def test_without_a_file(tmp_path: Path, existing: str | None) -> None:
-    text = merged_labels(NEW, existing and tmp_path / existing)
-    assert text == "MODEL,dockq,capri\nT1/m1,0.5000,2\nT1/m2,0.2500,1\n"
+    merged = merged_labels(NEW, existing and tmp_path / existing)
+    assert (merged.added, merged.changed) == (2, ())
+    assert merged.text == "MODEL,dockq,capri\nT1/m1,0.5000,2\nT1/m2,0.2500,1\n"
 
 
 def test_other_columns_and_decoys_stay(tmp_path: Path) -> None:
     path = tmp_path / "labels.csv"
     path.write_text('note, Model ,DockQ\n"by hand, twice",T1/m2,0.9\n\nseen,T0/x,0.1\n,,\n', encoding="utf-8-sig")
-    text = merged_labels(NEW, path)
+    merged = merged_labels(NEW, path, replace=True)
+    assert merged.changed == ("line 2: dockq of T1/m2 is 0.9, not 0.2500",)
+    text = merged.text
     assert text == ('MODEL,dockq,capri,note\nT1/m2,0.2500,1,"by hand, twice"\nT0/x,0.1,,seen\nT1/m1,0.5000,2,\n')
     path.write_text(text)
     assert {label.model: label.dockq for label in read_labels(path)} == {"T1/m2": 0.25, "T0/x": 0.1, "T1/m1": 0.5}
@@ -37,7 +40,7 @@ def test_other_columns_and_decoys_stay(tmp_path: Path) -> None:
 def test_a_header_alone_is_kept(tmp_path: Path) -> None:
     path = tmp_path / "labels.csv"
     path.write_text("MODEL,dockq,note\n")
-    assert merged_labels(NEW[:1], path) == "MODEL,dockq,capri,note\nT1/m1,0.5000,2,\n"
+    assert merged_labels(NEW[:1], path).text == "MODEL,dockq,capri,note\nT1/m1,0.5000,2,\n"
 
 
 @pytest.mark.parametrize(
