@@ -28,9 +28,8 @@ def interfaces_of(pairs: list[tuple[int, int]]) -> list[Interface]:
 def problem(seed: int, native: int, decoy: int, groups: int = 1, mutants: float = 0.0):
     """Random scores; chains of one group may stand for each other."""
     random = np.random.default_rng(seed)
-    pairs = [
-        pair for pair in itertools.combinations(range(native), 2) if random.random() < 0.6 or pair[1] == pair[0] + 1
-    ]
+    every = itertools.combinations(range(native), 2)
+    pairs = [pair for pair in every if random.random() < 0.6 or pair[1] == pair[0] + 1]
     scores = {(pair, x, y): random.random() ** 3 for pair in pairs for x, y in itertools.permutations(range(decoy), 2)}
     mismatches = np.full((native, decoy), IMPOSSIBLE)
     for row, column in itertools.product(range(native), range(decoy)):
@@ -97,9 +96,8 @@ def test_paralogues_are_told_apart_before_dockq_is_looked_at() -> None:
 def test_one_mutated_copy_does_not_bind_the_others() -> None:
     """Which native chain the mutant stands for is open: it costs the same everywhere."""
     mismatches = np.array([[1.0, 0.0, 0.0]] * 3)
-    found = best_assignment(
-        interfaces_of([(0, 1), (1, 2)]), mismatches, lambda i, x, y: float((i.first + 1, x) == (2, 0))
-    )
+    chain = interfaces_of([(0, 1), (1, 2)])
+    found = best_assignment(chain, mismatches, lambda i, x, y: float((i.first, x) == (1, 0)))
     assert found.chains[1] == 0
 
 
@@ -145,7 +143,7 @@ def ring(size: int, residues: int = 12, wobble: float = 0.0, seed: int = 0) -> l
 
 def written(path: Path, chains: list[list[Atom]], names: str = NAMES) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(pdb_text(replace(a, chain=name) for atoms, name in zip(chains, names) for a in atoms))
+    path.write_text(pdb_text(replace(a, chain=name) for atoms, name in zip(chains, names, strict=False) for a in atoms))
     return path
 
 

@@ -259,15 +259,14 @@ def _mismatches(decoy: Sequence[ChainAtoms], native: _Native) -> FloatArray:
 def _check_counterparts(key: str, mismatches: FloatArray, decoy: Sequence[ChainAtoms], native: _Native) -> None:
     """Refuse a decoy without all chains that matter: a mean over the interfaces that are left means something else."""
     touching = sorted({chain for each in native.interfaces for chain in (each.first, each.second)})
-    alike = mismatches.min(axis=1) < IMPOSSIBLE
     left = [touching[row] for row in unmatched_chains(mismatches[touching])]
     if not left:
         return
     names = ", ".join(native.chains[chain].name for chain in left)
-    if len(left) > len(touching) - 2 and not alike[left].any():
+    if len(left) == len(touching):
         raise DataError(
-            f"{key}: the native {native.path} is another complex (no chain is {MIN_IDENTITY:.0%} identical to its "
-            f"chain {names})",
+            f"{key}: the native {native.path} is another complex (no chain of the decoy is "
+            f"{MIN_IDENTITY:.0%} identical to {names})",
             "the native of the same complex",
             "check the native",
         )

@@ -16,6 +16,7 @@ CAPRI_COLUMN = "capri"
 COLUMNS = (MODEL_COLUMN, DOCKQ_COLUMN, CAPRI_COLUMN)
 # Values written with fewer decimals are compared as they are: 0.5 is no rounded 0.5025.
 ROUNDED_DECIMALS = 3
+WRITTEN_DECIMALS = 4
 SHOWN_ROWS = 3
 
 
@@ -71,7 +72,7 @@ def merged_labels(rows: Iterable[LabelRow], existing: Path | None, replace: bool
     changed: list[str] = []
     before = len(kept)
     for label in rows:
-        new = {DOCKQ_COLUMN: f"{label.dockq:.4f}", CAPRI_COLUMN: str(label.capri)}
+        new = {DOCKQ_COLUMN: f"{label.dockq:.{WRITTEN_DECIMALS}f}", CAPRI_COLUMN: str(label.capri)}
         row = places.get(label.MODEL)
         if row is None:
             target = {TARGET_COLUMN: label.target} if TARGET_COLUMN in columns else {}
@@ -108,5 +109,5 @@ def _same(written: str, new: str) -> bool:
     written = written.strip()
     decimals = len(written.partition(".")[2])
     if decimals >= ROUNDED_DECIMALS:
-        return abs(number(written) - number(new)) <= 0.5 * 10.0**-decimals + 1e-9
+        return abs(number(written) - number(new)) <= 0.5 * 10.0 ** -min(decimals, WRITTEN_DECIMALS) + 1e-9
     return not written or number(written) == number(new)
