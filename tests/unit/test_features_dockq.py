@@ -183,8 +183,7 @@ REWRITES = {
     "other numbers": renumbered,
     "B first": pieces(("B", 0, 999), ("A", 0, 999)),
     "a piece of A after B": pieces(("A", 1, 9), ("B", 0, 999), ("A", 9, 99)),
-    "the end of A first": pieces(("A", 9, 99), ("B", 0, 999), ("A", 1, 9)),
-    "three pieces": pieces(("A", 15, 99), ("B", 105, 999), ("A", 1, 9), ("B", 0, 105), ("A", 9, 15)),
+    "three pieces": pieces(("B", 0, 105), ("A", 1, 9), ("B", 105, 999), ("A", 9, 99)),
     "a water in B": with_water,
     "a ligand": with_ligand,
 }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,8 +20,6 @@ BACKBONE_ATOMS = (
     *("CA", "C", "N", "O"),
     *("P", "OP1", "OP2", "O2'", "O3'", "O4'", "O5'", "C1'", "C2'", "C3'", "C4'", "C5'"),
 )
-# Angstrom. C-alphas of neighbours in a chain are 3.8 apart, 2.9 where the bond is cis.
-MAX_NEIGHBOUR_DISTANCE = 4.5
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,16 +63,17 @@ class ChainAtoms:
 
 
 def polymer_chains(structure: Structure) -> tuple[ChainAtoms, ...]:
-    """The chains of a structure in the order in which they begin; water, ions and ligands are no residues of them."""
+    """The chains of a structure in the order in which they begin, a chain's pieces together.
+
+    Water, ions and ligands are no residues of them.
+    """
     letters = [residue_letter(str(name)) for name in structure.residue_names]
     has_ca = ~np.isnan(structure.ca[:, 0])
     residues: dict[str, list[int]] = {}
     for index, (chain, letter) in enumerate(zip(structure.chain_ids, letters, strict=True)):
         if letter or (letter is None and has_ca[index]):
             residues.setdefault(str(chain), []).append(index)
-    return tuple(
-        _chain(structure, name, _in_sequence(structure, indices), letters) for name, indices in residues.items()
-    )
+    return tuple(_chain(structure, name, np.array(found), letters) for name, found in residues.items())
 
 
 def residue_letter(name: str) -> str | None:
@@ -90,28 +88,6 @@ def residue_letter(name: str) -> str | None:
     if not (known.is_amino_acid() or known.is_nucleic_acid()):
         return ""
     return known.one_letter_code.strip().upper() or UNKNOWN_LETTER
-
-
-def _in_sequence(structure: Structure, indices: list[int]) -> IntArray:
-    """Residues of one chain, its pieces in the order of their numbers where they were written in another.
-
-    Numbers that fall where the chain goes on are the author's numbering and stay as they are, and so do pieces whose
-    numbers overlap.
-    """
-    order = np.array(indices, dtype=np.int64)
-    numbers = structure.residue_numbers[order]
-    steps = np.linalg.norm(np.diff(structure.ca[order], axis=0), axis=1)
-    breaks = np.flatnonzero(~(steps < MAX_NEIGHBOUR_DISTANCE)) + 1
-    if not (numbers[breaks] < numbers[breaks - 1]).any():
-        return order
-    pieces: Sequence[IntArray] = np.split(order, breaks)
-    spans = sorted(
-        (int(structure.residue_numbers[piece].min()), int(structure.residue_numbers[piece].max()), number)
-        for number, piece in enumerate(pieces)
-    )
-    if any(later[0] <= earlier[1] for earlier, later in itertools.pairwise(spans)):
-        return order
-    return np.concatenate([pieces[number] for _, _, number in spans])
 
 
 def _chain(structure: Structure, name: str, residues: IntArray, letters: Sequence[str | None]) -> ChainAtoms:
