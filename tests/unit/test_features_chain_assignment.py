@@ -12,11 +12,25 @@ import numpy as np
 import pytest
 
 from kit.structures import Atom, helix, pdb_text
+from topotrain.data.demo import write_demo_structures
+from topotrain.features.chain_alignment import Alignments
 from topotrain.features.chain_assignment import IMPOSSIBLE, MAX_NODES, best_assignment, unmatched_chains
+from topotrain.features.chain_atoms import polymer_chains
 from topotrain.features.dockq import label_decoys
-from topotrain.features.interface_scores import Interface
+from topotrain.features.dockq_library import as_biopython, compare_interface, residue_distances
+from topotrain.features.interface_scores import Interface, InterfaceScores, native_interfaces
+from topotrain.features.structure import read_structure
 
 pytest.importorskip("DockQ", reason="DockQ is not installed")
+
+
+@pytest.fixture(scope="module")
+def decoy_structures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The structures of the demo data."""
+    folder = tmp_path_factory.mktemp("demo") / "complexes"
+    write_demo_structures(folder)
+    return folder
+
 
 NAMES = "ABCDEFGHIJKLMNOPQRST"
 
@@ -165,21 +179,18 @@ def test_identical_chains_may_stand_for_each_other(tmp_path: Path, size: int) ->
 
 def test_the_best_of_all_assignments_by_dockq_itself(tmp_path: Path) -> None:
     """Six chains in a heap: every pair of chains at every interface by DockQ, every assignment by hand."""
-    from topotrain.features.chain_atoms import polymer_chains
-    from topotrain.features.dockq_library import as_biopython, compare_interface
-    from topotrain.features.interface_scores import native_interfaces
-    from topotrain.features.structure import read_structure
-
     native = written(tmp_path / "native.pdb", ring(6))
     decoy = written(tmp_path / "models" / "m.pdb", ring(6, wobble=4.0, seed=3))
     theirs, ours = (polymer_chains(read_structure(path)) for path in (native, decoy))
     made = [[as_biopython(chain) for chain in chains] for chains in (ours, theirs)]
     scores = {}
     interfaces = native_interfaces(theirs)
+    fast = InterfaceScores(theirs, ours, Alignments())
     for each in interfaces:
         for x, y in itertools.permutations(range(6), 2):
             result = compare_interface((made[0][x], made[0][y]), (made[1][each.first], made[1][each.second]))
             scores[(each.first, each.second), x, y] = result["DockQ"]
+            assert fast.dockq(each, x, y) == pytest.approx(result["DockQ"], abs=1e-5)
     _, value = brute_force(interfaces, np.zeros((6, 6)), scores)
     (row,) = label_decoys(tmp_path / "models", native).rows
     assert row.interfaces == len(interfaces) >= 6
@@ -200,3 +211,28 @@ def test_twelve_identical_chains_take_bounded_time(tmp_path: Path) -> None:
     assert rows["near"].dockq == rows["in_order"].dockq > 0.6
     assert rows["far"].dockq < 0.3
     assert "near" not in report.notes
+
+
+def test_distances_are_dockqs_as_far_as_it_looks(tmp_path: Path) -> None:
+    from DockQ.operations_nocy import residue_distances as dockqs
+
+    one, other = polymer_chains(read_structure(written(tmp_path / "a.pdb", ring(5, residues=30, wobble=5.0))))[:2]
+    ours, theirs = (f(one.coords, other.coords, one.sizes, other.sizes) for f in (residue_distances, dockqs))
+    near = theirs < 100
+    assert near.any()
+    assert not near.all()
+    assert (ours[near] == theirs[near]).all()
+    assert (ours[~near] >= 100).all()
+
+
+@pytest.mark.parametrize("decoy", ["1BGS_AE/d03", "3HSY_AB/d10"])
+def test_the_formula_is_dockqs_on_real_complexes(decoy_structures: Path, decoy: str) -> None:
+    target = decoy.partition("/")[0]
+    ours, theirs = (
+        polymer_chains(read_structure(decoy_structures / part))
+        for part in (f"holdout/{decoy}.pdb", f"natives/{target}.pdb")
+    )
+    (each,) = native_interfaces(theirs)
+    value = InterfaceScores(theirs, ours, Alignments()).dockq(each, 0, 1)
+    result = compare_interface(tuple(map(as_biopython, ours)), tuple(map(as_biopython, theirs)))
+    assert value == pytest.approx(result["DockQ"], abs=1e-4)
