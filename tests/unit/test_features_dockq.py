@@ -263,6 +263,13 @@ def test_the_native_of_another_complex_is_one_line(tmp_path: Path, native: Path)
     assert line.startswith(f"all 3 decoys: the native {native} is another complex (no chain of the decoy is 70%")
 
 
+def test_what_is_said_of_several_decoys_is_one_line() -> None:
+    said = [("a", "a: one"), ("b", "b: two"), ("c", "c: two"), ("d", "models/d.pdb: three")]
+    assert in_groups(said, 4) == ["a: one", "2 decoys (b ... c): two", "models/d.pdb: three"]
+    assert in_groups(said[1:3], 2) == ["all 2 decoys: two"]
+    assert in_groups(said[:1], 1) == ["a: one"]
+
+
 def test_chance_alignments_are_no_counterparts(tmp_path: Path) -> None:
     """A short peptide finds most of its letters, with gaps between them, in any long chain."""
     random = np.random.default_rng(4)

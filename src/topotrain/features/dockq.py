@@ -65,7 +65,7 @@ class LabelReport:
     Attributes:
         rows: one per decoy that could be compared, sorted by MODEL.
         failures: {MODEL: one line} of the others.
-        notes: {MODEL: what is worth knowing of a label, such as chains of the decoy that do not count}.
+        notes: {MODEL: lines worth reading beside its label, such as chains of the decoy that do not count}.
     """
 
     rows: tuple[LabelRow, ...]
@@ -155,19 +155,21 @@ def in_groups(messages: Iterable[tuple[str, str]], total: int) -> list[str]:
     """Messages as lines; what is said of several decoys is one line.
 
     Args:
-        messages: of each decoy, its MODEL and what is said, which names the decoy first or not at all.
+        messages: of each decoy, its MODEL and what is said, after ``MODEL: `` or not.
         total: how many decoys there are.
     """
-    groups: dict[str, list[str]] = {}
+    groups: dict[str, list[tuple[str, str]]] = {}
     for key, message in messages:
-        groups.setdefault(message.removeprefix(f"{key}: "), []).append(key)
-    return [f"{_whose(keys, total)}{message}" for message, keys in groups.items()]
-
-
-def _whose(keys: list[str], total: int) -> str:
-    if len(keys) == 1:
-        return f"{keys[0]}: "
-    return f"all {total} decoys: " if len(keys) == total else f"{len(keys)} decoys ({keys[0]} ... {keys[-1]}): "
+        groups.setdefault(message.removeprefix(f"{key}: "), []).append((key, message))
+    lines = []
+    for message, of in groups.items():
+        if len(of) == total > 1:
+            lines.append(f"all {total} decoys: {message}")
+        elif len(of) > 1:
+            lines.append(f"{len(of)} decoys ({of[0][0]} ... {of[-1][0]}): {message}")
+        else:
+            lines.append(of[0][1])
+    return lines
 
 
 def _label(task: LabelTask) -> _Outcome:
@@ -242,7 +244,7 @@ def _compare(task: LabelTask, decoy: tuple[ChainAtoms, ...], native: _Native) ->
         interfaces=len(values),
         chain_map=_chain_map(assignment, decoy, native),
     )
-    return _Outcome(task.key, row, notes=tuple(_notes(assignment, decoy, native)))
+    return _Outcome(task.key, row, notes=tuple(f"{task.key}: {note}" for note in _notes(assignment, decoy, native)))
 
 
 def _mismatches(decoy: Sequence[ChainAtoms], native: _Native) -> FloatArray:
