@@ -13,7 +13,6 @@ import argparse
 import itertools
 import json
 import shutil
-import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -26,13 +25,12 @@ from demo_card import write_card
 from demo_decoys import Decoy, make_decoys
 from demo_docking import dock
 from demo_geometry import Partners, Pose
-from demo_targets import SCALE, SOURCES, Complex, FloatArray, Source, fetch, read_complex, read_member
+from demo_targets import SCALE, SOURCES, Complex, Source, fetch, read_complex, read_member
 
 from topotrain.data.demo import CARD_FILE, DATA_DIR, GRAPHS_FILE, NATIVES, SPLITS, STRUCTURES_FILE
 from topotrain.data.demo_codec import DemoGraph, DemoTarget, pack_graphs, pack_structures, pdb_texts
 from topotrain.data.graph_file import read_graph
 from topotrain.features import build_graphs, label_decoys
-from topotrain.features.dockq import load_dockq
 
 DOCKING_PROGRAM = f"gdock=={version('gdock')}"
 # What the builder notes of one run, and no other run has.
@@ -128,33 +126,6 @@ def write_structures(targets: Sequence[DemoTarget], work: Path) -> tuple[Path, P
     return models, natives
 
 
-def hurry_dockq() -> None:
-    """Give DockQ's Python loop over pairs of residues, where it is in use, the same minima from NumPy at once.
-
-    DockQ's compiled functions do not load with NumPy 2; its loop takes seconds for a large complex.
-    """
-    load_dockq()
-    operations: Any = sys.modules["DockQ.operations"]
-    if hasattr(operations, "atom_distances_to_residue_distances"):
-        operations.get_distances_across_chains = _squared_distances
-        operations.atom_distances_to_residue_distances = _residue_minima
-
-
-def _squared_distances(first: FloatArray, second: FloatArray) -> FloatArray:
-    """As DockQ adds them up, without an array of all three axes."""
-    total = np.zeros((len(first), len(second)), dtype=np.result_type(first, second))
-    for axis in range(3):
-        apart = first[:, axis, None] - second[None, :, axis]
-        apart *= apart
-        total += apart
-    return total
-
-
-def _residue_minima(distances: FloatArray, first: Sequence[int], second: Sequence[int]) -> FloatArray:
-    rows, columns = (np.cumsum([0, *counts])[:-1] for counts in (first, second))
-    return np.asarray(np.minimum.reduceat(np.minimum.reduceat(distances, rows, axis=0), columns, axis=1))
-
-
 def make_labels(models: Path, natives: Path, kinds: dict[str, str], work: Path) -> dict[str, list[list[Any]]]:
     """Rows of the label files by split."""
     labels: dict[str, list[list[Any]]] = {split: [] for split in SPLITS}
@@ -170,7 +141,6 @@ def cached_labels(name: str, models: Path, natives: Path, work: Path) -> list[tu
     """Model, DockQ and CAPRI class of a target's decoys, computed once."""
     cache = work / "labels" / f"{name}.json"
     if not cache.is_file():
-        hurry_dockq()
         report = label_decoys(models / name, natives / f"{name}.pdb")
         if report.failures:
             raise SystemExit(f"error: {name}: {report.failures}")

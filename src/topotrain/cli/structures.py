@@ -9,7 +9,7 @@ from typing import Literal
 import click
 
 from topotrain.cli import completion
-from topotrain.cli.options import TRACKING_URI, UNUSED_URI, InputPath, KeyValue, Words, jobs_option, option
+from topotrain.cli.options import TRACKING_URI, UNUSED_URI, InputPath, KeyValue, Words, flag, jobs_option, option
 from topotrain.cli.output import deliver, say, say_outcome
 from topotrain.errors import DataError
 
@@ -105,25 +105,61 @@ def build_graphs(
 
 @click.command()
 @click.argument("decoys", type=InputPath())
-@option("--native", type=InputPath(), required=True, metavar="FILE", help="The native structure of the decoys' target.")
+@option(
+    *("--native", "--natives", "native"),
+    type=InputPath(),
+    required=True,
+    metavar="FILE|DIR",
+    help="The native of the decoys; or a folder with one for each folder of decoys, of the same name.",
+)
+@option(
+    "--target",
+    metavar="NAME",
+    help="Rows are NAME/MODEL; by default so where the decoys' folder has the native's name.",
+)
+@option("--native-chains", metavar="A,B", help="The chains of the native that count; by default all.")
 @option("--out", metavar="CSV", help="Labels file to add to; by default printed.")
+@flag("--replace", help="Rows of the labels file may get other values.")
+@jobs_option("Processes.")
 @UNUSED_URI
-def label(decoys: str, native: str, out: str | None) -> None:
+def label(
+    decoys: str,
+    native: str,
+    target: str | None,
+    native_chains: str | None,
+    out: str | None,
+    replace: bool,
+    jobs: int,
+) -> None:
     """Add DockQ and the CAPRI class of decoys to a labels file.
 
+    Chains are matched by sequence, whatever their names. A row of the file is never changed without --replace.
+
     \b
-    topotrain label structures/1AY7 --native natives/1AY7.pdb --out labels.csv
+    topotrain label decoys/1AY7 --native natives/1AY7.pdb --out labels.csv
+    topotrain label decoys --natives natives --out labels.csv --jobs 4
+    topotrain label models --native native.pdb --target 1AY7 --out labels.csv
     """
     from topotrain.features import label_decoys
+    from topotrain.features.dockq import in_groups
     from topotrain.features.labels_file import merged_labels
     from topotrain.progress import counter
 
+    chains = [name.strip() for name in (native_chains or "").split(",") if name.strip()]
     with counter("labelling") as progress:
-        report = label_decoys(Path(decoys), Path(native), progress)
-    say_outcome(report.failures, f"{len(report.rows)} decoys labelled")
+        report = label_decoys(Path(decoys), Path(native), progress, target=target, native_chains=chains, jobs=jobs)
+    total = len(report.rows) + len(report.failures)
+    for line in in_groups(((key, note) for key, notes in report.notes.items() for note in notes), total):
+        say(f"note: {line}")
+    for line in in_groups(report.failures.items(), total):
+        say(f"failed: {line}")
+    say(f"{len(report.rows)} decoys labelled, {len(report.failures)} failed")
     if not report.rows:
         raise DataError(f"{decoys}: no decoy could be labelled", "decoys of the native's complex", "see above for why")
-    deliver(merged_labels(report.rows, Path(out) if out else None), out)
+    merged = merged_labels(report.rows, Path(out) if out else None, replace)
+    for line in merged.changed:
+        say(f"changed: {line}")
+    deliver(merged.text, out)
 
 
 @click.command()

@@ -2,30 +2,33 @@
 
 from __future__ import annotations
 
-import contextlib
-import importlib
-import io
 import itertools
-import logging
-import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from topotrain.errors import DataError, UserInputError
-from topotrain.features.builder import find_structures
-from topotrain.features.structure import is_structure_file, read_structure
+from topotrain.features.chain_alignment import MIN_IDENTITY, Alignments
+from topotrain.features.chain_assignment import IMPOSSIBLE, Assignment, best_assignment, unmatched_chains
+from topotrain.features.chain_atoms import ChainAtoms, polymer_chains
+from topotrain.features.dockq_library import as_biopython, compare_interface, load_dockq
+from topotrain.features.interface_scores import Interface, InterfaceScores, native_interfaces
+from topotrain.features.label_targets import LabelTask, label_tasks
+from topotrain.features.pool import run_tasks
+from topotrain.features.structure import FloatArray, read_structure
 from topotrain.progress import OnItemDone
+from topotrain.text import one_line
 
 # DockQ at or above these is CAPRI class 1 (acceptable), 2 (medium), 3 (high): Basu and Wallner, PLoS ONE
 # 11(8), e0161879 (2016); Mirabello and Wallner, Bioinformatics 40(10), btae586 (2024).
 CAPRI_THRESHOLDS = (0.23, 0.49, 0.80)
-# Chain assignments tried for complexes with identical chains.
-MAX_CHAIN_MAPS = 720
-# Of the shorter chain's residues, in DockQ's alignment: mutants and tags pass; unrelated chains reach about 0.4.
-MIN_IDENTITY = 0.7
-_loads = itertools.count()
+# Chains that are less alike than this are compared, and named.
+REPORTED_IDENTITY = 0.9
+_calls = itertools.count()
 
 
 @dataclass(frozen=True)
@@ -33,15 +36,15 @@ class LabelRow:
     """The label of one decoy.
 
     Attributes:
-        MODEL: path below the decoys folder without suffix, as graphs are named.
+        MODEL: path below the decoys folder without suffix, as graphs are named, below the target where that is known.
         dockq: mean DockQ over the native's interfaces, in [0, 1].
         capri: 0 incorrect, 1 acceptable, 2 medium, 3 high.
-        target: the decoy's folder, or "" for a flat folder.
+        target: the first folder of MODEL, or "" for a flat folder.
         fnat: fraction of native contacts, mean over interfaces.
         irmsd: interface RMSD, Angstrom, mean over interfaces.
         lrmsd: ligand RMSD, Angstrom, mean over interfaces.
         interfaces: how many native interfaces there are.
-        chain_map: ``native:decoy`` chains, such as ``AB:AB``.
+        chain_map: ``native:decoy`` chains, such as ``AB:AB``; names of several letters have commas between them.
     """
 
     MODEL: str
@@ -62,10 +65,31 @@ class LabelReport:
     Attributes:
         rows: one per decoy that could be compared, sorted by MODEL.
         failures: {MODEL: one line} of the others.
+        notes: {MODEL: lines worth reading beside its label, such as chains of the decoy that do not count}.
     """
 
     rows: tuple[LabelRow, ...]
     failures: dict[str, str]
+    notes: dict[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class _Native:
+    """A native, read once for all its decoys."""
+
+    path: str
+    chains: tuple[ChainAtoms, ...]
+    interfaces: tuple[Interface, ...]
+    biopython: tuple[Any, ...]
+    alignments: Alignments
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    key: str
+    row: LabelRow | None = None
+    error: str = ""
+    notes: tuple[str, ...] = ()
 
 
 def capri_class(dockq: float) -> int:
@@ -80,180 +104,202 @@ def capri_class(dockq: float) -> int:
     return sum(dockq >= threshold for threshold in CAPRI_THRESHOLDS)
 
 
-def label_decoys(decoys: Path | str, native: Path | str, progress: OnItemDone | None = None) -> LabelReport:
-    """DockQ v2 of every decoy of a folder against one native structure.
+def label_decoys(
+    decoys: Path | str,
+    native: Path | str,
+    progress: OnItemDone | None = None,
+    *,
+    target: str | None = None,
+    native_chains: Sequence[str] = (),
+    jobs: int = 1,
+) -> LabelReport:
+    """DockQ v2 of every decoy of a folder against its native structure.
 
-    Chains are matched by sequence; with identical chains, the assignment with the best DockQ counts. Where sequences
-    differ, chains of the same name are matched, as long as they are alike; a decoy of other sequences fails.
+    Chains are matched by sequence, whatever their names: the assignment with the fewest mismatches counts, and among
+    those the one with the best DockQ. Every native chain with an interface needs a counterpart in the decoy; a decoy
+    without one fails.
 
     Args:
         decoys: a folder of structures, or one file.
-        native: the native complex.
+        native: the native complex; or a folder of natives, each named as the folder of decoys that it belongs to.
         progress: called with decoys done, decoys in all, and the last MODEL.
+        target: rows are ``TARGET/MODEL``; by default so where decoys lie in folders, or where their folder has the
+            native's name.
+        native_chains: the chains of the native that count; by default all.
+        jobs: processes; results do not depend on it.
 
     Raises:
-        UserInputError: DockQ is not installed.
+        UserInputError: DockQ is not installed, or jobs below 1.
         DataError: no decoys, or a native that cannot be read or has no interface.
     """
-    found, native = find_structures(Path(decoys)), Path(native)
-    if not is_structure_file(native) or not native.is_file():
-        raise DataError(
-            f"{native.absolute()}: no native structure", "a PDB or mmCIF file, plain or .gz", "check the path"
-        )
-    dockq = load_dockq()
-    reference = _load_structure(dockq, native)
-    if len(list(reference)) < 2:
-        raise DataError(f"{native}: fewer than two protein chains", "the native complex", "check the file")
-    rows, failures = [], {}
-    for number, (key, path) in enumerate(found.items(), start=1):
-        try:
-            rows.append(_label(dockq, key, _load_structure(dockq, path), reference, native))
-        except DataError as error:
-            failures[key] = str(error)
+    if jobs < 1:
+        raise UserInputError(f"jobs is {jobs}", "1 or more processes", "")
+    load_dockq()
+    tasks, failures = label_tasks(Path(decoys), Path(native), target, tuple(native_chains), next(_calls))
+    if Path(native).is_file():
+        _native(tasks[0].native, tasks[0].chains, tasks[0].call)
+    outcomes: dict[str, _Outcome] = {}
+    for outcome in run_tasks(_label, tasks, jobs, _process_died):
+        outcomes[outcome.key] = outcome
         if progress is not None:
-            progress(number, len(found), key)
-    return LabelReport(tuple(rows), failures)
+            progress(len(outcomes), len(tasks), outcome.key)
+    ordered = [outcomes[task.key] for task in tasks]
+    return LabelReport(
+        rows=tuple(outcome.row for outcome in ordered if outcome.row is not None),
+        failures={**failures, **{outcome.key: outcome.error for outcome in ordered if outcome.row is None}},
+        notes={outcome.key: outcome.notes for outcome in ordered if outcome.notes},
+    )
 
 
-def load_dockq() -> Any:
-    """The module ``DockQ.DockQ`` (v2, from PyPI).
+def in_groups(messages: Iterable[tuple[str, str]], total: int) -> list[str]:
+    """Messages as lines; what is said of several decoys is one line.
 
-    DockQ 2.1.3 is compiled against NumPy 1 unless built otherwise, and its own fallback to Python does not
-    import when it is used as a library; its Python functions are put in the compiled ones' place then. Same
-    numbers.
-
-    Raises:
-        UserInputError: DockQ is not installed.
+    Args:
+        messages: of each decoy, its MODEL and what is said, after ``MODEL: `` or not.
+        total: how many decoys there are.
     """
-    if "DockQ.DockQ" in sys.modules:
-        return sys.modules["DockQ.DockQ"]
-    try:
-        importlib.import_module("DockQ")
-    except ImportError as error:
-        raise UserInputError(
-            "DockQ is not installed", "the package DockQ, version 2", "pip install 'DockQ>=2.1.3'"
-        ) from error
-    with contextlib.redirect_stderr(io.StringIO()):
-        try:
-            importlib.import_module("DockQ.operations")
-        except ImportError:
-            sys.modules["DockQ.operations"] = importlib.import_module("DockQ.operations_nocy")
-    try:
-        return importlib.import_module("DockQ.DockQ")
-    except ImportError as error:
-        raise UserInputError(
-            f"DockQ cannot be imported ({error})",
-            "DockQ 2.1.3 with biopython and parallelbar",
-            "install it again",
-        ) from error
+    groups: dict[str, list[tuple[str, str]]] = {}
+    for key, message in messages:
+        groups.setdefault(message.removeprefix(f"{key}: "), []).append((key, message))
+    lines = []
+    for message, of in groups.items():
+        if len(of) == total > 1:
+            lines.append(f"all {total} decoys: {message}")
+        elif len(of) > 1:
+            lines.append(f"{len(of)} decoys ({of[0][0]} ... {of[-1][0]}): {message}")
+        else:
+            lines.append(of[0][1])
+    return lines
 
 
-def _load_structure(dockq: Any, path: Path) -> Any:
-    """A Biopython model, named so that DockQ's caches take it for no other one read from the same path."""
-    read_structure(path)  # its errors say what is wrong; DockQ's do not
+def _label(task: LabelTask) -> _Outcome:
+    """The label of one decoy; whatever goes wrong with its file costs its own line."""
     try:
-        with _quiet(), contextlib.redirect_stderr(io.StringIO()):
-            structure = dockq.load_PDB(str(path))
-            structure.id = f"{path}#{next(_loads)}"
-            num_residues = sum(1 for chain in structure for _ in chain)
-    except Exception as error:
+        native = _native(task.native, task.chains, task.call)
+        return _compare(task, polymer_chains(read_structure(task.path)), native)
+    except DataError as error:
+        return _Outcome(task.key, error=str(error))
+    except Exception as error:  # noqa: BLE001  of a library
+        said = f"{type(error).__name__}: {one_line(error)}"
+        return _Outcome(task.key, error=f"{task.path}: cannot be compared with {task.native} ({said})")
+
+
+def _process_died(task: LabelTask) -> _Outcome:
+    error = f"{task.path}: the process that compared it died (out of memory, or a crash in a library)"
+    return _Outcome(task.key, error=error)
+
+
+@lru_cache(maxsize=4)
+def _native(path: str, wanted: tuple[str, ...], call: int) -> _Native:
+    """Read once in a call: between two calls the file may be written anew."""
+    chains = polymer_chains(read_structure(path))
+    names = [chain.name for chain in chains]
+    if strange := [name for name in wanted if name not in names]:
+        raise DataError(f"{path}: no chain {', '.join(strange)}", f"some of {', '.join(names)}", "check the chains")
+    chains = tuple(chain for chain in chains if not wanted or chain.name in wanted)
+    if len(chains) < 2:
+        raise DataError(f"{path}: fewer than two protein chains", "the native complex", "check the file")
+    interfaces = native_interfaces(chains)
+    if not interfaces:
         raise DataError(
-            f"{path}: DockQ cannot read it ({type(error).__name__}: {error})",
-            "PDB or mmCIF",
-            "repair or remove it",
-        ) from error
-    if not num_residues:
-        raise DataError(f"{path}: no protein residues", "PDB or mmCIF with ATOM records", "repair or remove it")
-    return structure
-
-
-def _label(dockq: Any, key: str, decoy: Any, native: Any, native_path: Path) -> LabelRow:
-    best: dict[str, Any] = {}
-    best_map: dict[str, str] = {}
-    best_total = -1.0
-    for chain_map in _chain_maps(dockq, key, decoy, native, native_path):
-        with _quiet():
-            result, total = dockq.run_on_all_native_interfaces(decoy, native, chain_map=chain_map)
-        if result and total > best_total:
-            best, best_total, best_map = result, float(total), chain_map
-    if not best:
-        raise DataError(
-            f"{native_path}: no interface between chains {', '.join(c.id for c in native)}",
+            f"{path}: no interface between chains {', '.join(chain.name for chain in chains)}",
             "a native complex with chains in contact",
-            f"check the native and {key}",
+            "check the file",
         )
-    values = list(best.values())
-    score = round(min(max(best_total / len(values), 0.0), 1.0), 4)
+    return _Native(path, chains, interfaces, tuple(as_biopython(chain) for chain in chains), Alignments())
+
+
+def _compare(task: LabelTask, decoy: tuple[ChainAtoms, ...], native: _Native) -> _Outcome:
+    if len(decoy) < 2:
+        raise DataError(f"{task.key}: fewer than two protein chains", "a decoy of the complex", "remove it")
+    mismatches = _mismatches(decoy, native)
+    _check_counterparts(task.key, mismatches, decoy, native)
+    assignment = best_assignment(
+        native.interfaces, mismatches, InterfaceScores(native.chains, decoy, native.alignments).dockq
+    )
+    made = {chain: as_biopython(decoy[chain]) for chain in assignment.chains.values()}
+    values = []
+    for interface in native.interfaces:
+        pair = interface.first, interface.second
+        value = compare_interface(
+            (made[assignment.chains[pair[0]]], made[assignment.chains[pair[1]]]),
+            (native.biopython[pair[0]], native.biopython[pair[1]]),
+        )
+        if value is None:
+            raise DataError(f"{task.key}: DockQ finds no interface of the native's chains", "one", "report it")
+        values.append(value)
 
     def mean(name: str) -> float:
         return round(float(sum(value[name] for value in values)) / len(values), 4)
 
-    return LabelRow(
-        MODEL=key,
+    score = min(max(mean("DockQ"), 0.0), 1.0)
+    row = LabelRow(
+        MODEL=task.key,
         dockq=score,
         capri=capri_class(score),
-        target=key.rpartition("/")[0],
+        target=task.key.partition("/")[0] if "/" in task.key else "",
         fnat=mean("fnat"),
         irmsd=mean("iRMSD"),
         lrmsd=mean("LRMSD"),
         interfaces=len(values),
-        chain_map=f"{''.join(best_map)}:{''.join(best_map.values())}",
+        chain_map=_chain_map(assignment, decoy, native),
+    )
+    return _Outcome(task.key, row, notes=tuple(f"{task.key}: {note}" for note in _notes(assignment, decoy, native)))
+
+
+def _mismatches(decoy: Sequence[ChainAtoms], native: _Native) -> FloatArray:
+    """(num_native, num_decoy) mismatches, ``IMPOSSIBLE`` where chains are not alike."""
+    mismatches = np.full((len(native.chains), max(len(decoy), len(native.chains))), IMPOSSIBLE)
+    for row, theirs in enumerate(native.chains):
+        for column, ours in enumerate(decoy):
+            alignment = native.alignments.of(ours, theirs)
+            if alignment.alike:
+                mismatches[row, column] = alignment.mismatches
+    return mismatches
+
+
+def _check_counterparts(key: str, mismatches: FloatArray, decoy: Sequence[ChainAtoms], native: _Native) -> None:
+    """Refuse a decoy without all chains that matter: a mean over the interfaces that are left means something else."""
+    touching = sorted({chain for each in native.interfaces for chain in (each.first, each.second)})
+    left = [touching[row] for row in unmatched_chains(mismatches[touching])]
+    if not left:
+        return
+    names = ", ".join(native.chains[chain].name for chain in left)
+    if len(left) == len(touching):
+        raise DataError(
+            f"{key}: the native {native.path} is another complex (no chain of the decoy is "
+            f"{MIN_IDENTITY:.0%} identical to {names})",
+            "the native of the same complex",
+            "check the native",
+        )
+    reason = f"at least {MIN_IDENTITY:.0%} of the longer chain's residues identical, or one a part of the other"
+    raise DataError(
+        f"{key}: chain {names} of the native {native.path} has no counterpart among the {len(decoy)} chains",
+        reason,
+        "check the decoy, or name the native's chains that count (--native-chains)",
     )
 
 
-def _chain_maps(dockq: Any, key: str, decoy: Any, native: Any, native_path: Path) -> list[dict[str, str]]:
-    """Assignments {native chain: decoy chain} worth trying."""
-    decoy_chains, native_chains = [c.id for c in decoy], [c.id for c in native]
-    if len(decoy_chains) < 2:
-        raise DataError(f"{key}: fewer than two protein chains", "a decoy of the complex", "remove it")
-    maps: list[dict[str, str]] = []
-    # SystemExit is DockQ's way of saying that a chain has no other of its sequence.
-    with contextlib.suppress(SystemExit), _quiet():
-        clusters, reverse = dockq.group_chains(decoy, native, decoy_chains, native_chains)
-        every = dockq.get_all_chain_maps(clusters, {}, reverse, decoy_chains, native_chains)
-        maps = list(itertools.islice(every, MAX_CHAIN_MAPS))
-    if not maps:  # DockQ takes chains by name then, and so do we, unless they are others altogether
-        maps = [_map_by_name(key, decoy_chains, native_chains)]
-        _check_sequences(dockq, key, decoy, native, maps[0], native_path)
-    return maps
+def _chain_map(assignment: Assignment, decoy: Sequence[ChainAtoms], native: _Native) -> str:
+    pairs = sorted(assignment.chains.items())
+    sides = [native.chains[ours].name for ours, _ in pairs], [decoy[theirs].name for _, theirs in pairs]
+    comma = "" if all(len(name) == 1 for side in sides for name in side) else ","
+    return ":".join(comma.join(side) for side in sides)
 
 
-def _map_by_name(key: str, decoy_chains: Sequence[str], native_chains: Sequence[str]) -> dict[str, str]:
-    shared = [chain for chain in native_chains if chain in decoy_chains]
-    if len(shared) < 2:
-        raise DataError(
-            f"{key}: chains {', '.join(decoy_chains)} match none of the native's {', '.join(native_chains)}",
-            "chains of the same sequence or the same names",
-            "remove the decoy or rename its chains",
-        )
-    return {chain: chain for chain in shared}
-
-
-def _check_sequences(
-    dockq: Any, key: str, decoy: Any, native: Any, chain_map: dict[str, str], native_path: Path
-) -> None:
-    """Refuse another complex: DockQ would compare residues that have nothing to do with each other."""
-    for ours, theirs in chain_map.items():
-        one, two = decoy[theirs], native[ours]
-        matches = dockq.format_alignment(dockq.align_chains(one, two))["matches"].count("|")
-        identity = matches / min(len(one.sequence), len(two.sequence))
-        if identity < MIN_IDENTITY:
-            raise DataError(
-                f"{key}: its chain {theirs} and chain {ours} of {native_path} have other sequences "
-                f"({identity:.0%} of residues are identical)",
-                f"the native of the same complex, at least {MIN_IDENTITY:.0%} identical chain by chain",
-                "check the native, or rename the decoy's chains as the native's are",
+def _notes(assignment: Assignment, decoy: Sequence[ChainAtoms], native: _Native) -> list[str]:
+    notes = []
+    used = set(assignment.chains.values())
+    if extra := [chain.name for number, chain in enumerate(decoy) if number not in used]:
+        notes.append(f"chain {', '.join(extra)} has no counterpart in the native {native.path} and does not count")
+    for ours, theirs in sorted(assignment.chains.items()):
+        alignment = native.alignments.of(decoy[theirs], native.chains[ours])
+        if alignment.identity < REPORTED_IDENTITY:
+            notes.append(
+                f"chain {decoy[theirs].name} is {alignment.identity:.0%} identical to chain {native.chains[ours].name} "
+                f"of {native.path} ({alignment.mismatches} residues differ, {len(native.chains[ours])} in the native, "
+                f"{len(decoy[theirs])} in the decoy)"
             )
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """DockQ reports to the root logger and to standard output; standard output is ours."""
-    root = logging.getLogger()
-    level = root.level
-    root.setLevel(logging.CRITICAL + 1)
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            yield
-    finally:
-        root.setLevel(level)
+    if not assignment.proven:
+        notes.append("the best DockQ of the chain assignments that were tried; there are too many to try all")
+    return notes
