@@ -8,7 +8,9 @@ import pytest
 
 from kit.structures import helix, helix_pair, moved, pdb_text
 from topotrain.cli import main
+from topotrain.data.graph_dir import GraphDirectory
 from topotrain.data.labels import read_labels
+from topotrain.data.split import read_split
 from topotrain.errors import DataError
 from topotrain.features.dockq import label_decoys
 
@@ -86,6 +88,10 @@ def test_a_folder_of_natives(folders: Path) -> None:
     assert list(report.failures) == ["T4"]
     assert report.failures["T4"].startswith(f"T4: no native below {folders / 'natives'}")
     assert models(folders / "decoys" / "T1", folders / "natives") == ["T1/m1", "T1/m2"]
+    assert models(folders / "decoys" / "T1" / "m2.pdb", folders / "natives") == ["T1/m2"]
+    assert models(folders / "decoys" / "T3", folders / "natives") == ["T3/deeper/m"]
+    put(folders / "decoys" / "stray.pdb")
+    assert list(label_decoys(folders / "decoys", folders / "natives").failures) == ["T4", "stray"]
 
 
 def test_a_native_that_cannot_serve_costs_its_target_one_line(folders: Path, capsys) -> None:
@@ -142,6 +148,24 @@ def test_rows_of_another_target_are_not_changed(folders: Path, capsys) -> None:
     assert run([*second, "--out", str(labels), "--replace"]) == 0
     assert "changed: line 2: dockq of m1 is " in capsys.readouterr().err
     assert len(read_labels(labels)) == 4
+
+
+def test_a_labels_file_that_cannot_be_added_to_is_named_before_the_work(folders: Path, capsys) -> None:
+    (folders / "labels.csv").write_text("name,dockq\nx,0.1\n")
+    arguments = ["label", str(folders / "decoys"), "--natives", str(folders / "natives")]
+    assert run([*arguments, "--out", str(folders / "labels.csv")]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "no column MODEL" in line
+
+
+def test_rows_of_a_flat_folder_fit_its_graphs(folders: Path) -> None:
+    put(folders / "native.pdb")
+    for decoys, native, split in (("decoys/T1", "native.pdb", "flat"), ("decoys", "natives", "by_target")):
+        graphs, labels = folders / split / "graphs", folders / split / "labels.csv"
+        assert run(["build-graphs", str(folders / decoys), "--out", str(graphs)]) == 0
+        assert run(["label", str(folders / decoys), "--native", str(folders / native), "--out", str(labels)]) == 0
+        found = read_split("train", GraphDirectory(graphs), labels)
+        assert len(found.samples) == found.total == len(list(graphs.rglob("*.pt")))
 
 
 def test_nothing_labelled_is_an_error(folders: Path, capsys) -> None:

@@ -145,6 +145,8 @@ def label(
     from topotrain.features.labels_file import merged_labels
     from topotrain.progress import counter
 
+    existing = Path(out) if out else None
+    merged_labels([], existing)  # a file that cannot be added to is named before the work
     chains = [name.strip() for name in (native_chains or "").split(",") if name.strip()]
     with counter("labelling") as progress:
         report = label_decoys(Path(decoys), Path(native), progress, target=target, native_chains=chains, jobs=jobs)
@@ -156,7 +158,7 @@ def label(
     say(f"{len(report.rows)} decoys labelled, {len(report.failures)} failed")
     if not report.rows:
         raise DataError(f"{decoys}: no decoy could be labelled", "decoys of the native's complex", "see above for why")
-    merged = merged_labels(report.rows, Path(out) if out else None, replace)
+    merged = merged_labels(report.rows, existing, replace)
     for line in merged.changed:
         say(f"changed: {line}")
     deliver(merged.text, out)

@@ -109,10 +109,11 @@ def _by_target(decoys: Path, folder: Path, target: str | None) -> tuple[dict[str
         for key, path in _named(decoys, target or "", given=target is not None).items()
         if folder.resolve() not in path.resolve().parents
     }
-    if any("/" not in key for key in found):
-        own = decoys.resolve().name
-        found = {f"{own}/{key}": path for key, path in found.items()}
     fitting = {name: _native_of(name, natives, folder) for name in {key.partition("/")[0] for key in found}}
+    own = decoys.resolve().name
+    if not any(fitting.values()) and target is None and not decoys.is_file():  # the folder of one target
+        found = {f"{own}/{key}": path for key, path in found.items()}
+        fitting = {own: _native_of(own, natives, folder)}
     return found, {key: path for key in found if (path := fitting[key.partition("/")[0]]) is not None}
 
 
