@@ -93,20 +93,20 @@ def test_and_the_same_graph(writing: str) -> None:
 
 
 class TestAnyOrder:
-    @settings(max_examples=40, deadline=None)
+    @settings(max_examples=40, deadline=None, derandomize=True)
     @given(st.integers(2, 9).flatmap(lambda n: st.tuples(st.just(n), st.permutations(range(n)))))
     def test_pieces_in_any_order(self, cut: tuple[int, list[int]]) -> None:
         number, order = cut
         self.holds(in_pieces(small(), order, number))
 
-    @settings(max_examples=25, deadline=None)
+    @settings(max_examples=25, deadline=None, derandomize=True)
     @given(st.randoms(use_true_random=False))
     def test_records_in_any_order(self, random) -> None:
         atoms = small()
         random.shuffle(atoms)
         self.holds(atoms)
 
-    @settings(max_examples=25, deadline=None)
+    @settings(max_examples=25, deadline=None, derandomize=True)
     @given(st.lists(st.integers(0, 1), min_size=500, max_size=500))
     def test_chains_interleaved_in_any_way(self, turns: list[int]) -> None:
         parts = [iter(of_chain(small(), chain)) for chain in "AB"]
@@ -122,7 +122,7 @@ class TestAnyOrder:
 
 
 class TestAnyName:
-    @settings(max_examples=60, deadline=None)
+    @settings(max_examples=60, deadline=None, derandomize=True)
     @given(st.data())
     def test_any_alias_of_any_residue(self, data: st.DataObject) -> None:
         known = {
@@ -140,7 +140,7 @@ class TestAnyName:
         num_other = sum(chosen[atom.chain, atom.number] != atom.residue for atom in atoms if atom.name == "CA")
         assert sum(structure.changes.get("residues_renamed", {}).values()) == num_other
 
-    @settings(max_examples=40, deadline=None)
+    @settings(max_examples=40, deadline=None, derandomize=True)
     @given(
         st.lists(
             st.text("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789", min_size=1, max_size=12),
@@ -158,7 +158,7 @@ class TestAnyName:
             assert from_pdb.residue_ids == from_cif.residue_ids
             assert_same(from_pdb, from_cif)
 
-    @settings(max_examples=30, deadline=None)
+    @settings(max_examples=30, deadline=None, derandomize=True)
     @given(st.integers(0, 79), st.booleans())
     def test_any_split_into_blocks(self, place: int, end: bool) -> None:
         """A chain that goes on in the next MODEL is one chain."""

@@ -120,7 +120,7 @@ def _as_floats(grid: Grid) -> FloatArray:
 def _other_columns(line: bytes) -> bool:
     """Whether numbers with other decimals still stand in their own columns, none running into the next."""
     fields = [line[start : start + 8].strip() for start in (30, 38, 46)]
-    return line[30:54].split() == fields and not line[54:55].strip()
+    return line[30:54].split() == fields and not line[54:][:1].strip()
 
 
 def _may_go(path: Path, line: bytes, number: int) -> bool:

@@ -108,12 +108,7 @@ def write_summary(
         "kept": sum(item.status == "kept" for item in outcomes),
         "failed": len(failures),
         "failures": failures,
-        READER: {
-            "version": READER_VERSION,
-            "changed": [
-                {"model": item.key, "path": item.source, "changes": item.changes} for item in outcomes if item.changes
-            ],
-        },
+        READER: _reading(outcomes),
         "jobs": jobs,
         "elapsed": round(seconds, 3),
         "stage_seconds": {stage: round(stages[stage], 3) for stage in STAGES},
@@ -139,6 +134,12 @@ def write_summary(
     path = folder / SUMMARY_NAME
     write_whole(path, json.dumps(summary, indent=1, ensure_ascii=False).encode())
     return path
+
+
+def _reading(outcomes: list[GraphOutcome]) -> dict[str, Any]:
+    """The reader's version, and what it left out or changed, file by file."""
+    changed = [{"model": item.key, "path": item.source, "changes": item.changes} for item in outcomes if item.changes]
+    return {"version": READER_VERSION, "changed": changed}
 
 
 def _package_versions() -> dict[str, str]:
