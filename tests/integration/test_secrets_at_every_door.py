@@ -133,7 +133,9 @@ FORMS = [
 
 
 @pytest.mark.parametrize("place", PLACES, ids=" ".join)
-def test_no_message_of_a_command_shows_one(place: tuple[str, ...], store_uri: str, capsys: Any, monkeypatch: Any) -> None:
+def test_no_message_of_a_command_shows_one(
+    place: tuple[str, ...], store_uri: str, capsys: Any, monkeypatch: Any
+) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", store_uri)
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     for form in FORMS:

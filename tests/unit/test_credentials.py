@@ -17,7 +17,21 @@ from topotrain.credentials import mask_credentials, mask_settings, mask_uri, mas
 from topotrain.errors import UserInputError
 from topotrain.text import as_json, one_line
 
-PASSWORDS = ["s3cret", "pa/ss", "it's", "a:b:c", "p%40ss", "w?rd", "12345", "80/a", "p#w", 'q"q', "ü-ber", "x&y=z", "(a)"]
+PASSWORDS = [
+    "s3cret",
+    "pa/ss",
+    "it's",
+    "a:b:c",
+    "p%40ss",
+    "w?rd",
+    "12345",
+    "80/a",
+    "p#w",
+    'q"q',
+    "ü-ber",
+    "x&y=z",
+    "(a)",
+]
 SCHEMES = ["postgresql", "postgresql+psycopg2", "mysql+pymysql", "mssql"]
 
 
@@ -54,7 +68,10 @@ LEAKS = [
     ("Server=h;Database=d;Pwd=hunter2;", "hunter2"),
     ("host=h password='two words' dbname=d", "two words"),
     ("invalid dsn: host=h sslpassword=hunter2", "hunter2"),
-    ("https://b.s3.amazonaws.com/k?X-Amz-Credential=me%2F2020&X-Amz-Signature=deadbeef01&X-Amz-Expires=1", "deadbeef01"),
+    (
+        "https://b.s3.amazonaws.com/k?X-Amz-Credential=me%2F2020&X-Amz-Signature=deadbeef01&X-Amz-Expires=1",
+        "deadbeef01",
+    ),
     ("https://b.s3.amazonaws.com/k?X-Amz-Security-Token=hunter2%2F%3D%3D", "hunter2"),
     ("https://b.s3.amazonaws.com/k?AWSAccessKeyId=me&Signature=hunter2%3D&Expires=1", "hunter2"),
     ("https://storage.googleapis.com/b/k?X-Goog-Signature=hunter2", "hunter2"),
