@@ -117,3 +117,137 @@ def test_the_shell_completes_commands_and_options() -> None:
 def test_the_help_says_how_completion_is_switched_on() -> None:
     (line,) = re.findall(r"_TOPOTRAIN_COMPLETE=(\w+) topotrain", str(cli.epilog))
     assert any("complete -o nosort -F _topotrain_completion topotrain" in text for text in complete("topotrain", line))
+
+
+# What the shell offers
+
+
+@pytest.fixture
+def named(store_uri: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A store with two runs, a registered model with an alias; its URI is in the environment."""
+    from kit.recorded import mlflow_client
+    from kit.runs import HandMadeRun, epoch
+
+    first = HandMadeRun(store_uri, "frost").epochs(epoch(0.2), epoch(0.1)).end()
+    HandMadeRun(store_uri, "other").end()
+    first.register([0, 1])
+    mlflow_client(store_uri).set_registered_model_alias("topoqa", "candidate", "2")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store_uri)
+    return first.run_id
+
+
+def test_the_shell_completes_names_that_are_in_the_store(named: str) -> None:
+    assert complete("topotrain resume --run-id fr") == ["plain,frost"]
+    assert complete("topotrain summarise --run la") == ["plain,latest"]
+    assert complete(f"topotrain monitor --run-id {named[:10]}") == [f"plain,{named}"]
+    assert complete("topotrain describe models:/") == [
+        *("plain,models:/topoqa@candidate", "plain,models:/topoqa/2", "plain,models:/topoqa/1")
+    ]
+    assert complete("topotrain predict --model models:/topoqa/") == ["plain,models:/topoqa/2", "plain,models:/topoqa/1"]
+    assert complete("topotrain promote --model t") == ["plain,topoqa"]
+
+
+def test_the_shell_completes_modules_and_keys() -> None:
+    assert complete("topotrain build-graphs x --edge-module edge/m") == ["plain,edge/multi_scale/v24"]
+    assert complete("topotrain run --override trainer.n") == ["plain,trainer.num_epochs="]
+
+
+@pytest.mark.parametrize(
+    "uri", ["http://127.0.0.1:1", "localhost:5000", "odd://x", "sqlite:////no/such.db", "broken.db"]
+)
+def test_completion_never_fails(uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "broken.db").write_bytes(b"no database")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    assert not "".join(complete("topotrain resume --run-id fr"))
+    assert not "".join(complete("topotrain describe models:/"))
+    assert not (tmp_path / "mlflow.db").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("summarise", "--run-id", "frist"), "did you mean 'frost'?"),
+        (("resume", "--run-id", "lates"), "did you mean 'latest'?"),
+        (("leaderboard", "--experiment", "by hnd"), "did you mean 'by hand'?"),
+        (("describe", "models:/topoq@candidate"), "did you mean models:/topoqa@candidate?"),
+        (("describe", "models:/topoqa@candidat"), "did you mean models:/topoqa@candidate?"),
+        (("evaluate", "--model", "models:/topoqa@best"), "aliases of topoqa: candidate"),
+        (("predict", "--model", "models:/topoqa/7", "--out", "x.csv"), "the newest version of topoqa is 2"),
+        (("promote", "--model", "topaqo"), "did you mean models:/topoqa"),
+        (("promote", "--model", "topoqa", "--version", "7"), "the newest version of topoqa is 2"),
+    ],
+)
+def test_a_near_name_is_offered(named: str, arguments: tuple[str, ...], words: str, capsys: Any) -> None:
+    from topotrain.cli import main
+
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    assert stop.value.code == 2
+    assert words in capsys.readouterr().err
+
+
+# Several overrides in one text
+
+
+@pytest.mark.parametrize(
+    ("given", "read_as"),
+    [
+        (["a.b=1 c.d=2"], ("a.b=1", "c.d=2")),
+        (["seed=1 mlflow.tags.note='two words' x=3"], ("seed=1", "mlflow.tags.note=two words", "x=3")),
+        (["mlflow.tags.note='two words'"], ("mlflow.tags.note='two words'",)),
+        (["mlflow.tags.note=two words"], ("mlflow.tags.note=two words",)),
+        (["mlflow.tags.note=lr=3 or so=4"], ("mlflow.tags.note=lr=3 or so=4",)),
+        (["mlflow.run_name=sweep a=3"], ("mlflow.run_name=sweep a=3",)),
+        (["edge_schema.columns=[a, b]"], ("edge_schema.columns=[a, b]",)),
+        (["edge_schema.module_params={a: 1, b: 2}"], ("edge_schema.module_params={a: 1, b: 2}",)),
+        (["edge_schema.columns=['x=1', 'y=2']"], ("edge_schema.columns=['x=1', 'y=2']",)),
+        (["paths.graph=/a b/c=d e"], ("paths.graph=/a b/c=d e",)),
+        (["mlflow.tags.note='a=1 seed=2'"], ("mlflow.tags.note='a=1 seed=2'",)),
+        (["trainer.num_epochs=2 more"], ("trainer.num_epochs=2 more",)),
+        (["mlflow.tags.note=it's"], ("mlflow.tags.note=it's",)),
+    ],
+)
+def test_several_overrides_in_one_text(given: list[str], read_as: tuple[str, ...]) -> None:
+    options = [part for text in given for part in ("-o", text)]
+    assert read(["run", *options])[1]["override"] == read_as
+    assert read(["resume", *options])[1]["override"] == read_as
+
+
+@pytest.mark.parametrize("text", ["mlflow.run_name=first trainer.num_epochs=5", "paths.graph=a paths.train_labels=b"])
+def test_a_text_that_can_be_read_in_two_ways_is_refused(text: str) -> None:
+    from topotrain.errors import ConfigError
+
+    with pytest.raises(ConfigError, match=r"is 2 overrides or a text with spaces.*quote the text: .*='\.\.\.'"):
+        read(["run", "-o", text])
+    key, _, value = text.partition("=")
+    assert read(["run", "-o", f"{key}='{value}'"])[1]["override"] == (f"{key}='{value}'",)
+
+
+# Under ``mlflow run``
+
+READ = [
+    (["score", "af"], "structures", "af"),
+    (["build-graphs", "af", "--out", "x"], "structures", "af"),
+    (["predict", "--graphs", "g", "--out", "x.csv"], "graphs", "g"),
+    (["evaluate", "--graphs", "g", "--labels", "demo"], "graphs", "g"),
+    (["evaluate", "--labels", "l.csv"], "labels", "l.csv"),
+    (["run", "--config", "c.yaml"], "config", "c.yaml"),
+    (["batch", "--manifest", "m.yaml"], "manifest", "m.yaml"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "name", "value"), READ)
+def test_mlflow_run_says_where_it_looks_for_a_relative_path(
+    arguments: list[str], name: str, value: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from topotrain.errors import ConfigError
+
+    read(arguments)  # without mlflow run, the command itself says that it is not there
+    monkeypatch.setenv("MLFLOW_RUN_ID", "a" * 32)
+    with pytest.raises(ConfigError) as error:
+        read(arguments)
+    assert f"{name} {value!r} is not in the project folder {tmp_path}, where mlflow run works" in str(error.value)
+    assert f'write an absolute path: -P {name}="$PWD/{value}"' in str(error.value)
+    assert name in ENTRY_POINTS[arguments[0] if arguments[0] != "run" else "main"]["parameters"]
+    (tmp_path / value).mkdir()
+    read(arguments)

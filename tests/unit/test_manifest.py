@@ -375,3 +375,79 @@ def test_the_example_of_the_documentation_is_a_manifest(write):
     assert manifest["small"].config.dataloader.batch_size == 8
     assert manifest["large"].config.dataloader.batch_size == 32
     assert manifest["fine"].best_of == ("small", "large")
+
+
+# Hardware
+
+
+def job_on(**trainer: Any) -> dict[str, Any]:
+    return {**JOB, "overrides": {"trainer": trainer}}
+
+
+@pytest.mark.parametrize(
+    ("trainer", "words"),
+    [
+        ({"accelerator": "abacus"}, "abacus"),
+        ({"devices": 0.5}, "devices"),
+        ({"devices": 4}, "4 processes"),
+        ({"precision": "17-odd"}, "17-odd"),
+    ],
+)
+def test_hardware_that_is_not_there_is_found_before_anything_runs(write: Any, trainer: Any, words: str) -> None:
+    with pytest.raises(ConfigError, match="job 'second'") as error:
+        write({"jobs": [JOB, {**job_on(**trainer), "name": "second"}]})
+    assert words in str(error.value)
+
+
+def test_common_hardware_needs_no_torch(tmp_path: Path) -> None:
+    path = tmp_path / "m.yaml"
+    path.write_text("jobs: [{name: a}, {name: b, overrides: {seed: 7}}]")
+    script = (
+        "import sys; from topotrain.batches.manifest import load_manifest\n"
+        f"assert len(load_manifest({str(path)!r}).jobs) == 2\n"
+        "assert 'torch' not in sys.modules\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_number_of_graphs_that_the_sweep_names_is_the_one_it_builds(root: Path) -> None:
+    from topotrain.data.demo import demo_structures
+    from topotrain.features.builder import find_structures
+
+    number = len(find_structures(demo_structures()))
+    assert f"{number} graphs are built for each" in (root / "manifests" / "feature_sweep.yaml").read_text()
+
+
+def test_a_text_of_a_list_may_hold_several_overrides(write: Any) -> None:
+    manifest = write({"jobs": [{**JOB, "overrides": ["trainer.num_epochs=3 seed=5"]}]})
+    config = manifest.jobs[0].config
+    assert (config.trainer.num_epochs, config.dataloader.seed) == (3, 5)
+
+
+# What is shown while graphs are built
+
+
+def test_a_count_is_shown_while_graphs_are_built(caplog: Any, monkeypatch: Any, tmp_path: Path) -> None:
+    from topotrain.batches import display
+    from topotrain.batches.job_process import JobProcess
+    from topotrain.progress import counter
+
+    monkeypatch.setattr(display, "LINE_SECONDS", 0.0)
+    process = JobProcess(["features"], os.environ, tmp_path, "a")
+    process.process.wait(60)
+    assert process.progress is None
+    monkeypatch.setenv("TOPOTRAIN_PROGRESS", str(tmp_path / "a.progress"))
+    report = display.JobReport("a", 5, "val_loss", "a", status="building")
+    shown = display.BatchDisplay()
+    caplog.set_level("INFO", "topotrain")
+    with counter("building graphs") as done:
+        for number in (1, 12):
+            done(number, 60, "x")
+            report.graphs = process.progress
+            shown.show([report])
+            shown.show([report])
+    report.status, report.graphs = "running", None
+    shown.show([report])
+    assert caplog.messages == ["a: building 1/60", "a: building 12/60", "a: running"]
+    assert "graphs" not in report.to_dict()
