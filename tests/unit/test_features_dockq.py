@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -15,7 +16,7 @@ import pytest
 
 from kit.structures import Atom, helix, helix_pair, moved, pdb_text
 from topotrain.errors import DataError
-from topotrain.features import dockq
+from topotrain.features import dockq, label_targets
 from topotrain.features.dockq import capri_class, in_groups, label_decoys
 
 pytest.importorskip("DockQ", reason="DockQ is not installed")
@@ -144,6 +145,35 @@ def test_standard_output_stays_empty(tmp_path: Path, native: Path, capfd: pytest
     assert capfd.readouterr().out == ""
 
 
+def ensemble(*atoms: list[Atom]) -> str:
+    """Several MODELs in one file."""
+    blocks = (f"MODEL     {number:4d}\n{pdb_text(each)[:-4]}ENDMDL\n" for number, each in enumerate(atoms, start=1))
+    return "".join(blocks) + "END\n"
+
+
+def test_each_model_of_an_ensemble_is_a_decoy_where_asked(tmp_path: Path, native: Path) -> None:
+    atoms = helix_pair(14)
+    write(tmp_path / "models", "e", ensemble(atoms, moved(atoms, "B", (1.0, 1.0, 0.0))))
+    report = label_decoys(tmp_path / "models", native)
+    assert [(row.MODEL, row.dockq) for row in report.rows] == [("T1/e", 1.0)]
+    assert report.changes_line.startswith("2 files: 1 MODEL left out")
+    report = label_decoys(tmp_path / "models", native, models="all", strict=True)
+    assert [row.MODEL for row in report.rows] == ["T1/e_1", "T1/e_2"]
+    assert report.rows[0].dockq == 1.0 > report.rows[1].dockq
+    assert report.changes_line == ""
+    with pytest.raises(DataError, match="1 of 2 structures were not read as they stand, the first: T1/e: 1 MODEL"):
+        label_decoys(tmp_path / "models", native, strict=True)
+
+
+def test_an_archive_is_labelled_as_its_folder(tmp_path: Path, native: Path) -> None:
+    write(tmp_path / "models", "m", pdb_text(helix_pair(14)))
+    write(tmp_path / "models", "bad", "nothing")
+    shutil.make_archive(str(tmp_path / "decoys"), "zip", tmp_path / "models")
+    report = label_decoys(tmp_path / "decoys.zip", native)
+    assert [row.MODEL for row in report.rows] == ["T1/m"]
+    assert f"{tmp_path / 'decoys.zip'}/T1/bad.pdb" in report.failures["T1/bad"]
+
+
 # The same two complexes, as people write them.
 
 
@@ -183,6 +213,8 @@ REWRITES = {
     "other numbers": renumbered,
     "B first": pieces(("B", 0, 999), ("A", 0, 999)),
     "a piece of A after B": pieces(("A", 1, 9), ("B", 0, 999), ("A", 9, 99)),
+    "the end of A first": pieces(("A", 9, 99), ("B", 0, 999), ("A", 1, 9)),
+    "pieces in disorder": pieces(("A", 15, 99), ("B", 105, 999), ("A", 1, 9), ("B", 0, 105), ("A", 9, 15)),
     "three pieces": pieces(("B", 0, 105), ("A", 1, 9), ("B", 105, 999), ("A", 9, 99)),
     "a water in B": with_water,
     "a ligand": with_ligand,
@@ -287,7 +319,7 @@ def test_a_file_that_fails_costs_one_line(tmp_path: Path, native: Path, monkeypa
     """Whatever is raised, also by the libraries."""
     for name in ("a", "b", "c", "d"):
         write(tmp_path / "models", name, pdb_text(helix_pair(14)))
-    compare, read, calls = dockq.compare_interface, dockq.read_structure, []
+    compare, read, calls = dockq.compare_interface, label_targets.read_structure, []
 
     def faulty_compare(*arguments):
         calls.append(1)
@@ -295,13 +327,13 @@ def test_a_file_that_fails_costs_one_line(tmp_path: Path, native: Path, monkeypa
             raise ZeroDivisionError("in\nDockQ")
         return compare(*arguments)
 
-    def faulty_read(path):
+    def faulty_read(path, *arguments, **options):
         if str(path).endswith("c.pdb"):
             raise RuntimeError("parser")
-        return read(path)
+        return read(path, *arguments, **options)
 
     monkeypatch.setattr(dockq, "compare_interface", faulty_compare)
-    monkeypatch.setattr(dockq, "read_structure", faulty_read)
+    monkeypatch.setattr(label_targets, "read_structure", faulty_read)
     report = label_decoys(tmp_path / "models", native)
     assert [row.MODEL for row in report.rows] == ["T1/a", "T1/d"]
     assert list(report.failures) == ["T1/b", "T1/c"]

@@ -121,6 +121,8 @@ def build_graphs(
 @option("--out", metavar="CSV", help="Labels file to add to; by default printed.")
 @flag("--replace", help="Rows of the labels file may get other values.")
 @jobs_option("Processes.")
+@MODELS
+@STRICT
 @UNUSED_URI
 def label(
     decoys: str,
@@ -130,6 +132,8 @@ def label(
     out: str | None,
     replace: bool,
     jobs: int,
+    models: Models,
+    strict: bool,
 ) -> None:
     """Add DockQ and the CAPRI class of decoys to a labels file.
 
@@ -149,7 +153,15 @@ def label(
     merged_labels([], existing)  # a file that cannot be added to is named before the work
     chains = [name.strip() for name in (native_chains or "").split(",") if name.strip()]
     with counter("labelling") as progress:
-        report = label_decoys(Path(decoys), Path(native), progress, target=target, native_chains=chains, jobs=jobs)
+        report = label_decoys(
+            *(Path(decoys), Path(native), progress),
+            target=target,
+            native_chains=chains,
+            jobs=jobs,
+            models=models,
+            strict=strict,
+        )
+    say_changes(report.changes_line)
     total = len(report.rows) + len(report.failures)
     for line in in_groups(((key, note) for key, notes in report.notes.items() for note in notes), total):
         say(f"note: {line}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 
 from topotrain.errors import DataError, UserInputError
+from topotrain.features.archives import folder_of
+from topotrain.features.builder import Models
 from topotrain.features.chain_alignment import MIN_IDENTITY, Alignments
 from topotrain.features.chain_assignment import IMPOSSIBLE, Assignment, best_assignment, unmatched_chains
 from topotrain.features.chain_atoms import ChainAtoms, polymer_chains
@@ -20,6 +22,7 @@ from topotrain.features.interface_scores import Interface, InterfaceScores, nati
 from topotrain.features.label_targets import LabelTask, label_tasks
 from topotrain.features.pool import run_tasks
 from topotrain.features.structure import FloatArray, read_structure
+from topotrain.features.structure_changes import Changes, describe_changes, summary_line
 from topotrain.progress import OnItemDone
 from topotrain.text import one_line
 
@@ -66,11 +69,20 @@ class LabelReport:
         rows: one per decoy that could be compared, sorted by MODEL.
         failures: {MODEL: one line} of the others.
         notes: {MODEL: lines worth reading beside its label, such as chains of the decoy that do not count}.
+        changes: {MODEL, or path of a native: what reading it left out or changed}, of those where something was.
+        num_files: how many structures were read.
     """
 
     rows: tuple[LabelRow, ...]
     failures: dict[str, str]
     notes: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    changes: dict[str, Changes] = field(default_factory=dict)
+    num_files: int = 0
+
+    @property
+    def changes_line(self) -> str:
+        """One line on what reading left out or changed; "" where it did not."""
+        return summary_line(self.changes, self.num_files)
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,6 +94,7 @@ class _Native:
     interfaces: tuple[Interface, ...]
     biopython: tuple[Any, ...]
     alignments: Alignments
+    changes: Changes
 
 
 @dataclass(frozen=True)
@@ -90,6 +103,7 @@ class _Outcome:
     row: LabelRow | None = None
     error: str = ""
     notes: tuple[str, ...] = ()
+    changes: dict[str, Changes] = field(default_factory=dict)
 
 
 def capri_class(dockq: float) -> int:
@@ -112,6 +126,8 @@ def label_decoys(
     target: str | None = None,
     native_chains: Sequence[str] = (),
     jobs: int = 1,
+    models: Models = "first",
+    strict: bool = False,
 ) -> LabelReport:
     """DockQ v2 of every decoy of a folder against its native structure.
 
@@ -120,35 +136,72 @@ def label_decoys(
     without one fails.
 
     Args:
-        decoys: a folder of structures, or one file.
+        decoys: a folder of structures, an archive of one (zip, tar), or one file.
         native: the native complex; or a folder of natives, each named as the folder of decoys that it belongs to.
         progress: called with decoys done, decoys in all, and the last MODEL.
         target: rows are ``TARGET/MODEL``; by default so where decoys lie in folders, or where their folder has the
             native's name.
         native_chains: the chains of the native that count; by default all.
         jobs: processes; results do not depend on it.
+        models: of files with several MODELs of the same chains the first, or each as a decoy ``NAME_1``, ...
+        strict: raise where any decoy failed or anything was not read as it stands, after all the others.
 
     Raises:
         UserInputError: DockQ is not installed, or jobs below 1.
-        DataError: no decoys, or a native that cannot be read or has no interface.
+        DataError: no decoys, or a native that cannot be read or has no interface; with ``strict``, any failure or
+            change.
     """
     if jobs < 1:
         raise UserInputError(f"jobs is {jobs}", "1 or more processes", "")
     load_dockq()
-    tasks, failures = label_tasks(Path(decoys), Path(native), target, tuple(native_chains), next(_calls))
-    if Path(native).is_file():
-        _native(tasks[0].native, tasks[0].chains, tasks[0].call)
-    outcomes: dict[str, _Outcome] = {}
-    for outcome in run_tasks(_label, tasks, jobs, _process_died):
-        outcomes[outcome.key] = outcome
-        if progress is not None:
-            progress(len(outcomes), len(tasks), outcome.key)
-    ordered = [outcomes[task.key] for task in tasks]
+    with folder_of(Path(decoys)) as folder:
+        tasks, failures = label_tasks(
+            Path(decoys),
+            folder,
+            Path(native),
+            target=target,
+            chains=tuple(native_chains),
+            models=models,
+            call=next(_calls),
+        )
+        if Path(native).is_file():
+            _native(tasks[0].native, tasks[0].chains, tasks[0].call)
+        outcomes: dict[str, _Outcome] = {}
+        for outcome in run_tasks(_label, tasks, jobs, _process_died):
+            outcomes[outcome.key] = outcome
+            if progress is not None:
+                progress(len(outcomes), len(tasks), outcome.key)
+    report = _report([outcomes[task.key] for task in tasks], failures, len({task.native for task in tasks}))
+    if strict:
+        _refuse(report)
+    return report
+
+
+def _report(ordered: Sequence[_Outcome], failures: dict[str, str], num_natives: int) -> LabelReport:
     return LabelReport(
         rows=tuple(outcome.row for outcome in ordered if outcome.row is not None),
         failures={**failures, **{outcome.key: outcome.error for outcome in ordered if outcome.row is None}},
         notes={outcome.key: outcome.notes for outcome in ordered if outcome.notes},
+        changes={name: changes for outcome in ordered for name, changes in outcome.changes.items() if changes},
+        num_files=len(ordered) + num_natives,
     )
+
+
+def _refuse(report: LabelReport) -> None:
+    """Raise where something failed or was changed (strict)."""
+    if report.failures:
+        raise DataError(
+            f"{len(report.failures)} decoys failed, the first: {next(iter(report.failures.values()))}",
+            "none to fail (strict)",
+            "repair or remove them",
+        )
+    for name, changes in report.changes.items():
+        raise DataError(
+            f"{len(report.changes)} of {report.num_files} structures were not read as they stand, the first: "
+            f"{name}: {describe_changes(changes)}",
+            "nothing left out or changed (strict)",
+            "write them as standard PDB or mmCIF",
+        )
 
 
 def in_groups(messages: Iterable[tuple[str, str]], total: int) -> list[str]:
@@ -176,7 +229,9 @@ def _label(task: LabelTask) -> _Outcome:
     """The label of one decoy; whatever goes wrong with its file costs its own line."""
     try:
         native = _native(task.native, task.chains, task.call)
-        return _compare(task, polymer_chains(read_structure(task.path)), native)
+        structure = task.structure()
+        changes = {task.key: structure.changes, native.path: native.changes}
+        return replace(_compare(task, polymer_chains(structure), native), changes=changes)
     except DataError as error:
         return _Outcome(task.key, error=str(error))
     except Exception as error:  # noqa: BLE001  of a library
@@ -192,7 +247,8 @@ def _process_died(task: LabelTask) -> _Outcome:
 @lru_cache(maxsize=4)
 def _native(path: str, wanted: tuple[str, ...], call: int) -> _Native:
     """Read once in a call: between two calls the file may be written anew."""
-    chains = polymer_chains(read_structure(path))
+    structure = read_structure(path)
+    chains = polymer_chains(structure)
     names = [chain.name for chain in chains]
     if strange := [name for name in wanted if name not in names]:
         raise DataError(f"{path}: no chain {', '.join(strange)}", f"some of {', '.join(names)}", "check the chains")
@@ -206,7 +262,9 @@ def _native(path: str, wanted: tuple[str, ...], call: int) -> _Native:
             "a native complex with chains in contact",
             "check the file",
         )
-    return _Native(path, chains, interfaces, tuple(as_biopython(chain) for chain in chains), Alignments())
+    return _Native(
+        path, chains, interfaces, tuple(as_biopython(chain) for chain in chains), Alignments(), structure.changes
+    )
 
 
 def _compare(task: LabelTask, decoy: tuple[ChainAtoms, ...], native: _Native) -> _Outcome:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from topotrain.errors import DataError
-from topotrain.features.builder import find_structures
-from topotrain.features.structure import is_structure_file, structure_stem
+from topotrain.features.builder import Models, find_structures
+from topotrain.features.structure import Structure, is_structure_file, read_content, read_structure, structure_stem
 from topotrain.text import did_you_mean
 
 NAME_ENDS = (".", "_", "-")  # what may follow a target's name in its native's: 1AY7_native.pdb
@@ -19,10 +19,12 @@ class LabelTask:
 
     Attributes:
         key: the ``MODEL`` of its row.
-        path: the decoy.
+        path: the decoy, as errors name it.
         native: its native.
         chains: the native's chains that count; empty for all.
         call: number of the call that it belongs to.
+        file: where the decoy lies; an archive's files are unpacked.
+        model: which MODEL of an ensemble, from 0; None for the first.
     """
 
     key: str
@@ -30,18 +32,37 @@ class LabelTask:
     native: str
     chains: tuple[str, ...]
     call: int
+    file: str
+    model: int | None = None
+
+    def structure(self) -> Structure:
+        """The decoy.
+
+        Raises:
+            DataError: it cannot be read.
+        """
+        return read_structure(self.path, read_content(Path(self.file)), model=self.model)
 
 
 def label_tasks(
-    decoys: Path, native: Path, target: str | None, chains: tuple[str, ...], call: int
+    decoys: Path,
+    folder: Path,
+    native: Path,
+    *,
+    target: str | None,
+    chains: tuple[str, ...],
+    models: Models,
+    call: int,
 ) -> tuple[list[LabelTask], dict[str, str]]:
     """The decoys with their natives, by ``MODEL``.
 
     Args:
-        decoys: a folder of structures, or one file.
+        decoys: what was asked for: a folder of structures, an archive of one, or one file.
+        folder: where it lies; an archive is unpacked.
         native: a structure, or a folder of natives.
         target: the target of all the decoys, where it is given.
         chains: the native's chains that count.
+        models: which MODELs of ensembles.
         call: number of the call.
 
     Returns:
@@ -51,15 +72,21 @@ def label_tasks(
         DataError: no decoys, no native, or names that do not say which native is whose.
     """
     if native.is_dir():
-        found, natives = _by_target(decoys, native, target)
+        found, natives = _by_target(folder, native, target)
     elif is_structure_file(native) and native.is_file():
-        found = _named(decoys, target or _named_after(decoys, native), given=target is not None)
+        found = _named(folder, target or _named_after(decoys, native), given=target is not None)
         natives = dict.fromkeys(found, native)
     else:
         raise DataError(
             f"{native.absolute()}: no native structure", "a PDB or mmCIF file, plain or .gz", "check the path"
         )
-    tasks = [LabelTask(key, str(found[key]), str(natives[key]), chains, call) for key in found if key in natives]
+    tasks = [
+        LabelTask(key, str(_shown(path, decoys, folder)), str(natives[key]), chains, call, str(path))
+        for key, path in found.items()
+        if key in natives
+    ]
+    if models == "all":
+        tasks = [one for task in tasks for one in _each_model(task)]
     without: dict[str, str] = {}
     known = _natives(native) if native.is_dir() else {}
     for key in found:
@@ -74,6 +101,22 @@ def label_tasks(
             next(iter(without.values())),
         )
     return tasks, without
+
+
+def _shown(path: Path, decoys: Path, folder: Path) -> Path:
+    """How errors name a decoy: an archive's files lie elsewhere."""
+    return path if folder == decoys else decoys / path.relative_to(folder)
+
+
+def _each_model(task: LabelTask) -> list[LabelTask]:
+    """The decoys of a file, named as the graph builder names them."""
+    try:
+        number = task.structure().num_models
+    except Exception:  # noqa: BLE001  labelling will say what is wrong with it
+        number = 1
+    if number == 1:
+        return [task]
+    return [replace(task, key=f"{task.key}_{place + 1}", model=place) for place in range(number)]
 
 
 def _named(decoys: Path, target: str, given: bool = False) -> dict[str, Path]:
