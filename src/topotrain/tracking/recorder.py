@@ -7,8 +7,7 @@ import logging
 import re
 import shutil
 import tempfile
-from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -29,6 +28,7 @@ from topotrain.files import write_whole
 from topotrain.invocation import release_adopted_run, take_adopted_run
 from topotrain.text import as_json, one_line
 from topotrain.tracking.address import web_address
+from topotrain.tracking.delivery import Delivery
 from topotrain.tracking.heartbeat import Heartbeat
 from topotrain.tracking.logged_models import ModelFiles, NewVersion
 from topotrain.tracking.outages import Asker
@@ -36,8 +36,6 @@ from topotrain.tracking.store import Store
 
 log = logging.getLogger("topotrain")
 
-# What waiting does not mend, other than a full disk or a server that is away.
-PERMANENT = (PermissionError, FileNotFoundError, IsADirectoryError, NotADirectoryError)
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 MAX_PARAMS_PER_CALL = 100
 MAX_TAG_LENGTH: int = MAX_TAG_VAL_LENGTH
@@ -77,8 +75,7 @@ class Recorder(Asker):
         self.run_name = str(run.info.run_name)
         self.artifact_uri = str(run.info.artifact_uri)
         self._artifacts = get_artifact_repository(self.artifact_uri, tracking_uri=self.uri)
-        self._undelivered: deque[tuple[str, Callable[[], None]]] = deque()
-        self._outage_reported = False
+        self._delivery = Delivery(run_id, self.artifact_uri)
         self._spool = Path(tempfile.mkdtemp(prefix="topotrain-spool-"))
         self._spooled = 0
         self._heartbeat = Heartbeat(self._client, run_id)
@@ -184,13 +181,13 @@ class Recorder(Asker):
         entries = [Param(key, value) for key, value in short.items()]
         for start in range(0, len(entries), MAX_PARAMS_PER_CALL):
             part = entries[start : start + MAX_PARAMS_PER_CALL]
-            self._deliver("parameters", lambda part=part: self._client.log_batch(self.run_id, params=part))  # type: ignore[misc]
+            self._delivery.add("parameters", lambda part=part: self._client.log_batch(self.run_id, params=part))  # type: ignore[misc]
 
     def metrics(self, values: Mapping[str, float], step: int) -> None:
         """Log one point for each metric, in one call."""
         now = int(datetime.now(UTC).timestamp() * 1000)
         entries = [Metric(key, float(value), now, step) for key, value in values.items()]
-        self._deliver("metrics", lambda: self._client.log_batch(self.run_id, metrics=entries))
+        self._delivery.add("metrics", lambda: self._client.log_batch(self.run_id, metrics=entries))
 
     def tags(self, values: Mapping[str, str]) -> None:
         """Set tags; one too long for the server is cut, and ends by saying so."""
@@ -199,7 +196,7 @@ class Recorder(Asker):
             RunTag(key, value if len(value) <= MAX_TAG_VAL_LENGTH else value[: MAX_TAG_VAL_LENGTH - len(mark)] + mark)
             for key, value in mask_values(values, names=True).items()
         ]
-        self._deliver("tags", lambda: self._client.log_batch(self.run_id, tags=entries))
+        self._delivery.add("tags", lambda: self._client.log_batch(self.run_id, tags=entries))
 
     def text(self, content: str, artifact: str) -> None:
         """Write a small text artifact."""
@@ -218,7 +215,7 @@ class Recorder(Asker):
 
         The file must stay until the recorder is closed.
         """
-        self._deliver(f"artifact {local.name}", lambda: self._replace(local, directory))
+        self._delivery.add(f"artifact {local.name}", lambda: self._replace(local, directory))
 
     def remove(self, artifact: str) -> None:
         """Remove an artifact that this run wrote, where the store can."""
@@ -231,7 +228,7 @@ class Recorder(Asker):
                 self._artifacts.list_artifacts(str(Path(artifact).parent))
                 log.debug("the artifact store keeps %s", artifact)
 
-        self._deliver(f"removal of {artifact}", delete)
+        self._delivery.add(f"removal of {artifact}", delete)
 
     def version(self, files: ModelFiles, name: str, *, title: str, step: int, tags: Mapping[str, str]) -> NewVersion:
         """Make a logged model of this run and register it as the next version.
@@ -250,7 +247,7 @@ class Recorder(Asker):
             TrackingError: the registry refuses.
         """
         new = NewVersion(files, name, title=title, run_id=self.run_id, step=step, tags=mask_values(tags))
-        self._deliver(f"a version of {name}", lambda: new.deliver(self._client))
+        self._delivery.add(f"a version of {name}", lambda: new.deliver(self._client))
         return new
 
     def version_tags(self, name: str, number: str, tags: Mapping[str, str | None]) -> None:
@@ -264,7 +261,7 @@ class Recorder(Asker):
                 elif key in present:
                     self._client.delete_model_version_tag(name, number, key)
 
-        self._deliver(f"tags of {name} version {number}", tag)
+        self._delivery.add(f"tags of {name} version {number}", tag)
 
     def alias(self, name: str, alias: str, version: NewVersion | str) -> None:
         """Point an alias at a version, given by its number where it is registered already.
@@ -277,7 +274,7 @@ class Recorder(Asker):
             number = version if isinstance(version, str) else version.number
             self._client.set_registered_model_alias(name, alias, number)
 
-        self._deliver(f"alias {alias} of {name}", point)
+        self._delivery.add(f"alias {alias} of {name}", point)
 
     def datasets(self, facts: list[DatasetFacts]) -> None:
         """Log the run's inputs."""
@@ -302,12 +299,12 @@ class Recorder(Asker):
                 # MLflow looks for a data set, then inserts it: another run may have done so in between.
                 self._client.log_inputs(self.run_id, datasets=inputs)
 
-        self._deliver("data sets", log_inputs)
+        self._delivery.add("data sets", log_inputs)
 
     @property
     def complete(self) -> bool:
         """Whether everything was delivered."""
-        return not self._undelivered
+        return not self._delivery.waiting
 
     def close(self, status: Status, note: str = "") -> None:
         """End the run.
@@ -318,56 +315,13 @@ class Recorder(Asker):
         """
         self._heartbeat.stop()
         if note:
-            self._finally("note", lambda: self.tags({TAG_STATUS_NOTE: note}))
-        self._finally("status", lambda: self._client.set_terminated(self.run_id, status=status))
+            self._delivery.now("note", lambda: self.tags({TAG_STATUS_NOTE: note}))
+        self._delivery.now("status", lambda: self._client.set_terminated(self.run_id, status=status))
         if self.complete:
             shutil.rmtree(self._spool, ignore_errors=True)
         else:
-            names = ", ".join(dict.fromkeys(name for name, _ in self._undelivered))
+            names = ", ".join(self._delivery.waiting)
             log.error("not delivered of run %s: %s; texts are kept in %s", self.run_id, names, self._spool)
-
-    def _finally(self, what: str, call: Callable[[], None]) -> None:
-        """Make a last call now, whatever waits before it: how a run ended matters even if the rest is lost."""
-        try:
-            call()
-        except Exception as error:  # noqa: BLE001 (each backend raises its own kinds)
-            self._undelivered.append((what, call))
-            log.error("the %s of run %s could not be recorded (%s)", what, self.run_id, one_line(error))
-
-    def _deliver(self, what: str, call: Callable[[], None]) -> None:
-        """Make a call to the server after all earlier ones; keep it for later if the server does not answer."""
-        self._undelivered.append((what, call))
-        while self._undelivered:
-            name, pending = self._undelivered[0]
-            try:
-                pending()
-            except MlflowException as error:
-                if error.error_code in ("INVALID_PARAMETER_VALUE", "BAD_REQUEST", "RESOURCE_DOES_NOT_EXIST"):
-                    self._undelivered.popleft()  # asking again can't help
-                    raise TrackingError(f"the server refused {name} ({one_line(error)})") from None
-                return self._report_outage(name, error)
-            except TrackingError:
-                self._undelivered.popleft()
-                raise
-            except PERMANENT as error:
-                self._undelivered.popleft()
-                raise TrackingError(
-                    f"{name} can't be written to {self.artifact_uri} ({one_line(error)})",
-                    "artifacts that can be written",
-                ) from None
-            except Exception as error:  # noqa: BLE001 (each backend raises its own kinds)
-                return self._report_outage(name, error)
-            self._undelivered.popleft()
-        if self._outage_reported:
-            log.warning("the tracking server answers again; nothing was lost")
-            self._outage_reported = False
-
-    def _report_outage(self, what: str, error: Exception) -> None:
-        if not self._outage_reported:
-            log.warning(
-                "the tracking server does not take %s (%s); training goes on, trying again", what, one_line(error)
-            )
-            self._outage_reported = True
 
     def _replace(self, local: Path, directory: str) -> None:
         directory = "" if directory == "." else directory
