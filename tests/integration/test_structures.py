@@ -121,6 +121,21 @@ def test_score_builds_with_the_recorded_modules_and_ranks(few, built, store_uri,
         assert [int(row["RANK"]) for row in mine] == list(range(1, DECOYS + 1))
         scores = [float(row["PRED_DOCKQ"]) for row in mine]
         assert scores == sorted(scores, reverse=True)
+    assert "read:" not in capsys.readouterr().err
+    folder = next((few / "structures").iterdir())
+    parts = [path.read_text().replace("END\n", "") for path in sorted(folder.glob("*.pdb"))[:2]]
+    many = few / "ensembles" / folder.name / "many.pdb"
+    many.parent.mkdir(parents=True)
+    many.write_text("".join(f"MODEL     {n:4d}\n{part}ENDMDL\n" for n, part in enumerate(parts, 1)) + "END\n")
+    words = ["score", few / "ensembles", "--out", out, "--tracking-uri", store_uri]
+    assert command(*words) == 0
+    assert "read: 1 file: 1 MODEL left out" in capsys.readouterr().err
+    assert command(*words, "--strict") == 2
+    assert command(*words, "--models", "all", "--strict") == 0
+    alone = {row["MODEL"]: row["PRED_DOCKQ"] for row in rows}
+    names = [f"{folder.name}/{path.stem}" for path in sorted(folder.glob("*.pdb"))[:2]]
+    found = {row["MODEL"]: row["PRED_DOCKQ"] for row in csv.DictReader(out.open())}
+    assert found == {f"{folder.name}/many_{n}": alone[name] for n, name in enumerate(names, 1)}
 
 
 def test_score_refuses_a_missing_or_another_version_of_a_module(few, built, tmp_path):
