@@ -93,33 +93,31 @@ def resume(
         ConfigError: an override is wrong, or changes the network's shape.
         InterruptedRunError: SIGINT or SIGTERM; the run is closed as KILLED.
     """
-    with lines_shown(progress):
-        store = find_store(tracking_uri)
-        adopted = adopted_run()
+    with lines_shown(progress), interruptible(), tempfile.TemporaryDirectory(prefix="topotrain-resume-") as folder:
+        store, adopted = find_store(tracking_uri), adopted_run()
         original = store.runs.find(run or _begun(store, adopted) or LATEST, experiment)
         _check_can_go_on(original, force=force)
-        with interruptible(), tempfile.TemporaryDirectory(prefix="topotrain-resume-") as folder:
-            present = store.artifacts.names(original, CHECKPOINT_DIR)
-            content = _fetch(store, original, checkpoint, present, Path(folder))
-            loaded = _recipe(store, original, overrides)
-            state = restored_selection(content, loaded.config)
-            check_network(content, loaded.config)
-            reached = max(state.history, default=-1)
-            recorded = max(store.runs.values(original.run_id, VAL_LOSS), default=-1)
-            if original.status == "FINISHED" and reached >= recorded and not state.has_epochs_left:
-                return AlreadyComplete(original.run_id, original.name, len(state.history))
-            data = _same_data(content, loaded.config, progress)
-            for name in {kept.file_name for kept in state.kept} & present:
-                _fetch_to(store, original, name, Path(folder) / name)
-            same_run = adopted in (None, original.run_id) and reached >= recorded
-            drift = drift_of(loaded.config, content, overrides)
-            continuation = Continuation(content, Path(folder), state, drift, same_run, present if same_run else set())
-            if same_run:  # reading the data took a while: somebody else may have gone on with the run since
-                _check_can_go_on(store.runs.get(original.run_id), force=force)
-                recorder = Recorder.reopen(store, original.run_id)
-            else:
-                recorder = _open_new(store, original, loaded, run_name, _artifact_name(store, original, checkpoint))
-            return _training(loaded, recorder, continuation, progress).execute(data)
+        present = store.artifacts.names(original, CHECKPOINT_DIR)
+        content = _fetch(store, original, checkpoint, present, Path(folder))
+        loaded = _recipe(store, original, overrides)
+        state = restored_selection(content, loaded.config)
+        check_network(content, loaded.config)
+        reached = max(state.history, default=-1)
+        recorded = max(store.runs.values(original.run_id, VAL_LOSS), default=-1)
+        if original.status == "FINISHED" and reached >= recorded and not state.has_epochs_left:
+            return AlreadyComplete(original.run_id, original.name, len(state.history))
+        data = _same_data(content, loaded.config, progress)
+        for name in {kept.file_name for kept in state.kept} & present:
+            _fetch_to(store, original, name, Path(folder) / name)
+        same_run = adopted in (None, original.run_id) and reached >= recorded
+        drift = drift_of(loaded.config, content, overrides)
+        continuation = Continuation(content, Path(folder), state, drift, same_run, present if same_run else set())
+        if same_run:  # reading the data took a while: somebody else may have gone on with the run since
+            _check_can_go_on(store.runs.get(original.run_id), force=force)
+            recorder = Recorder.reopen(store, original.run_id)
+        else:
+            recorder = _open_new(store, original, loaded, run_name, _artifact_name(store, original, checkpoint))
+        return _training(loaded, recorder, continuation, progress).execute(data)
 
 
 def _same_data(content: Mapping[str, Any], config: TrainConfig, progress: bool) -> PreparedData:
