@@ -75,10 +75,8 @@ def resume(
     run already), a new run does, which holds the history up to there too.
 
     Args:
-        run: id, unique prefix, name or ``latest``; by default the run that ``mlflow run --run-id`` goes on with,
-            else the latest.
-        checkpoint: ``last``, ``best``, ``second_best``, ``third_best``, the name of a checkpoint of the run, or the
-            path of a file.
+        run: id, unique prefix, name or ``latest``; by default that of ``mlflow run --run-id``, else the latest.
+        checkpoint: ``last``, ``best``, ``second_best``, ``third_best``, a checkpoint's name, or the path of a file.
         overrides: ``dotted.key=value``; these win over what the checkpoint stored.
         run_name: of a new run.
         force: go on even if the run seems alive.
