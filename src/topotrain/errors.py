@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-EXIT_DONE = 0
 EXIT_FAULT = 1
 EXIT_USER = 2
 EXIT_GATE_REFUSED = 3

@@ -101,7 +101,7 @@ class BatchDisplay:
 
     def __init__(self) -> None:
         self._live: Live | None = None
-        self._told: dict[str, tuple[JobStatus, int, float]] = {}
+        self._shown: dict[str, tuple[JobStatus, int, float]] = {}
 
     def __enter__(self) -> BatchDisplay:
         """Take the terminal, if there is one."""
@@ -124,10 +124,10 @@ class BatchDisplay:
             self._live.update(_live_table(reports), refresh=True)
             return
         for report in reports:
-            status, epochs, when = self._told.get(report.name, ("waiting", 0, 0.0))
+            status, epochs, when = self._shown.get(report.name, ("waiting", 0, 0.0))
             now = time.monotonic()
             if report.status != status or (report.epochs != epochs and now - when >= LINE_SECONDS):
-                self._told[report.name] = (report.status, report.epochs, now)
+                self._shown[report.name] = (report.status, report.epochs, now)
                 log.info(line(report))
 
 

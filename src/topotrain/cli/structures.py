@@ -116,7 +116,7 @@ def features(kind: str | None, as_json: bool) -> None:
 
 @click.command()
 @click.argument("structures", type=str)
-@option("--model", default="models:/topoqa@candidate", show_default=True, metavar="URI", help="Of the registry.")
+@option("--model", default="models:/topoqa@candidate", show_default=True, metavar="URI", help="Or a local folder.")
 @option("--out", metavar="CSV", help="By default printed.")
 @jobs_option("Processes.")
 @TRACKING_URI

@@ -17,6 +17,7 @@ from topotrain.errors import DataError, UserInputError
 from topotrain.features.builder import find_structures
 from topotrain.features.structure import is_structure_file, read_structure
 from topotrain.progress import OnItemDone
+from topotrain.text import one_line
 
 # DockQ at or above these is CAPRI class 1 (acceptable), 2 (medium), 3 (high): Basu and Wallner, PLoS ONE
 # 11(8), e0161879 (2016); Mirabello and Wallner, Bioinformatics 40(10), btae586 (2024).
@@ -142,7 +143,7 @@ def load_dockq() -> Any:
         return importlib.import_module("DockQ.DockQ")
     except ImportError as error:
         raise UserInputError(
-            f"DockQ cannot be imported ({error})",
+            f"DockQ cannot be imported ({one_line(error)})",
             "DockQ 2.1.3 with biopython and parallelbar",
             "install it again",
         ) from error
@@ -158,7 +159,7 @@ def _load_structure(dockq: Any, path: Path) -> Any:
             num_residues = sum(1 for chain in structure for _ in chain)
     except Exception as error:
         raise DataError(
-            f"{path}: DockQ cannot read it ({type(error).__name__}: {error})",
+            f"{path}: DockQ cannot read it ({type(error).__name__}: {one_line(error)})",
             "PDB or mmCIF",
             "repair or remove it",
         ) from error

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from topotrain.errors import DataError
+from topotrain.text import one_line
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -147,7 +148,9 @@ def _decompress(path: Path, content: bytes) -> bytes:
     try:
         return gzip.decompress(content)
     except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{path}: not a complete gzip file ({error})", "gzip data", "copy the file again") from error
+        raise DataError(
+            f"{path}: not a complete gzip file ({one_line(error)})", "gzip data", "copy the file again"
+        ) from error
 
 
 def _parse_pdb(path: Path, text: bytes) -> Any:
@@ -158,7 +161,7 @@ def _parse_pdb(path: Path, text: bytes) -> Any:
     try:
         parsed = gemmi.read_pdb_string(text)
     except (RuntimeError, ValueError) as error:
-        raise DataError(f"{path}: {error}", "PDB format", "repair or remove the file") from error
+        raise DataError(f"{path}: {one_line(error)}", "PDB format", "repair or remove the file") from error
     return gemmi.FlatStructure(parsed)
 
 
@@ -207,7 +210,7 @@ def _parse_cif(path: Path, text: bytes) -> Any:
                 raise ValueError("coordinates are not numbers")
         parsed = gemmi.make_structure_from_block(blocks[0])
     except (RuntimeError, ValueError) as error:
-        raise DataError(f"{path}: {error}", "mmCIF format", "repair or remove the file") from error
+        raise DataError(f"{path}: {one_line(error)}", "mmCIF format", "repair or remove the file") from error
     return gemmi.FlatStructure(parsed)
 
 

@@ -1,4 +1,4 @@
-"""Structure files to ranked scores, by a model of the registry."""
+"""Structure files to ranked scores, by a model version."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def score_structures(
 
     Args:
         structures: a folder of structure files, flat or by target, or one file.
-        model: of the registry, or a local folder.
+        model: URI of a version, or a local folder.
         jobs: processes that build graphs.
         progress: takes (done, total, structure).
         tracking_uri: of the model's store; by default MLFLOW_TRACKING_URI, else ``mlflow.db`` here.
