@@ -22,7 +22,9 @@ def as_json(document: Any) -> str:
     return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
 
 
-def read_json(path: Path, expected: str, kind: type[UserInputError] = DataError, name: str = "") -> Any:
+def read_json(
+    path: Path, expected: str, kind: type[UserInputError] = DataError, *, name: str = "", absent: str = ""
+) -> Any:
     """Read a JSON file from anywhere.
 
     Args:
@@ -30,16 +32,17 @@ def read_json(path: Path, expected: str, kind: type[UserInputError] = DataError,
         expected: what it should be, for messages.
         kind: of the error.
         name: what messages call it; by default its path.
+        absent: what is said of one that is not there, if not that it is not readable.
 
     Raises:
         UserInputError: of this kind: missing, or not JSON in UTF-8.
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise kind(f"{name or path}: no such file", expected) from None
     except (OSError, ValueError, RecursionError) as error:
-        raise kind(f"{name or path}: not readable as JSON ({one_line(error)})", expected) from None
+        missing = absent if isinstance(error, FileNotFoundError) else ""
+        reason = missing or f"not readable as JSON ({one_line(error)})"
+        raise kind(f"{name or path}: {reason}", expected) from None
 
 
 def csv_writer(file: Any) -> Any:

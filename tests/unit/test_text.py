@@ -21,8 +21,10 @@ def test_json_is_read_or_refused_in_one_line(tmp_path: Path) -> None:
         assert str(caught.value).startswith(f"{path}: not readable as JSON (")
         assert str(caught.value).endswith("); expected a list")
         assert "\n" not in str(caught.value)
-    with pytest.raises(SchemaError, match=r"^it: no such file; expected a list$"):
-        read_json(tmp_path / "b.json", "a list", SchemaError, "it")
+    with pytest.raises(SchemaError, match=r"^it: gone; expected a list$"):
+        read_json(tmp_path / "b.json", "a list", SchemaError, name="it", absent="gone")
+    with pytest.raises(DataError, match=r"b\.json: not readable as JSON \(.*No such file"):
+        read_json(tmp_path / "b.json", "a list")
 
 
 def test_what_another_library_says_is_short_and_without_credentials() -> None:

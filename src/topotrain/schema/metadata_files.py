@@ -264,7 +264,7 @@ def _built_at(path: Path) -> datetime:
 
 
 def _read_object(path: Path, expected: str) -> dict[str, Any]:
-    content = read_json(path, expected)
+    content = read_json(path, expected, absent="no such file")
     if not isinstance(content, dict):
         raise DataError(f"{path}: holds a {type(content).__name__}", f"{expected}, a JSON object")
     if _deeper_than(content, MAX_DEPTH):
