@@ -19,7 +19,7 @@ from pathlib import Path
 
 import mlflow
 import numpy as np
-from holdout import COLUMNS, baselines, figures
+from holdout import COLUMNS, baselines, metrics_of
 
 import topotrain
 from topotrain.data.graph_dir import GraphDirectory
@@ -82,7 +82,7 @@ def score_fold(graphs: Path, fold: Fold, seed: int, overrides: Sequence[str]) ->
         )
         local = mlflow.artifacts.download_artifacts(result.best_checkpoint, dst_path=name, tracking_uri=uri)
         scorer = Scorer(*load_network(Path(local)))
-        return figures(np.array(scorer.score([sample.graph for sample in fold.test.samples])), fold.test)
+        return metrics_of(np.array(scorer.score([sample.graph for sample in fold.test.samples])), fold.test)
 
 
 def show(name: str, rows: Sequence[dict[str, float]]) -> str:

@@ -5,7 +5,7 @@ python benchmarks/demo_learned.py [--seeds 222 777 1337] [--json FILE]
 Two things need no network: predicting the mean of the training labels, and the best single raw feature: of the means
 and sums of all node and edge columns and the numbers of nodes and edges, the one whose Spearman correlation with
 DockQ, mean over training targets, is largest in size. Its error is that of a straight line fitted on training.
-Docked decoys are shown apart too. Hold-out targets are for a last look: no choice belongs on their figures.
+Docked decoys are shown apart too. Hold-out targets are for a last look: no choice belongs on their metrics.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from holdout import COLUMNS, baselines, figures, train_and_score
+from holdout import COLUMNS, baselines, metrics_of, train_and_score
 
 from topotrain.data.demo import demo_paths
 from topotrain.data.graph_dir import GraphDirectory
@@ -82,12 +82,12 @@ class Raw:
         slope, intercept = np.polyfit(features[name], [sample.dockq for sample in train.samples], 1)
         return cls(name, node_columns, edge_columns, float(np.sign(ranked[name])), (slope, intercept))
 
-    def figures(self, split: Split) -> dict[str, float]:
+    def metrics_of(self, split: Split) -> dict[str, float]:
         """Error of the line; ranks by the feature itself."""
         values = raw_features(split, self.node_columns, self.edge_columns)[self.name]
         return {
-            **figures(self.sign * values, split),
-            "mse": figures(self.line[0] * values + self.line[1], split)["mse"],
+            **metrics_of(self.sign * values, split),
+            "mse": metrics_of(self.line[0] * values + self.line[1], split)["mse"],
         }
 
 
@@ -114,7 +114,7 @@ def read_kinds(paths: Iterable[Path]) -> dict[str, str]:
 
 
 def tables(arguments: argparse.Namespace) -> dict[str, dict[str, dict[str, float]]]:
-    """{split: {row: figures}}."""
+    """{split: {row: metrics}}."""
     paths = demo_paths()
     directory = GraphDirectory(paths.graphs)
     labels = {"train": paths.train_labels, "val": paths.val_labels, "holdout": paths.holdout_labels}
@@ -145,8 +145,8 @@ def tables(arguments: argparse.Namespace) -> dict[str, dict[str, dict[str, float
         every = list(range(len(split.samples)))
         for title, rows in ((split.name, every), (f"{split.name}, docked", docked_rows(split, kinds))):
             part = only(split, rows)
-            table = baselines(train, part) | {f"{baseline.name} (best raw feature)": baseline.figures(part)}
-            table |= {label: figures(values[rows], part) for label, values in predictions[split.name].items()}
+            table = baselines(train, part) | {f"{baseline.name} (best raw feature)": baseline.metrics_of(part)}
+            table |= {label: metrics_of(values[rows], part) for label, values in predictions[split.name].items()}
             networks = [row for label, row in table.items() if label.startswith("network")]
             table["network, mean of seeds"] = {c: float(np.mean([row[c] for row in networks])) for c in COLUMNS}
             result[f"{title} ({len(part.targets)} targets, {len(rows)} decoys)"] = table
@@ -158,7 +158,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--override", action="append", default=[])
     parser.add_argument("--seeds", type=int, nargs="+", default=[222, 777, 1337])
-    parser.add_argument("--json", type=Path, default=None, help="write the figures here too")
+    parser.add_argument("--json", type=Path, default=None, help="write the numbers here too")
     arguments = parser.parse_args()
     result = tables(arguments)
     for title, table in result.items():

@@ -58,7 +58,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folders", nargs="+", type=Path)
     parser.add_argument("--limit", type=int, default=0, help="at most so many structures")
-    parser.add_argument("--json", type=Path, help="write the figures here too")
+    parser.add_argument("--json", type=Path, help="write the numbers here too")
     arguments = parser.parse_args()
     files = sorted(path for folder in arguments.folders for path in folder.rglob("*") if is_structure_file(path))
     seen: set[tuple[object, ...]] = set()
@@ -101,7 +101,7 @@ def main() -> int:
 def summarise(
     collected: dict[str, list[np.ndarray]], per_structure: dict[str, float], refused: Counter[str]
 ) -> dict[str, object]:
-    """The figures over all residues."""
+    """The numbers over all residues."""
     pooled = {name: np.concatenate(values) for name, values in collected.items()}
     ours, theirs = pooled["ours"], pooled["mkdssp"]
     confusions = Counter(f"{b}->{a}" for a, b in zip(ours, theirs, strict=True) if a != b)

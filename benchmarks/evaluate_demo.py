@@ -2,7 +2,7 @@
 
 Each seed is trained, registered and judged on the hold-out targets of the demo data, as a user would by the commands.
 The table has a column for each seed and one for each free baseline; the last line is the mean of the seeds. Hold-out
-targets are for a last look: no choice belongs on their figures.
+targets are for a last look: no choice belongs on their metrics.
 
 python benchmarks/evaluate_demo.py [--seeds 222 777 1337] [--override trainer.num_epochs=2] [--json FILE]
 """
@@ -32,7 +32,7 @@ def train_and_judge(seed: int, overrides: list[str], uri: str) -> Evaluation:
 
 
 def mean_of_seeds(documents: list[dict[str, Any]]) -> str:
-    """One line: the mean over seeds of the main figures, where every seed has them."""
+    """One line: the mean over seeds of the main metrics, where every seed has them."""
     parts = []
     for name in MEANS:
         values = [document[name] for document in documents]
@@ -47,7 +47,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[222, 777, 1337])
     parser.add_argument("--override", action="append", default=[], help="of the configuration")
     parser.add_argument("--tracking-uri", default=None, help="keep the runs here; by default they are thrown away")
-    parser.add_argument("--json", type=Path, default=None, help="write the figures here too")
+    parser.add_argument("--json", type=Path, default=None, help="write the numbers here too")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         uri = arguments.tracking_uri or f"sqlite:///{folder}/mlflow.db"

@@ -31,7 +31,7 @@ from topotrain.scoring.scorer import Scorer
 COLUMNS = ("mse", "pearson", "spearman", "ranking_loss")
 
 
-def figures(predicted: Values, split: Split) -> dict[str, float]:
+def metrics_of(predicted: Values, split: Split) -> dict[str, float]:
     """MSE and pooled Pearson over decoys; Spearman and ranking loss as means over targets."""
     true = np.array([sample.dockq for sample in split.samples])
     targets = [sample.target for sample in split.samples]
@@ -52,8 +52,8 @@ def baselines(train: Split, split: Split) -> dict[str, dict[str, float]]:
     slope, intercept = np.polyfit(x, y, 1)
     edges = np.array([sample.graph.edge_index.shape[1] for sample in split.samples], dtype=np.float64)
     return {
-        "mean of training": figures(np.full(len(split.samples), mean), split),
-        "number of edges": figures(slope * edges + intercept, split),
+        "mean of training": metrics_of(np.full(len(split.samples), mean), split),
+        "number of edges": metrics_of(slope * edges + intercept, split),
     }
 
 
@@ -82,7 +82,7 @@ def main() -> None:
     parser.add_argument("--config", default=None)
     parser.add_argument("--override", action="append", default=[])
     parser.add_argument("--seeds", type=int, nargs="+", default=[222, 777, 1337])
-    parser.add_argument("--json", type=Path, default=None, help="write the figures here too")
+    parser.add_argument("--json", type=Path, default=None, help="write the numbers here too")
     arguments = parser.parse_args()
     for name in ("graphs", "train", "val", "test"):
         setattr(arguments, name, getattr(arguments, name).absolute())
@@ -96,7 +96,7 @@ def main() -> None:
             for split, scores in zip(
                 (val, test), train_and_score(arguments, seed, (val, test), Path(folder)), strict=True
             ):
-                rows[split.name][f"seed {seed}"] = figures(scores, split)
+                rows[split.name][f"seed {seed}"] = metrics_of(scores, split)
     for name, table in rows.items():
         seeds = [row for label, row in table.items() if label.startswith("seed")]
         table["mean of seeds"] = {column: float(np.mean([row[column] for row in seeds])) for column in COLUMNS}

@@ -92,7 +92,7 @@ better way; CAPRI classes at 0.23, 0.49, 0.80.
 ## Limits
 
 - Small, and rigid: both partners keep their bound shape, so interfaces fit better than in real docking. Perturbed poses
-  are easier to tell than docked ones, and figures measured here are higher than on real benchmarks.
+  are easier to tell than docked ones, and metrics measured here are higher than on real benchmarks.
 - Good poses still have more contacts than wrong ones: Spearman's correlation of the number of edges with DockQ is
   {edges_rho:.2f} (mean over targets). Judge a model by what it adds to that; see `docs/demo_data.md`.
 - Since contacts are evened out, a good pose is looser than a wrong one with as many contacts. Real decoys are not so,

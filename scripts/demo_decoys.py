@@ -7,9 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from demo_geometry import (
-    CLASH,
     EDGE,
-    HARD_CLASH,
     Partners,
     Pose,
     about,
@@ -89,7 +87,7 @@ def _allowance(partners: Partners, rng: np.random.Generator) -> tuple[int, int]:
 
 
 def _proposal(partners: Partners, pose: Pose | None) -> Iterator[_Proposal]:
-    """The pose with its figures, unless it has no interface to speak of."""
+    """The pose with its numbers, unless it has no interface to speak of."""
     if pose is not None:
         edges = partners.num_edges(pose) / partners.native_edges
         if edges >= MIN_EDGES:
@@ -224,8 +222,3 @@ def _refine(partners: Partners, pose: Pose, rng: np.random.Generator) -> Pose:
         if edges > most:
             best, most = touching, edges
     return best
-
-
-def clash_figures(partners: Partners, pose: Pose) -> tuple[int, int]:
-    """Heavy-atom pairs within 3 and within 2.3 Angstrom."""
-    return partners.count_within(pose, CLASH), partners.count_within(pose, HARD_CLASH)

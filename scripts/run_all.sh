@@ -1,5 +1,5 @@
 #!/bin/sh
-# The batch script of old: `python -m train_cli batch` of this checkout on manifests/run_all.yaml.
+# The legacy batch script: `python -m train_cli batch` of this checkout on manifests/run_all.yaml.
 set -eu
 self=$(readlink -f -- "$0")
 root=$(dirname -- "$(dirname -- "$self")")

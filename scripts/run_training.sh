@@ -1,5 +1,5 @@
 #!/bin/sh
-# The training script of old: `python -m train_cli run` of this checkout. Everything else is said there.
+# The legacy training script: `python -m train_cli run` of this checkout. Everything else is said there.
 set -eu
 self=$(readlink -f -- "$0")
 root=$(dirname -- "$(dirname -- "$self")")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from topotrain.credentials import mask_credentials
 
-EXIT_DONE = 0
 EXIT_FAULT = 1
 EXIT_USER = 2
 EXIT_GATE_REFUSED = 3

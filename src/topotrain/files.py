@@ -12,6 +12,7 @@ from pathlib import Path
 import platformdirs
 
 from topotrain.errors import DataError
+from topotrain.text import one_line
 
 TEMPORARY_PREFIX = ".topotrain-"
 TEMPORARY_SUFFIX = ".tmp"
@@ -101,7 +102,7 @@ def make_new(out: Path, make: Callable[[Path], None]) -> None:
         if not make_whole(out, make):
             raise exists
     except OSError as error:
-        raise DataError(f"{out}: can't be written ({error})", "a folder that can be made") from None
+        raise DataError(f"{out}: can't be written ({one_line(error)})", "a folder that can be made") from None
 
 
 def walk_files(root: Path, above: frozenset[str] = frozenset()) -> Iterator[Path]:

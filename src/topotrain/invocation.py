@@ -1,4 +1,4 @@
-"""How this program was called, and how it is called again: every look at the environment."""
+"""How this program was called, and how it is called again: what the environment says of that."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ URI_VARIABLE = "MLFLOW_TRACKING_URI"
 TIMEOUT_VARIABLE = "MLFLOW_HTTP_REQUEST_TIMEOUT"
 SERVES_VARIABLE = "TOPOTRAIN_SERVES"
 PROGRESS_VARIABLE = "TOPOTRAIN_PROGRESS"
+THREADS_VARIABLE = "OMP_NUM_THREADS"
 # What ``mlflow run`` tells the process of one run, and what must not reach the processes that work for it.
 ADOPTION_VARIABLES = (RUN_VARIABLE, "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME")
 
@@ -55,6 +56,11 @@ def environment_uri() -> str | None:
 def wait_at_most(seconds: int) -> None:
     """How long a request to a server may take, unless the user has said so (MLFLOW_HTTP_REQUEST_TIMEOUT)."""
     os.environ.setdefault(TIMEOUT_VARIABLE, str(seconds))
+
+
+def threads_asked() -> str | None:
+    """How many threads the user asks numerical libraries to take (OMP_NUM_THREADS), as written."""
+    return os.environ.get(THREADS_VARIABLE)
 
 
 def serving_parent() -> int | None:

@@ -154,12 +154,12 @@ SHOWN_WHERE_MORE_IS_BETTER = (("Spearman", "val_spearman_corr"), ("Pearson", "va
 
 
 def not_beaten(recipe: dict[str, Any]) -> list[str]:
-    """Figures in which a baseline is as good as the model or better."""
+    """Metrics in which a baseline is as good as the model or better."""
     mine, lost = recipe["metrics"], list[str]()
     for name, theirs in recipe["baselines"].items():
-        lost += [f"{shown} of the {name}" for shown, figure in SHOWN if theirs[figure] <= mine[figure]]
-        known = [(shown, figure) for shown, figure in SHOWN_WHERE_MORE_IS_BETTER if theirs[figure] is not None]
-        lost += [f"{shown} of the {name}" for shown, figure in known if theirs[figure] >= mine[figure]]
+        lost += [f"{shown} of the {name}" for shown, metric in SHOWN if theirs[metric] <= mine[metric]]
+        known = [(shown, metric) for shown, metric in SHOWN_WHERE_MORE_IS_BETTER if theirs[metric] is not None]
+        lost += [f"{shown} of the {name}" for shown, metric in known if theirs[metric] >= mine[metric]]
     return lost
 
 
@@ -198,10 +198,10 @@ def test_a_folder_tells_its_story_without_a_store(describe, finished, tmp_path):
     point_mlflow_at(finished.uri)
     folder = Path(download_artifacts(MODEL, dst_path=str(tmp_path / "model")))
     text = describe(str(folder))
-    assert text.startswith(f"{folder}: not of a registry\n\n# topoqa: predicted DockQ")
+    assert text.startswith(f"{folder}: not a registered version\n\n# topoqa: predicted DockQ")
     card = folder / "artifacts" / "README.md"
     assert card.read_text() in text
-    for name in ("README.md", "recipe.json"):  # as versions of old are
+    for name in ("README.md", "recipe.json"):  # as legacy versions are
         (folder / "artifacts" / name).unlink()
     assert "carries no model card" in describe(str(folder))
     document = json.loads(describe(str(folder), "--json"))

@@ -243,7 +243,7 @@ def test_graphs_that_nobody_names_need_a_word(judged, tmp_path, caplog):
     with pytest.raises(SchemaError, match="V1/m2.*--allow-unverified"):
         judge_it(judged, **data)
     done = judge_it(judged, **data, allow_unverified=True)
-    assert "1 graphs, whose columns nobody names, were checked by width alone" in caplog.text
+    assert "1 graphs with unnamed columns were checked by width alone" in caplog.text
     assert done.reports["model"].metrics() == judge_it(judged).reports["model"].metrics()
 
 

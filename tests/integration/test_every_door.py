@@ -109,7 +109,7 @@ DIFFERENT = {
         _set("edge_info.edge_feature_variant", "test_3"),
         {"edge_dim": 4},
     ),
-    "both widths, nobody names the columns": Case(
+    "both widths, columns without names": Case(
         "edge dim: 3 against 2; node dim: 5 against 4",
         lambda entry: entry.clear(),
         {"edge_dim": 2, "node_dim": 4},

@@ -117,7 +117,7 @@ def test_an_import_is_a_run_and_a_version_and_no_training_run(run, store_uri, tm
     for number in (1, 2):
         status, out, err = run(path)
         assert (status, out) == (0, f"models:/old/{number}\n"), err
-    assert "nobody names the columns: graphs will be held to 5 and 3" in err
+    assert "the columns have no names: graphs will be checked for 5 node and 3 edge columns alone" in err
     client = mlflow_client(store_uri)
     version = client.get_model_version("old", "1")
     made = client.get_run(version.run_id)

@@ -1,4 +1,4 @@
-"""``leaderboard``: who is ranked, by what, with which figures, and how much is fetched for it."""
+"""``leaderboard``: who is ranked, by what, with which metrics, and how much is fetched for it."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ def names(rows: list[dict[str, Any]]) -> list[tuple[int | None, str]]:
     return [(row["rank"], row["run_name"]) for row in rows]
 
 
-def test_every_primary_metric_has_a_best_figure():
+def test_every_primary_metric_has_a_best_value():
     assert set(BEST_OF) == set(SelectionConfig.model_fields["primary_metric"].annotation.__args__)
 
 
 @pytest.fixture
 def board(store_uri: str) -> str:
-    """Runs of both primary metrics, of every kind that is no training run, and some without a figure."""
+    """Runs of both primary metrics, of every kind that is no training run, and some without a metric."""
     # The best epoch is neither the last one nor the one of the best Spearman.
     HandMadeRun(store_uri, "second").epochs(epoch(0.5, 0.9), epoch(0.2, 0.3), epoch(0.4, 0.1)).end()
     HandMadeRun(store_uri, "first", command="resume").epochs(epoch(0.1), epoch(0.3)).end("KILLED")

@@ -87,7 +87,7 @@ def test_every_graph_of_a_batch_is_validated(uneven: Any, tmp_path: Path) -> Non
 
 
 def test_validation_figures_do_not_weight_small_batches_like_full_ones(uneven: Any, tmp_path: Path) -> None:
-    """Once a figure was the mean over batches, so that the one graph of the last batch counted as much as four."""
+    """Once a metric was the mean over batches, so that the one graph of the last batch counted as much as four."""
     result, overrides = uneven
     network, _ = load_network(checkpoint(result, "last.ckpt", tmp_path))
     errors = squared_errors(network, prepare_data(load_config(None, overrides).config).module.val)

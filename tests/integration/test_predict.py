@@ -143,7 +143,7 @@ def test_labels_add_true_dockq_and_targets_and_lose_no_graph(predict, finished, 
     labels.write_text("MODEL,dockq,target\nT0__m0,0.25,other\nV1/m3.pt,1,\nnobody/m0,0.5,x\n")
     status, told = predict("--graphs", finished.graph_set.graphs, "--out", out, "--labels", labels)
     assert status == 0
-    assert "1 of 3 models have no graph: nobody/m0" in told
+    assert "1 of 3 decoys have no graph: nobody/m0" in told
     rows = {row["MODEL"]: row for row in rows_of(out)}
     assert len(rows) == 20
     assert (rows["T0/m0"]["DockQ"], rows["T0/m0"]["TARGET"]) == ("0.25", "other")
@@ -252,7 +252,7 @@ def test_graphs_that_nobody_names_need_a_word(predict, copied, tmp_path):
     refused(outcome, out, "T1/m2", "edge and node columns", "--allow-unverified")
     status, told = predict("--graphs", copied.graphs, "--out", out, "--allow-unverified")
     assert status == 0
-    assert f"1 graphs, whose columns nobody names, {CHECKED}" in told
+    assert f"1 graphs with unnamed columns {CHECKED}" in told
     assert out.read_bytes() == named.read_bytes()
     copied.edit_sidecar(_each(node_feature_columns=None))
     outcome = predict("--graphs", copied.graphs, "--out", tmp_path / "u.csv")
@@ -262,7 +262,7 @@ def test_graphs_that_nobody_names_need_a_word(predict, copied, tmp_path):
     refused(predict("--graphs", copied.graphs, "--out", out), out, "T0/m0", "--allow-unverified")
     status, told = predict("--graphs", copied.graphs, "--out", out, "--allow-unverified", "true")
     assert status == 0
-    assert f"20 graphs, whose columns nobody names, {CHECKED}" in told
+    assert f"20 graphs with unnamed columns {CHECKED}" in told
     assert out.read_bytes() == named.read_bytes()
 
 

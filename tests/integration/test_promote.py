@@ -55,7 +55,7 @@ class Registry:
         self.home = experiment_id(self.client, uri, "e")
 
     def add(self, loss: float | None = None, rank: float | None = None, digest: str = "A" * 36, **tags: str) -> str:
-        """A version; with figures, one that was evaluated."""
+        """A version; with metrics, one that was evaluated."""
         run_id = self.client.create_run(self.home, tags={TAG_COMMAND: "run", TAG_BEST_EPOCH: "0"}).info.run_id
         model = self.client.create_logged_model(self.home, "m", source_run_id=run_id)
         self.client.log_batch(run_id, metrics=[Metric("val_loss", 0.07, 1, 0)])

@@ -1,4 +1,4 @@
-"""``summarise``: every figure is the server's, its shape is the documented one, and it says what is the matter."""
+"""``summarise``: every number is the server's, its shape is the documented one, and it says what is the matter."""
 
 from __future__ import annotations
 

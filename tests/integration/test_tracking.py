@@ -461,7 +461,7 @@ def test_an_outage_loses_nothing_and_keeps_the_order(recorder, tmp_path, caplog)
         recorder.file(artifact, "notes")
     recorder.params({"a.b": "1"}, see="x")
     assert not recorder.complete
-    assert [r.levelname for r in caplog.records].count("WARNING") == 1, "an outage is told once"
+    assert [r.levelname for r in caplog.records].count("WARNING") == 1, "an outage is reported once"
     outage.down = False
     recorder.metrics({"loss": 4.0}, step=4)
     assert recorder.complete
@@ -504,10 +504,10 @@ def test_an_outage_during_training_costs_nothing(graph_set, store_uri, monkeypat
 
     original = ScoringModule._publish
 
-    def falling(self: ScoringModule, figures: dict[str, float]) -> None:
-        if VAL_LOSS in figures:
-            figures[VAL_LOSS] = 1.0 - 0.1 * self.current_epoch
-        original(self, figures)
+    def falling(self: ScoringModule, metrics: dict[str, float]) -> None:
+        if VAL_LOSS in metrics:
+            metrics[VAL_LOSS] = 1.0 - 0.1 * self.current_epoch
+        original(self, metrics)
 
     monkeypatch.setattr(ScoringModule, "_publish", falling)
     result = topotrain.fit(overrides=[*graph_set.overrides, *extra], tracking_uri=store_uri)

@@ -1,4 +1,4 @@
-"""Training runs: the same seed gives the same bits, figures are exact, and every end leaves a closed run."""
+"""Training runs: the same seed gives the same bits, metrics are exact, and every end leaves a closed run."""
 
 from __future__ import annotations
 
@@ -353,7 +353,7 @@ def test_training_outside_the_main_thread(graph_set, store_uri):
         try:
             overrides = [*graph_set.overrides, "trainer.num_epochs=1", QUIET]
             results.append(topotrain.fit(overrides=overrides, tracking_uri=store_uri))
-        except Exception as error:  # noqa: BLE001 (told below)
+        except Exception as error:  # noqa: BLE001 (reported below)
             results.append(error)
 
     thread = threading.Thread(target=work)

@@ -36,7 +36,7 @@ DIGEST = "0123456789abcdef" * 4
 
 
 def epoch(val_loss: float, spearman: float = 0.5, *, rate: float = 0.01, seconds: float = 2.0) -> dict[str, float]:
-    """Figures of one epoch."""
+    """Metrics of one epoch."""
     return {
         TRAIN_MSE: val_loss / 2,
         VAL_LOSS: val_loss,
@@ -82,9 +82,9 @@ class HandMadeRun:
             self.client.log_batch(self.run_id, params=[Param(key, value) for key, value in pairs.items()])
             self.client.set_tag(self.run_id, TAG_SCHEMA_DIGEST, DIGEST)
 
-    def epochs(self, *figures: Mapping[str, float]) -> HandMadeRun:
+    def epochs(self, *metrics: Mapping[str, float]) -> HandMadeRun:
         """Add epochs, with what training records at the end of each."""
-        for one in figures:
+        for one in metrics:
             step, now = len(self.history), int(time.time() * 1000)
             before = self.history.values()
             improved = {best: one[name] for name, best in BEST_OF.items() if all(one[name] < e[name] for e in before)}

@@ -59,6 +59,20 @@ def test_mlflow_stays_in_its_room(path):
     assert not used, "ask the Store instead"
 
 
+# Beside invocation.py: what masks secrets, sets variables for MLflow or for processes of its own, and MLflow's file.
+ENVIRONMENT = {
+    *("invocation.py", "credentials.py", "features/pool.py", SERVED_MODEL),
+    *("tracking/logged_models.py", "tracking/store.py", "tracking/ui.py"),
+}
+
+
+@pytest.mark.parametrize("path", FILES, ids=names)
+def test_the_environment_is_read_in_one_place(path):
+    tree = ast.walk(ast.parse(path.read_text()))
+    read = {node.attr for node in tree if isinstance(node, ast.Attribute)} & {"environ", "environb", "getenv"}
+    assert not read or names(path) in ENVIRONMENT, "ask invocation.py"
+
+
 def test_mlflow_s_private_names_are_left_alone():
     for path in FILES:
         private = [name for name in imports(path) if name.startswith("mlflow") and re.search(r"\._(?!_)", name)]

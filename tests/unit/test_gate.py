@@ -10,9 +10,9 @@ from topotrain.fields import EVAL_RANKING_LOSS, EVAL_SPEARMAN
 
 
 def version_metrics(version, loss=None, rank=None, digest="D", targets="folder; label DockQ", **metrics):
-    figures = {EVAL_RANKING_LOSS: loss, EVAL_SPEARMAN: rank, **metrics}
+    values = {EVAL_RANKING_LOSS: loss, EVAL_SPEARMAN: rank, **metrics}
     return VersionMetrics(
-        version, {name: value for name, value in figures.items() if value is not None}, digest, targets
+        version, {name: value for name, value in values.items() if value is not None}, digest, targets
     )
 
 

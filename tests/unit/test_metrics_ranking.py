@@ -123,28 +123,28 @@ def test_epoch_metrics_pool_all_decoys():
     rng = np.random.default_rng(1)
     predicted, true = rng.random(30), rng.random(30)
     targets = [f"T{i % 4}" for i in range(30)]
-    figures, undefined = epoch_metrics(predicted, true, targets)
+    metrics, undefined = epoch_metrics(predicted, true, targets)
     assert undefined == []
-    assert figures[VAL_LOSS] == pytest.approx(np.mean((predicted - true) ** 2))
-    assert figures[VAL_PEARSON] == pytest.approx(stats.pearsonr(predicted, true).statistic)
-    assert figures[VAL_SPEARMAN] == pytest.approx(stats.spearmanr(predicted, true).statistic)
-    assert figures[VAL_RANKING_LOSS] == pytest.approx(mean_ranking_loss(predicted, true, targets))
+    assert metrics[VAL_LOSS] == pytest.approx(np.mean((predicted - true) ** 2))
+    assert metrics[VAL_PEARSON] == pytest.approx(stats.pearsonr(predicted, true).statistic)
+    assert metrics[VAL_SPEARMAN] == pytest.approx(stats.spearmanr(predicted, true).statistic)
+    assert metrics[VAL_RANKING_LOSS] == pytest.approx(mean_ranking_loss(predicted, true, targets))
     order = rng.permutation(30)
     again, _ = epoch_metrics(predicted[order], true[order], [targets[i] for i in order])
-    assert again == pytest.approx(figures, abs=1e-12)
+    assert again == pytest.approx(metrics, abs=1e-12)
 
 
 def test_undefined_figures_are_zero_and_named():
-    figures, undefined = epoch_metrics(values(0.5, 0.5), values(0.1, 0.2), ["A", "A"])
-    assert (figures[VAL_PEARSON], figures[VAL_SPEARMAN]) == (0.0, 0.0)
+    metrics, undefined = epoch_metrics(values(0.5, 0.5), values(0.1, 0.2), ["A", "A"])
+    assert (metrics[VAL_PEARSON], metrics[VAL_SPEARMAN]) == (0.0, 0.0)
     assert sorted(undefined) == [VAL_PEARSON, VAL_SPEARMAN]
-    assert all(math.isfinite(value) for value in figures.values())
+    assert all(math.isfinite(value) for value in metrics.values())
 
 
 def test_a_single_decoy():
-    figures, undefined = epoch_metrics(values(0.5), values(0.1), ["A"])
-    assert figures[VAL_LOSS] == pytest.approx(0.16)
-    assert figures[VAL_RANKING_LOSS] == 0.0
+    metrics, undefined = epoch_metrics(values(0.5), values(0.1), ["A"])
+    assert metrics[VAL_LOSS] == pytest.approx(0.16)
+    assert metrics[VAL_RANKING_LOSS] == 0.0
     assert len(undefined) == 2
 
 

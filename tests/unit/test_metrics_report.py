@@ -1,4 +1,4 @@
-"""Reports over targets: figures by hand, ties and undefined values, intervals, and the published numbers."""
+"""Reports over targets: numbers by hand, ties and undefined values, intervals, and the published numbers."""
 
 from __future__ import annotations
 
@@ -162,7 +162,7 @@ def test_the_order_of_rows_does_not_matter():
     assert again["intervals"].keys() == once["intervals"].keys()
     for name, between in once["intervals"].items():
         assert again["intervals"][name] == pytest.approx(between, abs=1e-12)
-    for name in (*(f"mean_{figure}" for figure in PER_TARGET), "mse", "mae", "pearson", "spearman"):
+    for name in (*(f"mean_{metric}" for metric in PER_TARGET), "mse", "mae", "pearson", "spearman"):
         assert again[name] == pytest.approx(once[name], abs=1e-12)
     assert again["hits_top5"] == once["hits_top5"]
 
@@ -186,12 +186,12 @@ def test_intervals_are_seeded_and_cover():
     assert interval(values(0.3, 0.3)) == [0.3, 0.3]
 
 
-def test_the_published_figures(shared_data):
+def test_the_published_numbers(shared_data):
     """To four decimals, as published; hits and intervals are pinned."""
     judged = ranking_reports(read_predictions(shared_data / "published_predictions.csv"))
     documents = {name: report.to_dict() for name, report in judged.items()}
-    figures = {name: (one["num_targets"], round(one["mean_ranking_loss"], 4)) for name, one in documents.items()}
-    assert figures == {"ABAG-AF3": (35, 0.0977), "BM55-AF2": (15, 0.0694), "HAF2": (13, 0.1195)}
+    numbers = {name: (one["num_targets"], round(one["mean_ranking_loss"], 4)) for name, one in documents.items()}
+    assert numbers == {"ABAG-AF3": (35, 0.0977), "BM55-AF2": (15, 0.0694), "HAF2": (13, 0.1195)}
     assert [one["num_models"] for one in documents.values()] == [875, 449, 1370]
     assert [one["hits_top10"] for one in documents.values()] == ["34/29/10", "13/10/3", "10/9/4"]
     assert [one["hits_top1"] for one in documents.values()] == ["34/25/4", "12/10/1", "10/9/4"]

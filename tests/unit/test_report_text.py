@@ -1,4 +1,4 @@
-"""How figures, durations and tables are written."""
+"""How numbers, durations and tables are written."""
 
 from __future__ import annotations
 

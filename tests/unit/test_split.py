@@ -40,7 +40,7 @@ def test_missing_graphs_fail_unless_allowed(graph_set: Any) -> None:
     with pytest.raises(DataError) as caught:
         read(graph_set, labels)
     message = str(caught.value)
-    assert "7 of 8 models have no graph" in message
+    assert "7 of 8 decoys have no graph" in message
     assert "gone0, gone1, gone2, gone3, gone4 and 2 more" in message
     assert f"{graph_set.root / 'own.csv'}" in message
     assert str(graph_set.graphs) in message
@@ -79,7 +79,7 @@ def test_the_minimum_share_is_held(minimum: float, passes: bool, graph_set: Any)
 
 @pytest.mark.parametrize("fail_on_missing", [True, False])
 def test_nothing_usable_is_always_an_error(fail_on_missing: bool, graph_set: Any) -> None:
-    with pytest.raises(DataError, match="2 of 2 models have no graph") as caught:
+    with pytest.raises(DataError, match="2 of 2 decoys have no graph") as caught:
         read(graph_set, "MODEL,dockq\ngone,0.5\nlost,0.1\n", fail_on_missing=fail_on_missing)
     assert "fail_on_missing: false" not in str(caught.value)
 

@@ -115,7 +115,7 @@ class BatchDisplay:
     def __init__(self, *, table: bool = True) -> None:
         self._live: Live | None = None
         self._table = table
-        self._told: dict[str, tuple[JobStatus, int, float]] = {}
+        self._shown: dict[str, tuple[JobStatus, int, float]] = {}
 
     def __enter__(self) -> BatchDisplay:
         """Take the terminal, if there is one."""
@@ -138,10 +138,10 @@ class BatchDisplay:
             self._live.update(_live_table(reports), refresh=True)
             return
         for report in reports:
-            status, reached, when = self._told.get(report.name, ("waiting", 0, 0.0))
+            status, reached, when = self._shown.get(report.name, ("waiting", 0, 0.0))
             now, done = time.monotonic(), report.epochs if report.graphs is None else report.graphs[0]
             if report.status != status or (done != reached and now - when >= LINE_SECONDS):
-                self._told[report.name] = (report.status, done, now)
+                self._shown[report.name] = (report.status, done, now)
                 log.info(line(report))
 
 

@@ -13,7 +13,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from topotrain.credentials import mask_credentials
-from topotrain.invocation import PROGRESS_VARIABLE, serving_environment
+from topotrain.invocation import (
+    PROGRESS_VARIABLE,
+    THREADS_VARIABLE,
+    URI_VARIABLE,
+    serving_environment,
+    threads_asked,
+)
 
 PATIENCE_SECONDS = 60.0  # for a run to close itself after SIGTERM
 CONTEXT_VARIABLE = "MLFLOW_RUN_CONTEXT"  # MLflow's own: tags for runs that a process creates
@@ -107,12 +113,12 @@ def child_environment(uri: str, jobs: int, tags: Mapping[str, str]) -> dict[str,
         context = json.loads(environment.get(CONTEXT_VARIABLE, "{}"))
     # One thread, as a run outside a batch has, so that its result is the same to the last bit; no more than the
     # process's share of the cores where the user asks for more.
-    threads = environment.get("OMP_NUM_THREADS", "1")
+    threads = threads_asked() or "1"
     share = min(int(threads), share_of_cores(jobs)) if threads.isdigit() else 1
     return {
         **environment,
-        "MLFLOW_TRACKING_URI": uri,
-        "OMP_NUM_THREADS": str(share),
+        URI_VARIABLE: uri,
+        THREADS_VARIABLE: str(share),
         CONTEXT_VARIABLE: json.dumps({**context, **tags}),
     }
 

@@ -97,7 +97,7 @@ class Scheduler:
         self.store = recorder.store
         self.experiment = self.store.runs.experiment_name(recorder.experiment_id)
         self._looked = 0.0
-        self._outage_told = False
+        self._outage_reported = False
 
     @property
     def reports(self) -> list[JobReport]:
@@ -229,11 +229,11 @@ class Scheduler:
         try:
             self._ask()
         except OutageError as error:
-            if not self._outage_told:
+            if not self._outage_reported:
                 log.warning("%s; the jobs go on, asking again", error)
-            self._outage_told = True
+            self._outage_reported = True
         else:
-            self._outage_told = False
+            self._outage_reported = False
         self._looked = time.monotonic()
 
     def _ask(self) -> None:

@@ -207,7 +207,7 @@ def features(kind: str | None, as_json: bool) -> None:
     default="models:/topoqa@candidate",
     show_default=True,
     metavar="URI",
-    help="Of the registry.",
+    help="Or a local folder.",
     shell_complete=completion.models,
 )
 @option("--out", metavar="CSV", help="By default printed.")

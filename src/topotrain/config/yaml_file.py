@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from topotrain.errors import ConfigError
+from topotrain.text import one_line
 
 MAX_VALUES = 100_000  # in one file or override, aliases written out
 
@@ -80,7 +81,7 @@ def read_yaml(
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file", what, f"check the path given to {option}") from None
     except (OSError, ValueError) as error:  # ValueError: not UTF-8, or a path with a null byte
-        raise ConfigError(f"{path}: can't be read ({error})", f"{what} in UTF-8") from None
+        raise ConfigError(f"{path}: can't be read ({one_line(error)})", f"{what} in UTF-8") from None
     try:
         raw = parse_yaml(text)
     except ValueError as error:
@@ -96,4 +97,4 @@ def _problem(error: Exception) -> str:
     if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
         mark = error.problem_mark
         return f"line {mark.line + 1}, column {mark.column + 1}: {error.problem}"
-    return " ".join(str(error).split()) or type(error).__name__
+    return one_line(error)

@@ -1,1 +1,1 @@
-"""Files to batches: safe reading, labels, coverage, schema resolution, the packed store."""
+"""Files to batches: safe reading, labels, splits with their coverage, packed graphs; the demo data set."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from topotrain.errors import DataError
+from topotrain.text import one_line
 
 
 @dataclass(frozen=True)
@@ -57,12 +58,12 @@ def read_csv(path: Path, *needed: str, rows_needed: bool = True) -> CsvFile:
     except FileNotFoundError:
         raise DataError(f"{path}: no such file", f"a CSV with {names}") from None
     except (OSError, ValueError) as error:  # ValueError: not UTF-8, or a path with a null byte
-        raise DataError(f"{path}: can't be read ({error})", "a CSV file in UTF-8") from None
+        raise DataError(f"{path}: can't be read ({one_line(error)})", "a CSV file in UTF-8") from None
     reader = csv.reader(text.splitlines())
     try:
         rows = [(reader.line_num, row) for row in reader if any(cell.strip() for cell in row)]
     except csv.Error as error:
-        raise DataError(f"{path}: line {reader.line_num}: {error}", "a CSV file") from None
+        raise DataError(f"{path}: line {reader.line_num}: {one_line(error)}", "a CSV file") from None
     if not rows:
         raise DataError(f"{path}: empty", f"a header {names} and a row for each decoy")
     content = CsvFile(path, rows[0][1], rows[1:])

@@ -15,7 +15,7 @@ from topotrain.data.demo_codec import DemoGraph, pdb_texts, unpack_graphs, unpac
 from topotrain.errors import DataError
 from topotrain.fields import SIDECAR_NAME, SUMMARY_NAME
 from topotrain.files import cache_dir, make_new, make_whole
-from topotrain.text import csv_writer
+from topotrain.text import csv_writer, one_line
 
 DATA_DIR = Path(__file__).parent / "demo_data"
 GRAPHS_FILE = DATA_DIR / "graphs.safetensors.xz"
@@ -69,7 +69,7 @@ def demo_paths(cache: Path | None = None) -> DemoPaths:
             make_whole(root, make_demo)
         except OSError as error:
             raise DataError(
-                f"{root}: the demo data set can't be written ({error})",
+                f"{root}: the demo data set can't be written ({one_line(error)})",
                 "a cache directory that can be written",
                 "set XDG_CACHE_HOME",
             ) from None
@@ -88,7 +88,7 @@ def demo_structures() -> Path:
             make_whole(root, _make_structures)
         except OSError as error:
             raise DataError(
-                f"{root}: the demo structures can't be written ({error})",
+                f"{root}: the demo structures can't be written ({one_line(error)})",
                 "a cache directory that can be written",
                 "set XDG_CACHE_HOME",
             ) from None

@@ -18,6 +18,7 @@ from torch_geometric.data.storage import GlobalStorage
 from topotrain.errors import DataError
 from topotrain.fields import EDGE_ATTR, EDGE_INDEX, METADATA, X
 from topotrain.schema.feature_schema import GraphFacts
+from topotrain.text import first_line
 
 # All that a graph file may name beside tensors and plain values.
 ALLOWED = [Data, DataEdgeAttr, DataTensorAttr, GlobalStorage]
@@ -142,8 +143,8 @@ def _unreadable(path: Path, error: Exception) -> DataError:
     if named or "unsafe" in text.lower():
         name = named.group(1) if named else "something executable"
         return DataError(f"{path}: refused, it names {name}", "a Data of tensors and plain values")
-    text = text.rpartition("WeightsUnpickler error:")[2].strip()  # torch's advice before it is to trust the file
-    reason = text.splitlines()[0][:200] if text else type(error).__name__
+    text = text.rpartition("WeightsUnpickler error:")[2]  # torch's advice before it is to trust the file
+    reason = first_line(text, type(error).__name__)
     if "weights_only" in reason:
         reason = "no torch file of today's format"
     return DataError(f"{path}: not a readable graph ({reason})", "a torch_geometric Data saved with torch.save")

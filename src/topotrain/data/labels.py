@@ -56,7 +56,7 @@ def _label(path: Path, line: int, row: list[str], columns: dict[str, int]) -> La
     model = row[columns[MODEL_COLUMN.lower()]].strip()
     text = row[columns[DOCKQ_COLUMN.lower()]].strip()
     if not model:
-        raise DataError(f"{path}: line {line}: {MODEL_COLUMN} is empty", "the name of a model")
+        raise DataError(f"{path}: line {line}: {MODEL_COLUMN} is empty", "the name of a decoy")
     dockq = number(text)
     if not 0.0 <= dockq <= 1.0:
         raise DataError(f"{path}: line {line}: {DOCKQ_COLUMN} of {model} is {text!r}", "a number in [0, 1]")
@@ -74,9 +74,9 @@ def _once_each(path: Path, labels: list[Label]) -> list[Label]:
 
 
 def two_values(path: Path, name: str, one: Label, other: Label) -> DataError:
-    """The error for a model that is labelled twice, differently."""
+    """The error for a decoy that is labelled twice, differently."""
     return DataError(
         f"{path}: {name} is {one.dockq} in line {one.line} and {other.dockq} in line {other.line}",
-        "one value for each model",
+        "one value for each decoy",
         "remove one of the lines",
     )

@@ -37,7 +37,7 @@ class EpochSampler(Sampler[int]):
 
 
 class _Positions(Dataset[int]):
-    """Positions of a store; the graphs themselves are cut when a batch is collated."""
+    """Positions of packed graphs; the graphs themselves are cut when a batch is collated."""
 
     def __init__(self, size: int) -> None:
         self.size = size
@@ -74,14 +74,14 @@ class GraphDataModule(pl.LightningDataModule):
         """Batches in the order of the label file."""
         return self._loader(self.val, None)
 
-    def _loader(self, store: PackedGraphs, sampler: EpochSampler | None) -> DataLoader[GraphBatch]:
+    def _loader(self, graphs: PackedGraphs, sampler: EpochSampler | None) -> DataLoader[GraphBatch]:
         return DataLoader(
-            _Positions(len(store)),  # type: ignore[arg-type]
+            _Positions(len(graphs)),  # type: ignore[arg-type]
             batch_size=self.config.batch_size,
             sampler=sampler,
             num_workers=self.config.num_workers,
             persistent_workers=False,
-            collate_fn=store.batch,
+            collate_fn=graphs.batch,
             # Each iteration draws a seed for workers: from here, so that dropout does not depend on how often that was.
             generator=torch.Generator().manual_seed(self.config.seed),
         )

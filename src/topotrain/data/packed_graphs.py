@@ -1,4 +1,4 @@
-"""The packed store: every graph of a split in a few long tensors, and batches cut from them."""
+"""Packed graphs: those of a split in a few long tensors, and batches cut from them."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class GraphBatch:
         edge_attr: (num_edges, edge_dim) float32.
         batch: (num_nodes,) int64, the graph of each node.
         y: (num_graphs,) float32, true DockQ; NaN where unknown.
-        index: (num_graphs,) int64, the position of each graph in its store.
+        index: (num_graphs,) int64, the position of each graph among those packed.
     """
 
     x: Tensor
@@ -85,7 +85,7 @@ class PackedGraphs:
 
     @classmethod
     def of_samples(cls, samples: Sequence[Sample], schema: FeatureSchema) -> PackedGraphs:
-        """The store of a split."""
+        """The graphs of a split, packed."""
         return cls(
             [sample.graph for sample in samples],
             schema,

@@ -1,4 +1,4 @@
-"""A run's data, from the configuration's paths to packed stores and one schema."""
+"""A run's data, from the configuration's paths to packed graphs and one schema."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class PreparedData:
             )
         for split in (self.train, self.val):
             if split.missing:
-                lines.append(f"{split.name}: {len(split.missing)} of {split.total} models have no usable graph")
+                lines.append(f"{split.name}: {len(split.missing)} of {split.total} decoys have no usable graph")
         return lines
 
     def coverage(self) -> dict[str, Any]:
@@ -67,7 +67,7 @@ class PreparedData:
 
 
 def prepare_data(config: TrainConfig, progress: Track | None = None) -> PreparedData:
-    """Read labels and graphs, resolve the schema, pack the stores.
+    """Read labels and graphs, resolve the schema, pack the graphs.
 
     Raises:
         DataError: bad files or labels.

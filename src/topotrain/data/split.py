@@ -26,7 +26,7 @@ class Split:
         name: ``train`` or ``val``.
         samples: the labelled graphs, in the order of the label file.
         total: rows of the label file.
-        missing: models without a usable graph, as written, with the reason.
+        missing: decoys without a usable graph, as written, with the reason.
     """
 
     name: str
@@ -136,7 +136,7 @@ def _check_coverage(
 ) -> None:
     shown = ", ".join(split.missing[:SHOWN_GRAPHS])
     more = f" and {len(split.missing) - SHOWN_GRAPHS} more" if len(split.missing) > SHOWN_GRAPHS else ""
-    absent = f"{len(split.missing)} of {split.total} models have no graph below {directory.root}: {shown}{more}"
+    absent = f"{len(split.missing)} of {split.total} decoys have no graph below {directory.root}: {shown}{more}"
     what = f"{label_path}: {absent}"
     if split.missing and (fail_on_missing or not split.samples):
         do = "build them" if not split.samples else "build them, or set coverage.fail_on_missing: false"

@@ -9,7 +9,6 @@ from topotrain.text import aligned, as_csv, as_json
 
 Document = Mapping[str, Any]
 
-FORMATS = ("table", "json", "csv")
 UNDEFINED = "undefined"
 
 # Key, and words for people.
@@ -84,7 +83,7 @@ def render(columns: Mapping[str, Document], form: str, first: str, *, per_target
 
     Args:
         columns: by data set or predictor.
-        form: one of ``FORMATS``; JSON always holds every target.
+        form: ``table``, ``json`` or ``csv``; JSON always holds every target.
         first: what the names of ``columns`` are.
         per_target: whether table and CSV hold targets (the table beside the summary, the CSV instead of it).
     """

@@ -27,6 +27,7 @@ from topotrain.features.structure_changes import Changes, describe_changes, summ
 from topotrain.fields import SIDECAR_NAME
 from topotrain.files import TEMPORARY_PREFIX, TEMPORARY_SUFFIX, walk_files
 from topotrain.progress import OnItemDone
+from topotrain.text import one_line
 
 Models = Literal["first", "all"]
 
@@ -172,7 +173,9 @@ def build_with_modules(
         write_sidecar(out, modules, ordered)
         summary_path = write_summary(out, structures, modules, ordered, jobs, seconds)
     except OSError as error:
-        raise DataError(f"{out.absolute()}: can't be written ({error})", "a folder that can be written") from None
+        raise DataError(
+            f"{out.absolute()}: can't be written ({one_line(error)})", "a folder that can be written"
+        ) from None
     report = BuildReport(
         out,
         summary_path,

@@ -71,7 +71,7 @@ class _Worker(Generic[Task, Result]):
     """A process, and the task it has.
 
     Each has a connection of its own: what a process that dies leaves behind, half a result or a lock, can then spoil
-    nobody else's work, and whose task was lost is known.
+    no other's work, and whose task was lost is known.
     """
 
     def __init__(self, work: Callable[[Task], Result], task: Task) -> None:

@@ -24,6 +24,7 @@ from topotrain.features.pdb_file import parse_pdb
 from topotrain.features.structure_chains import chosen_model, in_order, require_chains, segments_as_chains
 from topotrain.features.structure_changes import Changes
 from topotrain.features.structure_residues import polymer_records, residues_of_chains
+from topotrain.text import one_line
 
 PDB_SUFFIXES = (".pdb", ".ent")
 CIF_SUFFIXES = (".cif", ".mmcif")
@@ -194,7 +195,7 @@ def unpacked(path: Path, content: bytes) -> bytes:
             text: bytes = file.read(MAX_TEXT_BYTES + 1)
     except (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError) as error:
         raise DataError(
-            f"{path}: not a complete {packing} file ({error})", f"{packing} data", "copy the file again"
+            f"{path}: not a complete {packing} file ({one_line(error)})", f"{packing} data", "copy the file again"
         ) from error
     if len(text) > MAX_TEXT_BYTES:
         raise DataError(f"{path}: over {MAX_TEXT_BYTES >> 20} MB when unpacked", "one structure", "check the file")

@@ -13,6 +13,7 @@ from topotrain.data.graph_file import refuse_bomb
 from topotrain.errors import DataError
 from topotrain.model.network import NetworkSpec, TopoQANetwork
 from topotrain.schema.feature_schema import FeatureSchema
+from topotrain.text import first_line
 
 NETWORK_PREFIX = "network."
 
@@ -43,7 +44,7 @@ def load_plain(path: Path, expected: str, do: str = "") -> Any:
         named = re.search(r"GLOBAL ([\w.]+)", str(error))
         if named:
             raise DataError(f"{path}: refused, it names {named[1]}", "tensors and plain values", do) from None
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        reason = first_line(str(error), type(error).__name__)
         raise DataError(f"{path}: not a readable checkpoint ({reason})", expected) from None
 
 

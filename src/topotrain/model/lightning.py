@@ -30,7 +30,7 @@ class ScoringModule(pl.LightningModule):
     Args:
         network: the network, its input scaling fitted.
         config: the recipe.
-        val_targets: target of each validation graph, by its position in the store.
+        val_targets: target of each validation graph, by its position in the data.
     """
 
     def __init__(self, network: TopoQANetwork, config: TrainConfig, val_targets: Sequence[str]) -> None:

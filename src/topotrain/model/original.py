@@ -14,6 +14,7 @@ from torch import Tensor
 
 from topotrain.errors import DataError
 from topotrain.model.network import NetworkSpec, TopoQANetwork, network_of_weights
+from topotrain.text import one_line
 
 Pooling = Literal["mean", "add", "max"]
 EXPECTED = "weights of an original TopoQA network"
@@ -108,7 +109,7 @@ def load_original(weights: Mapping[str, Tensor], pooling_type: str = "mean") -> 
     try:
         return network_of_weights(spec, state)
     except (ValueError, RuntimeError) as error:
-        raise DataError(f"the weights do not fit ({error})", EXPECTED) from None
+        raise DataError(f"the weights do not fit ({one_line(error)})", EXPECTED) from None
 
 
 def _check_kind(name: str, value: Tensor) -> None:

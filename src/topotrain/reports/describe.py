@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
@@ -13,11 +12,14 @@ from topotrain.credentials import mask_values
 from topotrain.errors import DataError
 from topotrain.fields import CARD_ARTIFACT, MODEL_FILES, RECIPE_ARTIFACT, SCHEMA_ARTIFACT
 from topotrain.schema.feature_schema import FeatureSchema
+from topotrain.text import read_json
 
 if TYPE_CHECKING:
     from topotrain.tracking.store import Store
 
 SHOWN_DIGEST = 8  # characters
+
+OURS = "a model version made by topotrain"
 
 
 def describe(model: str, tracking_uri: str | None = None) -> dict[str, Any]:
@@ -28,7 +30,7 @@ def describe(model: str, tracking_uri: str | None = None) -> dict[str, Any]:
         tracking_uri: of the store; by default MLFLOW_TRACKING_URI, else ``mlflow.db`` here.
 
     Returns:
-        ``model``, what the registry says, ``schema``, ``recipe`` and ``card``; the last two are
+        ``model``, what the server says, ``schema``, ``recipe`` and ``card``; the last two are
         ``None`` for a version that carries none.
 
     Raises:
@@ -43,18 +45,18 @@ def describe(model: str, tracking_uri: str | None = None) -> dict[str, Any]:
         files = fetch_model(model, store, Path(folder)) / MODEL_FILES
         schema, recipe = (_json(files / name) for name in (SCHEMA_ARTIFACT, RECIPE_ARTIFACT))
         if schema is None:
-            raise DataError(f"model {model!r} has no {SCHEMA_ARTIFACT}", "a model version made by topotrain")
+            raise DataError(f"model {model!r} has no {SCHEMA_ARTIFACT}", OURS)
         FeatureSchema.from_dict(schema)  # refuses one that is malformed
         card = files / CARD_ARTIFACT
         text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else None
-    registered = _registry_entry(store, model) if store else {}
+    registered = _version_entry(store, model) if store else {}
     document = {"model": model, **registered, "schema": schema, "recipe": recipe, "card": text}
     shown: dict[str, Any] = mask_values(document)
     return shown
 
 
-def _registry_entry(store: Store, model: str) -> dict[str, Any]:
-    """What the registry says of a version, as plain values; nothing where it knows none of that URI."""
+def _version_entry(store: Store, model: str) -> dict[str, Any]:
+    """What the server says of a version, as plain values; nothing where it knows none of that URI."""
     version = store.versions.of_uri(model)
     if version is None:
         return {}
@@ -73,23 +75,20 @@ def _registry_entry(store: Store, model: str) -> dict[str, Any]:
 def _json(path: Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"{path.name}: not readable as JSON ({error})", "a model version made by topotrain") from None
+    content = read_json(path, OURS, name=path.name)
     if not isinstance(content, dict):
-        raise DataError(f"{path.name}: holds a {type(content).__name__}", "a model version made by topotrain")
+        raise DataError(f"{path.name}: holds a {type(content).__name__}", OURS)
     return content
 
 
 def story(document: Mapping[str, Any]) -> str:
-    """What ``describe`` found, as Markdown: the registry's word, then the card, then the configuration."""
+    """What ``describe`` found, as Markdown: the server's word, then the card, then the configuration."""
     return "\n".join([*_registered(document), *_card(document), *_configuration(document)]) + "\n"
 
 
 def _registered(document: Mapping[str, Any]) -> Iterator[str]:
     if "version" not in document:
-        yield f"{document['model']}: not of a registry"
+        yield f"{document['model']}: not a registered version"
         yield ""
         return
     aliases = ", ".join(document["aliases"]) or "none"

@@ -62,7 +62,7 @@ def leaderboard(
 ) -> list[Row] | pd.DataFrame:
     """Training runs, best first; runs of different primary metrics are ranked apart, one group after the other.
 
-    Figures are those of a run's best epoch. Runs without one yet come last in their group, without a rank.
+    Metrics are those of a run's best epoch. Runs without one yet come last in their group, without a rank.
 
     Args:
         limit: how many of each group; ``None`` for all.

@@ -148,7 +148,7 @@ class Display:
 
 
 def _progress(state: State) -> str:
-    """``epoch 12 of 200 (6.0 %), 1.2 s each, 3 min 45 s left``."""
+    """``12 of 200 epochs (6.0 %), 1.2 s each, 3 min 45 s left``."""
     progress = state["progress"]
     total, percent = progress["epochs_total"], progress["percent"]
     text = f"{progress['epochs_completed']} of {short(total)} epochs"

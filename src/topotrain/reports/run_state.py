@@ -39,7 +39,7 @@ def run_state(
         run: as the server has it.
         history: metrics of each epoch.
         config: the resolved configuration, by ``config_of``.
-        alive: whether somebody still works on it.
+        alive: whether a process still works on it.
     """
     from topotrain.tracking.artifacts import local_artifact
 
@@ -90,7 +90,7 @@ def drift_of(run: RunRecord) -> list[dict[str, Any]]:
 
 
 def plain(value: Any) -> Any:
-    """A copy without figures that strict JSON does not know: not a number and infinity become ``None``."""
+    """A copy without numbers that strict JSON does not know: not a number and infinity become ``None``."""
     if isinstance(value, Mapping):
         return {key: plain(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
@@ -154,7 +154,7 @@ def _learning_parameters(config: Mapping[str, Any], best: Mapping[str, float]) -
 def _progress(status: str, history: History, config: Mapping[str, Any], alive: bool) -> dict[str, Any]:
     """Epochs and time; a finished run is complete, though it stopped early."""
     done, total = len(history), _section(config, "trainer").get("num_epochs")
-    seconds = [figures[EPOCH_SECONDS] for figures in history.values() if EPOCH_SECONDS in figures]
+    seconds = [metrics[EPOCH_SECONDS] for metrics in history.values() if EPOCH_SECONDS in metrics]
     average = sum(seconds) / len(seconds) if seconds else None
     percent = min(100.0, 100.0 * done / total) if total else None
     eta = average * max(0, total - done) if alive and average is not None and total else None

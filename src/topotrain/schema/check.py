@@ -153,7 +153,7 @@ class SchemaCheck:
         """Check one graph.
 
         Raises:
-            SchemaError: it has other features, or features that nobody names.
+            SchemaError: it has other features, or columns without names.
             DataError: its own metadata are malformed.
         """
         missing = unverified(self.expected, check_graph(self.expected, graph, self.metadata))
@@ -169,7 +169,7 @@ class SchemaCheck:
     def report(self) -> None:
         """Say how many graphs were scored unverified."""
         if self.unverified:
-            log.warning("%d graphs, whose columns nobody names, were checked by width alone", self.unverified)
+            log.warning("%d graphs with unnamed columns were checked by width alone", self.unverified)
 
 
 def unverified(expected: FeatureSchema, found: FeatureSchema) -> list[str]:

@@ -83,7 +83,7 @@ class FeatureSchema:
     """One resolved schema: sizes the network, and every later use of a model is held to it.
 
     Each field says where ``feature_metadata.json`` keeps it (in the order of that file), whether it decides
-    compatibility, and where graphs state it. Columns and the like are ``None`` where nobody named them; the sources
+    compatibility, and where graphs state it. Columns and the like are ``None`` where they have no names; the sources
     are the sidecar's path, ``graph files`` (their own metadata) or ``tensors`` (widths alone).
     """
 

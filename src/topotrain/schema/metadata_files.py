@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from typing_extensions import TypedDict  # which pydantic asks for below Python 
 from topotrain.errors import DataError
 from topotrain.fields import SUMMARY_NAME
 from topotrain.schema.documents import List, Object, Section, Text, Width, fault
+from topotrain.text import one_line, read_json
 
 # Marks of an entry that describes one graph, in a file that also holds entries about all of them.
 GRAPH_ENTRY_KEYS = frozenset(
@@ -200,7 +200,9 @@ def read_summary(path: Path) -> Summary:
     try:
         output_dir = (path.parent / output).resolve() if isinstance(output, str) else None
     except (OSError, ValueError, RuntimeError) as error:  # too long, a null byte, a loop of links
-        raise DataError(f"{path}: edge.output_dir is {str(output)[:200]!r} ({error})", "a directory") from None
+        raise DataError(
+            f"{path}: edge.output_dir is {str(output)[:200]!r} ({one_line(error)})", "a directory"
+        ) from None
     return Summary(
         path=path,
         modules=content.get("modules", {}),
@@ -262,12 +264,7 @@ def _built_at(path: Path) -> datetime:
 
 
 def _read_object(path: Path, expected: str) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file", expected) from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"{path}: not readable as JSON ({error})", expected) from None
+    content = read_json(path, expected, absent="no such file")
     if not isinstance(content, dict):
         raise DataError(f"{path}: holds a {type(content).__name__}", f"{expected}, a JSON object")
     if _deeper_than(content, MAX_DEPTH):

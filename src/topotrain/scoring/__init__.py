@@ -1,1 +1,1 @@
-"""Judging and using models: ranking metrics, scoring, the served model."""
+"""Using a model: scorer, served model and its files, predict, score structures, import of weights."""

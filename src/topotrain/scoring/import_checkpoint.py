@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import tempfile
 from collections.abc import Mapping
@@ -26,12 +25,14 @@ from topotrain.schema.check import check_fits
 from topotrain.schema.feature_schema import FeatureSchema
 from topotrain.scoring.export import export_model
 from topotrain.scoring.recipe import base_recipe
+from topotrain.text import read_json
 from topotrain.tracking.address import resolve_tracking_uri
 from topotrain.tracking.provenance import provenance_tags
 from topotrain.tracking.recorder import Recorder
 from topotrain.tracking.store import Store
 
 log = logging.getLogger("topotrain")
+UNNAMED = "the columns have no names"
 EXPECTED = "a Lightning checkpoint of an original TopoQA network"
 KEEP_WEIGHTS = (
     "if you trust the file, keep its weights alone: "
@@ -112,16 +113,18 @@ def _schema(path: Path, content: Mapping[str, Any], metadata: Path | None, netwo
     spec = network.spec
     source, stated = f"{path} (feature_metadata)", content.get("feature_metadata")
     if metadata is not None:
-        source, stated = str(metadata), _read_json(metadata)
+        source, stated = str(metadata), read_json(metadata, SCHEMA_ARTIFACT, SchemaError)
     if stated is None:
-        log.warning("nobody names the columns: graphs will be held to %d and %d", spec.node_dim, spec.edge_dim)
+        log.warning(
+            UNNAMED + ": graphs will be checked for %d node and %d edge columns alone", spec.node_dim, spec.edge_dim
+        )
         return FeatureSchema(
             node_dim=spec.node_dim,
             edge_dim=spec.edge_dim,
             edge_source="weights",
             node_source="weights",
             use_layer_norm=spec.use_layer_norm,
-            notes=(f"widths come from the weights of {path.name}: nobody names the columns",),
+            notes=(f"widths come from the weights of {path.name}: {UNNAMED}",),
         )
     if not isinstance(stated, Mapping):
         raise SchemaError(f"{source}: holds a {type(stated).__name__}", SCHEMA_ARTIFACT)
@@ -133,13 +136,6 @@ def _schema(path: Path, content: Mapping[str, Any], metadata: Path | None, netwo
         wanted="the metadata that the network was trained with",
     )
     return replace(schema, use_layer_norm=spec.use_layer_norm)
-
-
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise SchemaError(f"{path}: not readable as JSON ({error})", SCHEMA_ARTIFACT) from None
 
 
 def _register(

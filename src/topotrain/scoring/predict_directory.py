@@ -116,7 +116,7 @@ def _labels_by_key(directory: GraphDirectory, path: Path) -> Mapping[str, Label]
     found, missing = match_labels(directory, read_labels(path), path)
     if missing:
         shown = ", ".join(missing[:SHOWN_GRAPHS])
-        log.warning("%s: %d of %d models have no graph: %s", path, len(missing), len(found) + len(missing), shown)
+        log.warning("%s: %d of %d decoys have no graph: %s", path, len(missing), len(found) + len(missing), shown)
     return dict(found)
 
 

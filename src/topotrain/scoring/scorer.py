@@ -15,9 +15,11 @@ from safetensors.torch import save_file
 from topotrain.data.graph_file import Graph
 from topotrain.data.packed_graphs import PackedGraphs
 from topotrain.errors import DataError, SchemaError, UserInputError
+from topotrain.fields import SCHEMA_ARTIFACT
 from topotrain.model.network import NetworkSpec, TopoQANetwork, network_of_weights
 from topotrain.schema.check import check_fits, check_graph
 from topotrain.schema.feature_schema import FeatureSchema
+from topotrain.text import one_line, read_json
 
 SCORING_BATCH = 8  # graphs; their edge tensors then stay in the cache, and more at a time are slower
 LARGEST_FEATURE = 1e30  # in any unit; beyond it sums and squares overflow in training
@@ -45,10 +47,7 @@ class Scorer:
             DataError: the weights are malformed.
             SchemaError: the schema is malformed, or not that of the weights.
         """
-        try:
-            content = json.loads(Path(schema).read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError) as error:
-            raise SchemaError(f"{schema}: not a feature schema ({error})", "feature_metadata.json") from None
+        content = read_json(Path(schema), SCHEMA_ARTIFACT, SchemaError)
         try:
             with safe_open(str(weights), "pt") as file:
                 spec = NetworkSpec(**json.loads((file.metadata() or {})["spec"]))
@@ -56,7 +55,9 @@ class Scorer:
             network = network_of_weights(spec, state)
             taken = FeatureSchema(node_dim=spec.node_dim, edge_dim=spec.edge_dim)
         except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError, ArithmeticError, OSError) as error:
-            raise DataError(f"{weights}: not a model's weights ({error})", "weights written by topotrain") from None
+            raise DataError(
+                f"{weights}: not a model's weights ({one_line(error)})", "weights written by topotrain"
+            ) from None
         resolved = FeatureSchema.from_dict(content, str(schema))
         check_fits(
             *(taken, resolved, str(schema)), of="weights", beside="schema", wanted="weights and schema of one model"

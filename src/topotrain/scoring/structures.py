@@ -1,4 +1,4 @@
-"""Structure files to ranked scores, by a model of the registry."""
+"""Structure files to ranked scores, by a model version."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def score_structures(
 
     Args:
         structures: a folder of structure files, flat or by target, an archive of one (zip, tar), or one file.
-        model: of the registry, or a local folder.
+        model: URI of a version, or a local folder.
         jobs: processes that build graphs.
         strict: raise where any structure gives no graph, or was not read as it stands.
         models: ``first`` MODEL of an ensemble, or ``all``: each a decoy of its own.

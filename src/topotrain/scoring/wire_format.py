@@ -16,6 +16,7 @@ import torch
 from topotrain.data.graph_file import Graph, make_graph, read_graph
 from topotrain.errors import DataError
 from topotrain.fields import EDGE_ATTR, EDGE_INDEX, METADATA, X
+from topotrain.text import one_line
 
 MAX_GRAPH_BYTES = 512 * 2**20
 
@@ -54,7 +55,7 @@ def open_graph(path: Path) -> Graph:
     try:
         return _graph_of_npz(io.BytesIO(path.read_bytes()), path.stem)
     except (OSError, ValueError) as error:  # ValueError: no name of a file
-        raise DataError(f"{path}: can't be read ({error})", "an interface graph (.npz)") from None
+        raise DataError(f"{path}: can't be read ({one_line(error)})", "an interface graph (.npz)") from None
 
 
 def _graph_of_npz(file: io.BytesIO, key: str) -> Graph:
@@ -71,4 +72,6 @@ def _graph_of_npz(file: io.BytesIO, key: str) -> Graph:
     except DataError:
         raise
     except Exception as error:  # noqa: BLE001 (a hostile file can make the reader raise anything)
-        raise DataError(f"graph is not an .npz of arrays ({error})", f"{X}, {EDGE_INDEX} and {EDGE_ATTR}") from None
+        raise DataError(
+            f"graph is not an .npz of arrays ({one_line(error)})", f"{X}, {EDGE_INDEX} and {EDGE_ATTR}"
+        ) from None

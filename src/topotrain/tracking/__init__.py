@@ -1,1 +1,1 @@
-"""The only room that talks to MLflow: where the store is, one recorder for a run, the registry, searches."""
+"""The only room that knows MLflow: a store that answers with frozen records, a recorder that writes."""

@@ -65,7 +65,7 @@ def sign_of_life() -> dict[str, str | int | float]:
 
 
 def is_alive(run: RunRecord, now: datetime | None = None) -> bool:
-    """Whether somebody still works on a run.
+    """Whether a process still works on a run.
 
     On the host that beats, its process decides; elsewhere three missed beats do. A run without a beat, as
     ``mlflow run`` makes it, is given as long to begin.

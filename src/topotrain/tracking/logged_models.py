@@ -1,4 +1,4 @@
-"""A kept checkpoint as a logged model and a version in the registry, step by step, so that none is done twice."""
+"""A kept checkpoint as a logged model and a registered version, step by step, so that none is done twice."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class ModelFiles:
 
 
 class NewVersion:
-    """A version on its way to the registry; nothing of the model is pickled.
+    """A version on its way to the server; nothing of the model is pickled.
 
     Args:
         files: what the logged model is made of; they must stay until it is delivered.
@@ -62,7 +62,7 @@ class NewVersion:
         tags: of the logged model and of the version.
 
     Attributes:
-        number: of the version, as text, once the registry has given it one.
+        number: of the version, as text, once the server has given it one.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class NewVersion:
 
         Raises:
             MlflowException: the store refuses, or does not answer.
-            TrackingError: the registry refuses the name.
+            TrackingError: the server refuses the name.
         """
         if self._model_id is None:
             self._model_id = self._create(client)
@@ -165,7 +165,7 @@ def _without_advice() -> Iterator[None]:
 def _global_uri(uri: str) -> Iterator[None]:
     """Set MLflow's global URI for a moment.
 
-    A registry on a database asks the globally set store, not the client's, for the logged model of a new version
+    A store on a database asks the globally set store, not the client's, for the logged model of a new version
     (a TODO in MLflow's sqlalchemy_store.py says so).
     """
     variable = os.environ.get("MLFLOW_TRACKING_URI")

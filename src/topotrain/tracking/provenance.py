@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from topotrain.fields import TAG_GIT_COMMIT, TAG_GIT_DIRTY, TAG_VERSION
+from topotrain.invocation import threads_asked
 from topotrain.version import __version__
 
 
@@ -48,7 +49,7 @@ def system_facts() -> dict[str, Any]:
         "platform": platform.platform(),
         "machine": platform.machine(),
         "cpus": os.cpu_count(),
-        "omp_num_threads": os.environ.get("OMP_NUM_THREADS"),
+        "omp_num_threads": threads_asked(),
         "topotrain": __version__,
     }
 

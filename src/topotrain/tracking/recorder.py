@@ -244,7 +244,7 @@ class Recorder(Asker):
             The version, which has a number once it is delivered.
 
         Raises:
-            TrackingError: the registry refuses.
+            TrackingError: the server refuses.
         """
         new = NewVersion(files, name, title=title, run_id=self.run_id, step=step, tags=mask_values(tags))
         self._delivery.add(f"a version of {name}", lambda: new.deliver(self._client))
@@ -267,7 +267,7 @@ class Recorder(Asker):
         """Point an alias at a version, given by its number where it is registered already.
 
         Raises:
-            TrackingError: the registry refuses.
+            TrackingError: the server refuses.
         """
 
         def point() -> None:

@@ -188,7 +188,7 @@ class Versions(Asker):
         return EvaluatedModel(model, run_id=run_id, model_id=str(logged.model_id))
 
     def evaluated_version(self, version: VersionRecord) -> EvaluatedModel:
-        """A model version as the subject of an evaluation."""
+        """A model version as one that is evaluated."""
         return EvaluatedModel(
             uri=version.uri,
             name=version.name,
@@ -253,7 +253,7 @@ class Versions(Asker):
     ) -> None:
         """Point an alias at a version if it is still where it was when that was decided, then say so in tags.
 
-        The registry can't compare and set in one step: the alias is read again right before it is set.
+        The server can't compare and set in one step: the alias is read again right before it is set.
 
         Args:
             name: of the registered model.
@@ -264,7 +264,7 @@ class Versions(Asker):
             tagged: version that is tagged; by default the one the alias now points at.
 
         Raises:
-            TrackingError: the alias was moved meanwhile, or the registry refuses.
+            TrackingError: the alias was moved meanwhile, or the server refuses.
         """
         now = self.with_alias(name, alias)
         if (None if now is None else now.number) != expected:
@@ -310,7 +310,7 @@ class Versions(Asker):
         """Where the files of a model are."""
         parts = MODEL_URI.fullmatch(uri)
         if not parts:
-            raise ValueError("no model of a registry and no folder")
+            raise ValueError("neither a registered model nor a folder")
         number = parts["version"]
         if parts["alias"]:
             number = str(self._client.get_model_version_by_alias(parts["name"], parts["alias"]).version)
@@ -331,7 +331,7 @@ def version_record(version: ModelVersion, aliases: Sequence[str] | None = None) 
         version: as MLflow describes it.
         aliases: where its own are not filled in.
     """
-    # A local registry keeps the logged model in the source alone.
+    # A local store keeps the logged model in the source alone.
     source = LOGGED_MODEL.fullmatch(version.source or "")
     return VersionRecord(
         name=str(version.name),

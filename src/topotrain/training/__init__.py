@@ -1,1 +1,1 @@
-"""Training runs: fit, what happens at the end of an epoch, selection, signals."""
+"""One training run: fit, resume, selection of epochs, callbacks, what is recorded and registered."""

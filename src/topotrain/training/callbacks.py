@@ -149,7 +149,7 @@ class EpochLines(Callback):
         self._reported = max(selection.history, default=-1)  # by an earlier part of a run that goes on
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Tell the epoch before: its last callbacks have run."""
+        """Report the epoch before: its last callbacks have run."""
         self._report(trainer, trainer.current_epoch - 1)
         self._steps_before = self._last_step = trainer.global_step
 
@@ -169,7 +169,7 @@ class EpochLines(Callback):
         )
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Tell the last epoch."""
+        """Report the last epoch."""
         self._report(trainer, max(self.selection.history, default=-1))
 
     def _report(self, trainer: pl.Trainer, epoch: int) -> None:

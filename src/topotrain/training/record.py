@@ -85,10 +85,10 @@ def record_figures(recorder: Recorder, selection: Selection, data: PreparedData,
 
 
 @torch.inference_mode()
-def _predictions(network: TopoQANetwork, store: PackedGraphs) -> list[float]:
-    """Predicted DockQ of every graph of a store, in its order."""
+def _predictions(network: TopoQANetwork, graphs: PackedGraphs) -> list[float]:
+    """Predicted DockQ of every graph, in order."""
     scores: list[float] = []
-    for start in range(0, len(store), SCORING_BATCH):
-        batch = store.batch(range(start, min(start + SCORING_BATCH, len(store))))
+    for start in range(0, len(graphs), SCORING_BATCH):
+        batch = graphs.batch(range(start, min(start + SCORING_BATCH, len(graphs))))
         scores += network(batch.x, batch.edge_index, batch.edge_attr, batch.batch, batch.num_graphs).tolist()
     return scores

@@ -52,7 +52,7 @@ def register_kept(
         recorder.version_tags(name, versions[epoch], {"rank": None})
     shared: dict[str, Any] = {}
     new: dict[int, NewVersion] = {}
-    # Worst first, so that the newest version in the registry is the best one.
+    # Worst first, so that the newest version of the model is the best one.
     ranked = list(enumerate(kept, start=1))[::-1]
     for rank, one in track(ranked, len(ranked), "registering models"):
         if one.epoch in versions:

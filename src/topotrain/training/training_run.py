@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import shutil
 import warnings
 from dataclasses import asdict, dataclass, field
@@ -20,7 +19,7 @@ from topotrain.credentials import mask_credentials
 from topotrain.data.prepare import PreparedData, prepare_data
 from topotrain.errors import ConfigError, InterruptedRunError
 from topotrain.fields import CHECKPOINT_DIR, INTERRUPTED_NOTE, LAST_CHECKPOINT
-from topotrain.invocation import resume_command
+from topotrain.invocation import resume_command, threads_asked
 from topotrain.model.lightning import ScoringModule
 from topotrain.model.network import TopoQANetwork
 from topotrain.progress import track
@@ -245,12 +244,12 @@ class TrainingRun:
             try:
                 trainer.fit(module, datamodule=data.module, ckpt_path=last, weights_only=True)
             except MisconfigurationException as error:
-                raise ConfigError(f"training can't start: {error}", "limits that leave a batch") from None
+                raise ConfigError(f"training can't start: {one_line(error)}", "limits that leave a batch") from None
 
     @staticmethod
     def _limit_threads() -> None:
         """One thread for the small tensors of interface graphs: faster, and the same sums on any number of cores."""
-        if "OMP_NUM_THREADS" not in os.environ:
+        if threads_asked() is None:
             torch.set_num_threads(1)
 
     def _trainer(self, callbacks: list[pl.Callback]) -> pl.Trainer:
