@@ -18,6 +18,7 @@ from topotrain.cli.options import (
     flag,
     form_option,
     option,
+    target_options,
 )
 from topotrain.cli.output import artifact_name, deliver, say, say_outcome
 from topotrain.errors import ConfigError
@@ -28,6 +29,7 @@ from topotrain.errors import ConfigError
 @RUN_OF_MODEL
 @option("--graphs", default="demo", show_default=True, metavar="DIR", help="Graph directory.")
 @option("--labels", default="demo", show_default=True, metavar="CSV", help="Labels; demo: its hold-out targets.")
+@target_options
 @form_option("table", "json", "csv")
 @PER_TARGET
 @UNVERIFIED
@@ -38,6 +40,8 @@ def evaluate(
     run_id: str | None,
     graphs: str,
     labels: str,
+    target_level: int | None,
+    target_pattern: str | None,
     form: str,
     per_target: bool,
     allow_unverified: bool,
@@ -51,6 +55,7 @@ def evaluate(
     topotrain evaluate --model models:/topoqa/3 --graphs graphs/ --labels test.csv
     topotrain evaluate --run-id latest --format json | jq .figures.model.mean_ranking_loss
     """
+    from topotrain.data.targets import TargetRule
     from topotrain.evaluation.evaluate import evaluate as evaluate_model
     from topotrain.progress import track
     from topotrain.tracking.report_run import keep_report
@@ -60,6 +65,7 @@ def evaluate(
         run=run_id,
         graphs=graphs,
         labels=labels,
+        targets=TargetRule(target_level, target_pattern),
         allow_unverified=allow_unverified,
         experiment=experiment,
         tracking_uri=tracking_uri,
@@ -160,7 +166,8 @@ def metrics(predictions: str, form: str, per_target: bool) -> None:
 @option("--model", default="models:/topoqa@champion", show_default=True, metavar="URI", help="Or a local folder.")
 @option("--graphs", default="demo", show_default=True, metavar="DIR", help="Every graph below it is scored.")
 @option("--out", required=True, metavar="CSV|PARQUET", help="The table; its suffix says which kind.")
-@option("--labels", metavar="CSV", help="Adds true DockQ, and targets where it names them.")
+@option("--labels", metavar="CSV", help="Adds the true quality, and targets where it names them.")
+@target_options
 @flag("--rank", help="Rank the graphs of each target.")
 @UNVERIFIED
 @option("--batch-size", type=click.IntRange(1), help="Graphs scored at a time, by default 8; changes no score.")
@@ -171,6 +178,8 @@ def predict(
     graphs: str,
     out: str,
     labels: str | None,
+    target_level: int | None,
+    target_pattern: str | None,
     rank: bool,
     allow_unverified: bool,
     batch_size: int | None,
@@ -183,6 +192,7 @@ def predict(
     topotrain predict --model models:/topoqa@champion --graphs graphs/ --out predictions.csv --rank
     topotrain predict --model models:/topoqa/3 --graphs graphs/ --labels test.csv --out predictions.parquet
     """
+    from topotrain.data.targets import TargetRule
     from topotrain.progress import counter
     from topotrain.scoring.predict_directory import predict_directory
     from topotrain.scoring.scorer import SCORING_BATCH
@@ -196,6 +206,7 @@ def predict(
             Path(graphs),
             Path(out),
             labels=Path(labels) if labels else None,
+            targets=TargetRule(target_level, target_pattern),
             rank=rank,
             allow_unverified=allow_unverified,
             batch_size=batch_size or SCORING_BATCH,

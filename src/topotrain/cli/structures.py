@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from topotrain.cli.options import TRACKING_URI, UNUSED_URI, KeyValue, Words, jobs_option, option
+from topotrain.cli.options import TRACKING_URI, UNUSED_URI, KeyValue, Words, jobs_option, option, target_options
 from topotrain.cli.output import deliver, say, say_outcome
 from topotrain.errors import DataError
 
@@ -117,23 +117,40 @@ def features(kind: str | None, as_json: bool) -> None:
 @click.command()
 @click.argument("structures", type=str)
 @option("--model", default="models:/topoqa@candidate", show_default=True, metavar="URI", help="Of the registry.")
+@target_options
 @option("--out", metavar="CSV", help="By default printed.")
 @jobs_option("Processes.")
 @TRACKING_URI
-def score(structures: str, model: str, out: str | None, jobs: int, tracking_uri: str | None) -> None:
+def score(
+    structures: str,
+    model: str,
+    target_level: int | None,
+    target_pattern: str | None,
+    out: str | None,
+    jobs: int,
+    tracking_uri: str | None,
+) -> None:
     """Score structure files with a model, ranked within each target.
 
     \b
     topotrain score structures/ --model models:/topoqa@candidate --out scores.csv
     """
+    from topotrain.data.targets import TargetRule
     from topotrain.progress import counter
     from topotrain.scoring.score_table import scores_csv
     from topotrain.scoring.structures import score_structures
     from topotrain.tracking.report_run import keep_report
 
     with counter("building graphs") as progress:
-        report = score_structures(Path(structures), model, jobs=jobs, progress=progress, tracking_uri=tracking_uri)
-    text = scores_csv(report.rows)
+        report = score_structures(
+            Path(structures),
+            model,
+            targets=TargetRule(target_level, target_pattern),
+            jobs=jobs,
+            progress=progress,
+            tracking_uri=tracking_uri,
+        )
+    text = scores_csv(report.rows, report.quality)
     deliver(text, out)
     say_outcome(report.failures, f"{len(report.rows)} structures scored")
     keep_report("score", text, "scores.csv", tracking_uri)

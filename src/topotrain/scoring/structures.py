@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from topotrain.data.graph_dir import GraphDirectory
-from topotrain.data.labels import target_of_key
+from topotrain.data.targets import TargetRule, Targets, show_targets
 from topotrain.errors import DataError
 from topotrain.features import build_recorded_graphs
+from topotrain.fields import DOCKQ_COLUMN
 from topotrain.progress import OnItemDone
 from topotrain.schema.check import check_graph
 from topotrain.schema.resolve import DirectoryMetadata
@@ -26,16 +27,19 @@ class ScoreReport:
     Attributes:
         rows: scored structures, by target and rank.
         failures: {MODEL: one line} of structures that gave no graph.
+        quality: the column of what was predicted.
     """
 
     rows: tuple[Scored, ...]
     failures: dict[str, str]
+    quality: str = DOCKQ_COLUMN
 
 
 def score_structures(
     structures: Path,
     model: str,
     *,
+    targets: TargetRule | None = None,
     jobs: int = 1,
     progress: OnItemDone | None = None,
     tracking_uri: str | None = None,
@@ -45,6 +49,7 @@ def score_structures(
     Args:
         structures: a folder of structure files, flat or by target, or one file.
         model: of the registry, or a local folder.
+        targets: where targets are written; by default read off the layout, and a flat folder is one target.
         jobs: processes that build graphs.
         progress: takes (done, total, structure).
         tracking_uri: of the model's store; by default MLFLOW_TRACKING_URI, else ``mlflow.db`` here.
@@ -63,8 +68,9 @@ def score_structures(
             first = next(iter(report.failures.values()), "no structures")
             raise DataError(f"{structures}: no structure gives a graph; the first: {first}", "at least one")
         metadata = DirectoryMetadata.read(Path(folder))
-        scores = score_directory(
-            scorer, GraphDirectory(Path(folder)), hold=lambda facts: check_graph(scorer.schema, facts, metadata)
-        )
-        rows = rank_by_target(Scored.of(key, target_of_key(key), score) for key, score in scores)
-    return ScoreReport(tuple(rows), report.failures)
+        directory = GraphDirectory(Path(folder))
+        target = Targets(structures, directory.keys, targets).by_key
+        show_targets(target)
+        scores = score_directory(scorer, directory, hold=lambda facts: check_graph(scorer.schema, facts, metadata))
+        rows = rank_by_target(Scored.of(key, target[key].name, score) for key, score in scores)
+    return ScoreReport(tuple(rows), report.failures, scorer.schema.label_column)

@@ -158,6 +158,8 @@ class TrainingRun:
         self.data = data = data or prepare_data(self.config, track)
         for warning in data.warnings:
             log.warning(warning)
+        for split in (data.train, data.val):
+            log.info("%s: %s", split.name, split.target_line)
         pl.seed_everything(self.config.dataloader.seed, workers=True, verbose=False)
         self._limit_threads()
         network = self._network(data)
