@@ -13,6 +13,7 @@ MODEL_COLUMN = "MODEL"
 MODEL_NAME_COLUMN = "model_name"  # what PSBench calls it
 DOCKQ_COLUMN = "dockq"  # the quality that is learned, unless labels.column names another
 TARGET_COLUMN = "target"
+LABEL_PARAMETER = "labels.column"  # of a run: the quality that it learned
 
 
 def quality_name(column: str) -> str:

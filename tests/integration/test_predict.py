@@ -91,7 +91,8 @@ def test_every_graph_is_scored_by_the_model_of_the_alias(predict, finished, scor
     graphs = finished.graph_set.graphs
     status, told = predict("--graphs", graphs, "--out", out, "--tracking-uri", finished.uri, model=MODEL)
     assert status == 0, told
-    assert told == "20 graphs scored, 0 failed\n"
+    targets = "T0 (4 decoys), T1 (4 decoys), T2 (4 decoys), V0 (4 decoys), V1 (4 decoys)"
+    assert told == f"5 targets: {targets}\n20 graphs scored, 0 failed\n"
     assert out.read_text().splitlines()[0] == "MODEL,TARGET,PRED_DOCKQ"
     rows = rows_of(out)
     keys = GraphDirectory(graphs).keys
@@ -280,7 +281,7 @@ def test_a_model_that_knows_widths_alone_checks_widths_and_warns_once(predict, m
     for _ in range(2):  # graphs with names, then without
         status, told = predict("--graphs", copied.graphs, "--out", out, model=nameless)
         assert status == 0, told
-        warnings = told.splitlines()[:-1]
+        warnings = told.splitlines()[1:-1]
         assert len(warnings) == 1
         assert "names no columns" in warnings[0]
         assert len(rows_of(out)) == 20

@@ -106,6 +106,38 @@ def test_the_target_column_has_to_fit(target: str, model: str, expected: str | N
     assert graph_of(make(tmp_path, *LAYOUT), model, target) == expected
 
 
+@pytest.mark.parametrize(
+    ("target", "model", "expected"),
+    [
+        ("job_one", "seed-1_sample-0", "job_one/seed-1_sample-0/model"),
+        ("", "job_one/seed-1_sample-0", "job_one/seed-1_sample-0/model"),
+        ("", "job_two/seed-1_sample-0/model.cif", "job_two/seed-1_sample-0/model"),
+        ("job_two", "seed-1_sample-0/model.cif", "job_two/seed-1_sample-0/model"),
+        ("job_three", "seed-1_sample-0", None),
+        ("job_three", "seed-1_sample-0/model", None),
+        ("", "job_three/seed-1_sample-0/model", None),
+        ("", "seed-1_sample-0/model", None),
+        ("", "seed-1_sample-0", None),
+        ("job_one", "seed-9_sample-0", None),
+    ],
+)
+def test_samples_of_alphafold_3(target: str, model: str, expected: str | None, tmp_path: Path) -> None:
+    directory = make(tmp_path, *(f"{job}/seed-1_sample-{n}/model.pt" for job in ("job_one", "job_two") for n in "012"))
+    assert graph_of(directory, model, target) == expected
+
+
+def test_samples_of_one_job_are_not_those_of_another(tmp_path: Path) -> None:
+    directory = make(tmp_path / "job_one", "seed-1_sample-0/model.pt")
+    assert graph_of(directory, "job_one/seed-1_sample-0/model.cif") == "seed-1_sample-0/model"
+    assert graph_of(directory, "seed-1_sample-0", "job_one") == "seed-1_sample-0/model"
+    for model in ("job_two/seed-1_sample-0/model.cif", "/data/job_two/seed-1_sample-0/model.cif", "job_two__model"):
+        assert graph_of(directory, model) is None
+    both = match(
+        directory, "target,MODEL,dockq\njob_one,seed-1_sample-0/model,0.5\njob_two,seed-1_sample-0/model,0.1\n"
+    )
+    assert [label.dockq for label in both.found.values()] == [0.5]
+
+
 def test_a_flat_directory_is_known_by_its_name(tmp_path: Path) -> None:
     directory = make(tmp_path / "1BGS_AE", "ranked_0.pt", "ranked_1.pt")
     assert graph_of(directory, "1BGS_AE/ranked_0.pdb") == "ranked_0"

@@ -28,8 +28,9 @@ class Label:
 
     @property
     def name(self) -> str:
-        """For messages: as written, with the target where it is a column of its own."""
-        return f"{self.target}/{self.model}" if self.target else self.model
+        """For messages: as written, with the target where that is a column of its own and ``MODEL`` a name alone."""
+        alone = "/" not in self.model and "\\" not in self.model
+        return f"{self.target}/{self.model}" if self.target and alone else self.model
 
 
 def read_labels(path: Path, column: str = DOCKQ_COLUMN) -> list[Label]:

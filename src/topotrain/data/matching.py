@@ -11,7 +11,7 @@ from pathlib import Path
 
 from topotrain.data.graph_dir import GraphDirectory
 from topotrain.data.labels import Label, two_values
-from topotrain.data.targets import Targets
+from topotrain.data.targets import Targets, is_decoy_folder
 from topotrain.errors import DataError
 from topotrain.fields import GRAPH_SUFFIX
 
@@ -158,12 +158,13 @@ class LabelMatcher:
             yield [key for name in spellings for key in self._by_stem.get(name, ())]
 
     def _of_target(self, target: str, name: str) -> Iterator[str]:
-        """Graphs of a target whose path ends with a name."""
+        """Graphs of a target whose path, or whose folder where that is a decoy's own, ends with a name."""
         if not target or not name:
             return
         name = name.removeprefix(f"{target}/")
         for key in self._by_target.get((target, _stem(name)), ()):
-            if f"/{key}".endswith(f"/{name}"):
+            path = key.rpartition("/")[0] if is_decoy_folder(_stem(name)) else key
+            if f"/{path}".endswith(f"/{name}"):
                 yield key
 
     def _end_of(self, name: str, target: str) -> Iterator[str]:
@@ -195,11 +196,14 @@ class LabelMatcher:
 
     @cached_property
     def _by_target(self) -> dict[tuple[str, str], list[str]]:
-        """Keys by target and file name; where no path names a target, the directory's name stands for it too."""
+        """Keys by target and name; where no path names a target, the directory's name stands for it too."""
         found: dict[tuple[str, str], list[str]] = defaultdict(list)
         for key, target in self.targets.by_key.items():
+            folder = _stem(key.rpartition("/")[0])
+            own = {_stem(key)} | ({folder} if is_decoy_folder(folder) else set())
             for name in {target.name} | (set() if target.in_path else {self.targets.root_name}):
-                found[name, _stem(key)].append(key)
+                for each in own:
+                    found[name, each].append(key)
         return found
 
 

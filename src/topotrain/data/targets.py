@@ -17,8 +17,9 @@ log = logging.getLogger("topotrain")
 SHOWN_TARGETS = 6
 
 # Folders that hold one decoy, or one stage of a run, and never are targets.
+DECOY_FOLDER = re.compile(r"seed-\d+_sample-\d+")  # AlphaFold 3
 NO_TARGET = re.compile(
-    r"seed-\d+_sample-\d+"  # AlphaFold 3
+    rf"{DECOY_FOLDER.pattern}"
     r"|\d+_(?:topoaa|rigidbody|flexref|emref|mdref|seletop|seletopclusts|clustfcc|clustrmsd|emscoring|mdscoring)"
     r"|it[01]|water",  # HADDOCK 3, and 2
     re.IGNORECASE,
@@ -179,6 +180,11 @@ def _target_folder(folders: tuple[str, ...]) -> str | None:
         if not gathers and not NO_TARGET.fullmatch(folder):
             return folder
     return None
+
+
+def is_decoy_folder(name: str) -> bool:
+    """Whether a folder is named after a decoy, whose file is called as all others: a sample of AlphaFold 3."""
+    return DECOY_FOLDER.fullmatch(name) is not None
 
 
 def job_in_name(name: str) -> str | None:

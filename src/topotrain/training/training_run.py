@@ -18,7 +18,7 @@ from lightning_fabric.utilities.exceptions import MisconfigurationException
 from topotrain.config import LoadedConfig
 from topotrain.data.prepare import PreparedData, prepare_data
 from topotrain.errors import ConfigError, InterruptedRunError
-from topotrain.fields import CHECKPOINT_DIR, INTERRUPTED_NOTE, LAST_CHECKPOINT
+from topotrain.fields import CHECKPOINT_DIR, DOCKQ_COLUMN, INTERRUPTED_NOTE, LAST_CHECKPOINT, quality_name
 from topotrain.invocation import resume_command
 from topotrain.model.lightning import ScoringModule
 from topotrain.model.network import TopoQANetwork
@@ -51,6 +51,7 @@ class TrainResult:
         epochs: how many epochs were trained.
         model_versions: registered versions, best first; empty when nothing was registered.
         page: address of the run's page, where the store is a server.
+        quality: name of what was learned.
     """
 
     run_id: str
@@ -63,6 +64,7 @@ class TrainResult:
     epochs: int
     model_versions: list[str] = field(default_factory=list)
     page: str | None = None
+    quality: str = quality_name(DOCKQ_COLUMN)
 
 
 @dataclass(frozen=True)
@@ -300,4 +302,5 @@ class TrainingRun:
             epochs=self.epochs,
             model_versions=versions,
             page=recorder.page,
+            quality=quality_name(self.config.labels.column),
         )
