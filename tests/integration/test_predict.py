@@ -148,6 +148,7 @@ def test_labels_add_true_dockq_and_targets_and_lose_no_graph(predict, finished, 
     status, told = predict("--graphs", finished.graph_set.graphs, "--out", out, "--labels", labels)
     assert status == 0
     assert "1 of 3 models have no graph: nobody/m0" in told
+    assert "T0/m0 is of target other by its label" in told
     rows = {row["MODEL"]: row for row in rows_of(out)}
     assert len(rows) == 20
     assert (rows["T0/m0"]["DockQ"], rows["T0/m0"]["TARGET"]) == ("0.25", "other")

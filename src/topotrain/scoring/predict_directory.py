@@ -14,7 +14,7 @@ from topotrain.data.graph_file import Graph, read_graph
 from topotrain.data.labels import Label, read_labels
 from topotrain.data.matching import match_labels
 from topotrain.data.split import target_of
-from topotrain.data.targets import TargetRule, Targets, show_targets
+from topotrain.data.targets import COLUMN, Target, TargetRule, Targets, show_targets
 from topotrain.errors import DataError
 from topotrain.fields import DEMO
 from topotrain.progress import OnItemDone
@@ -87,6 +87,7 @@ def predict_directory(
     known = _labels_by_key(directory, read_off, labels, column) if labels else {}
     target = {key: target_of(known.get(key), key, read_off) for key in directory.keys}
     show_targets(target, ranked=rank)
+    _say_what_is_kept_apart(target, read_off)
     held = SchemaCheck.of_directory(scorer.schema, directory.root, allow_unverified=allow_unverified)
     failures: dict[str, str] = {}
 
@@ -110,6 +111,20 @@ def _directory(graph_dir: Path) -> GraphDirectory:
     if not directory.keys:
         raise DataError(f"{directory.root}: no graphs", "at least one .pt file")
     return directory
+
+
+def _say_what_is_kept_apart(targets: Mapping[str, Target], read_off: Targets) -> None:
+    """Some decoys of a folder have a target by their label, and the others another one by the folder."""
+    by_path = {target.name for target in targets.values() if target.source != COLUMN}
+    for key, target in targets.items():
+        folder = read_off.by_key[key].name
+        if target.source == COLUMN and target.name != folder and folder in by_path:
+            log.warning(
+                "%s is of target %s by its label, but decoys beside it without a label are of target %s by their "
+                "paths: they are kept apart",
+                *(key, target.name, folder),
+            )
+            return
 
 
 def _judge(failures: Mapping[str, str], total: int, strict: bool) -> None:
