@@ -10,8 +10,21 @@ METADATA = "metadata"  # mapping of plain values, optional
 
 # Label files.
 MODEL_COLUMN = "MODEL"
-DOCKQ_COLUMN = "dockq"
+MODEL_NAME_COLUMN = "model_name"  # what PSBench calls it
+DOCKQ_COLUMN = "dockq"  # the quality that is learned, unless labels.column names another
 TARGET_COLUMN = "target"
+LABEL_PARAMETER = "labels.column"  # of a run: the quality that it learned
+
+
+def quality_name(column: str) -> str:
+    """A quality's name for people: ``DockQ``, and others as their column is called."""
+    return "DockQ" if column == DOCKQ_COLUMN else column
+
+
+def predicted_name(column: str) -> str:
+    """The column of a predicted quality: ``pred_dockq``."""
+    return f"pred_{column}"
+
 
 # Files beside the graphs.
 GRAPH_SUFFIX = ".pt"
@@ -48,6 +61,8 @@ EVAL_SPEARMAN = "eval_mean_spearman"
 EVAL_PEARSON = "eval_mean_pearson"
 EVAL_MSE = "eval_mse"  # over all decoys
 EVALUATION_DIR = "evaluation"  # artifacts of the last evaluation
+
+TAG_LABEL_COLUMN = "label_column"  # of a model version: what it predicts, where that is not DockQ
 
 # Tags of a model version: how it was judged, and how it was promoted.
 TAG_EVAL_DIGEST = "topotrain.eval_data_digest"  # as many characters as MLflow takes for a data set
@@ -103,6 +118,6 @@ RECIPE_ARTIFACT = "recipe.json"
 CARD_ARTIFACT = "README.md"
 
 # Inference.
-PRED_DOCKQ = "pred_dockq"
+PRED_DOCKQ = "pred_dockq"  # imported by what versions made by topotrain 0.1 bring along
 
 DEMO = "demo"  # the word that stands for the demo data set where a path is asked for

@@ -217,7 +217,7 @@ def _sidecar(text: str) -> Callable[[Any], None]:
         (_labels("MODEL,dockq\nT0/m0,0.5\nT0/m1,1.2\n"), ["train.csv", "line 3", "1.2", "[0, 1]"]),
         (_labels("MODEL,dockq\nT0/m0,nan\n"), ["line 2", "nan"]),
         (_labels("MODEL,dockq\nT0/m0,0.5\nT0/m0,0.6\n"), ["line 2", "line 3"]),
-        (_labels("MODEL;dockq\nT0/m0;0.5\n"), ["no column MODEL"]),
+        (_labels("MODEL|dockq\nT0/m0|0.5\n"), ["no column MODEL"]),
         (_labels(""), ["empty"]),
         (_labels("MODEL,dockq\nT9/m9,0.5\n"), ["T9/m9", "no graph"]),
         (_malformed_graph, ["m0.pt", "not a readable graph"]),

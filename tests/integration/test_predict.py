@@ -88,7 +88,8 @@ def test_every_graph_is_scored_by_the_model_of_the_alias(predict, finished, scor
     graphs = finished.graph_set.graphs
     status, told = predict("--graphs", graphs, "--out", out, "--tracking-uri", finished.uri, model=MODEL)
     assert status == 0, told
-    assert told == "20 graphs scored, 0 failed\n"
+    targets = "T0 (4 decoys), T1 (4 decoys), T2 (4 decoys), V0 (4 decoys), V1 (4 decoys)"
+    assert told == f"5 targets: {targets}\n20 graphs scored, 0 failed\n"
     assert out.read_text().splitlines()[0] == "MODEL,TARGET,PRED_DOCKQ"
     rows = rows_of(out)
     keys = GraphDirectory(graphs).keys
@@ -144,6 +145,7 @@ def test_labels_add_true_dockq_and_targets_and_lose_no_graph(predict, finished, 
     status, told = predict("--graphs", finished.graph_set.graphs, "--out", out, "--labels", labels)
     assert status == 0
     assert "1 of 3 decoys have no graph: nobody/m0" in told
+    assert "T0/m0 is of target other by its label" in told
     rows = {row["MODEL"]: row for row in rows_of(out)}
     assert len(rows) == 20
     assert (rows["T0/m0"]["DockQ"], rows["T0/m0"]["TARGET"]) == ("0.25", "other")
@@ -274,7 +276,7 @@ def test_a_model_that_knows_widths_alone_checks_widths_and_warns_once(predict, m
     for _ in range(2):  # graphs with names, then without
         status, told = predict("--graphs", copied.graphs, "--out", out, model=nameless)
         assert status == 0, told
-        warnings = told.splitlines()[:-1]
+        warnings = told.splitlines()[1:-1]
         assert len(warnings) == 1
         assert "names no columns" in warnings[0]
         assert len(rows_of(out)) == 20

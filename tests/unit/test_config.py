@@ -19,6 +19,7 @@ DOCUMENTED = {
     "paths.metadata": "null",
     "paths.summary": "null",
     "paths.cache": "null",
+    "labels.column": "dockq",
     "model.pooling_type": "mean",
     "model.attention_head": "8",
     "model.hidden_dim": "32",
@@ -60,7 +61,6 @@ DOCUMENTED = {
 NOT_YET = {
     "trainer.num_nodes": "1",
     "trainer.strategy": "auto",
-    "labels.column": "dockq",
     "mlflow.connect_timeout": "30",
     "mlflow.flush_timeout": "30",
 }

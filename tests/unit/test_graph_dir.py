@@ -1,4 +1,4 @@
-"""Which graphs there are, and which of them a label means."""
+"""Which graphs there are."""
 
 from __future__ import annotations
 
@@ -26,57 +26,6 @@ def test_every_graph_is_found_sorted_and_nothing_else(tmp_path: Path) -> None:
 
 def test_a_hidden_parent_hides_nothing(tmp_path: Path) -> None:
     assert make(tmp_path / ".hidden", "a.pt").keys == ["a"]
-
-
-@pytest.mark.parametrize(
-    ("model", "expected"),
-    [
-        ("T0/m0", "T0/m0"),
-        ("T0/m0.pt", "T0/m0"),
-        (" T0/m0 ", "T0/m0"),
-        ("./T0/m0", "T0/m0"),
-        ("T0\\m0", "T0/m0"),
-        ("T0__m0", "T0/m0"),
-        ("T0__m0.pt", "T0/m0"),
-        ("only", "T1/only"),
-        ("flat", "flat"),
-        ("flat_1.5", "flat_1.5"),
-        ("a__b", "T2/a__b"),
-        ("T2__a__b", None),
-        ("nothing", None),
-        ("T9/m0", None),
-        ("../T0/m0", None),
-        ("", None),
-        ("T0", None),
-        ("T0/", None),
-        ("m", None),
-    ],
-)
-def test_a_label_means_one_file_or_none(model: str, expected: str | None, tmp_path: Path) -> None:
-    directory = make(tmp_path, "T0/m0.pt", "T1/m0.pt", "T1/only.pt", "flat.pt", "flat_1.5.pt", "T2/a__b.pt")
-    assert directory.resolve(model) == expected
-
-
-@pytest.mark.parametrize(
-    ("model", "names"),
-    [
-        ("m0", ["T0/m0.pt", "T1/m0.pt"]),
-        ("m0.pt", ["T0/m0.pt", "T1/m0.pt"]),
-        ("T3__m9", ["T3/m9.pt", "T3__m9.pt"]),
-    ],
-)
-def test_a_name_that_fits_two_files_is_an_error_that_names_both(model: str, names: list[str], tmp_path: Path) -> None:
-    directory = make(tmp_path, "T0/m0.pt", "T1/m0.pt", "T3/m9.pt", "T3__m9.pt")
-    with pytest.raises(DataError) as caught:
-        directory.resolve(model)
-    message = str(caught.value)
-    for name in names:
-        assert str(tmp_path / name) in message
-    assert "expected one file; write its path below the graph directory" in message
-
-
-def test_a_path_beats_a_stem(tmp_path: Path) -> None:
-    assert make(tmp_path, "m0.pt", "T0/m0.pt").resolve("m0") == "m0"
 
 
 @pytest.mark.parametrize("name", ["nowhere", "file", "a\0b"])

@@ -209,7 +209,7 @@ def test_the_dataset_is_called_all_without_that_column(tmp_path):
 def test_what_predict_writes_can_be_read(tmp_path):
     path = tmp_path / "p.csv"
     path.write_text("MODEL,TARGET,PRED_DOCKQ,DockQ\na/m1,a,0.5,0.4\na/m2,a,0.1,0.2\n")
-    assert [(row.target, row.predicted, row.true) for row in read_predictions(path)] == [
+    assert [(row.target, row.predicted, row.true) for row in read_predictions(path).rows] == [
         ("a", 0.5, 0.4),
         ("a", 0.1, 0.2),
     ]
@@ -218,11 +218,33 @@ def test_what_predict_writes_can_be_read(tmp_path):
 def test_rows_of_predict_without_a_label_are_passed_over(tmp_path, caplog):
     path = tmp_path / "p.csv"
     path.write_text("MODEL,TARGET,PRED_DOCKQ,RANK,DockQ\nA/a,A,0.5,1,0.4\nA/b,A,0.4,2,\n")
-    (one,) = read_predictions(path)
+    (one,) = read_predictions(path).rows
     assert (one.model, one.true) == ("A/a", 0.4)
     assert "1 rows without DockQ" in caplog.text
     path.write_text("MODEL,TARGET,PRED_DOCKQ,RANK,DockQ\nA/b,A,0.4,1,\n")
     with pytest.raises(DataError, match="no row has a DockQ"):
+        read_predictions(path)
+
+
+def test_predictions_of_another_quality_are_read_by_its_name(tmp_path):
+    """By no thresholds: those are of DockQ alone."""
+    path = tmp_path / "p.csv"
+    rows = "a/m1;a;0.5;0.4;x\na/m2;a;0.1;0.2;x\na/m3;a;0.2;;x\n"
+    path.write_text("MODEL;TARGET;PRED_LDDT;lddt;note\n" + rows)
+    read = read_predictions(path)
+    assert (read.quality, len(read.rows)) == ("lddt", 2)
+    document = ranking_reports(read)["all"].to_dict()
+    assert document["quality"] == "lddt"
+    figures = {"ranking_loss": 0, "spearman": 1, "pearson": 1, "kendall": 1}
+    assert document["targets"]["a"] == pytest.approx({"num_models": 2, "best_lddt": 0.4, "top1_lddt": 0.4, **figures})
+    assert not [name for name in json.loads(json.dumps(document)) if "hit" in name or "roc" in name or "enrich" in name]
+    table = render({"all": document}, "table", "dataset", per_target=True)
+    assert "ranking loss (lddt), mean" in table
+    for word in ("DockQ", "0.23", "hits", "ROC", "enrichment", "Hits"):
+        assert word not in table
+    assert "roc" not in render({"all": document}, "csv", "dataset", per_target=False)
+    path.write_text("MODEL,TARGET,PRED_LDDT,PRED_TM,lddt\na/m1,a,0.5,0.4,0.3\n")
+    with pytest.raises(DataError, match="no column pred_dockq"):
         read_predictions(path)
 
 

@@ -37,6 +37,7 @@ from topotrain.config import (
 )
 from topotrain.credentials import mask_credentials, mask_settings
 from topotrain.errors import ConfigError, UserInputError
+from topotrain.fields import DOCKQ_COLUMN
 from topotrain.text import did_you_mean
 
 BEST_OF_JOBS = re.compile(r"best-of\s*\((.*)\)\s*", re.DOTALL)
@@ -293,6 +294,8 @@ def _job_digest(job: Job, base: Path, digests: Mapping[str, str]) -> str:
     """Over what decides a job's result; names, notes and where it is tracked do not."""
     config = job.config.to_dict()
     del config["logging"]
+    if job.config.labels.column == DOCKQ_COLUMN:
+        del config["labels"]  # digests made before there was a choice stay
     config["mlflow"] = {key: config["mlflow"][key] for key in ("model_name", "register")}
     config["paths"] = {key: _relative(value, base) for key, value in config["paths"].items()}
     if job.build:

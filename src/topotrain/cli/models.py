@@ -20,6 +20,7 @@ from topotrain.cli.options import (
     flag,
     form_option,
     option,
+    target_options,
 )
 from topotrain.cli.output import artifact_name, deliver, say, say_outcome
 from topotrain.errors import ConfigError
@@ -42,6 +43,7 @@ from topotrain.errors import ConfigError
     metavar="CSV",
     help="Labels; demo: its hold-out targets.",
 )
+@target_options
 @form_option("table", "json", "csv")
 @PER_TARGET
 @UNVERIFIED
@@ -52,6 +54,8 @@ def evaluate(
     run_id: str | None,
     graphs: str,
     labels: str,
+    target_level: int | None,
+    target_pattern: str | None,
     form: str,
     per_target: bool,
     allow_unverified: bool,
@@ -65,6 +69,7 @@ def evaluate(
     topotrain evaluate --model models:/topoqa/3 --graphs graphs/ --labels test.csv
     topotrain evaluate --run-id latest --format json | jq .figures.model.mean_ranking_loss
     """
+    from topotrain.data.targets import TargetRule
     from topotrain.evaluation.evaluate import evaluate as evaluate_model
     from topotrain.progress import track
     from topotrain.tracking.report_run import keep_report
@@ -74,6 +79,7 @@ def evaluate(
         run=run_id,
         graphs=graphs,
         labels=labels,
+        targets=TargetRule(target_level, target_pattern),
         allow_unverified=allow_unverified,
         experiment=experiment,
         tracking_uri=tracking_uri,
@@ -196,7 +202,8 @@ def metrics(predictions: str, form: str, per_target: bool) -> None:
     help="Every graph below it is scored.",
 )
 @option("--out", required=True, metavar="CSV|PARQUET", help="The table; its suffix says which kind.")
-@option("--labels", type=InputPath(), metavar="CSV", help="Adds true DockQ, and targets where it names them.")
+@option("--labels", type=InputPath(), metavar="CSV", help="Adds the true quality, and targets where it names them.")
+@target_options
 @flag("--rank", help="Rank the graphs of each target.")
 @UNVERIFIED
 @option("--batch-size", type=click.IntRange(1), help="Graphs scored at a time, by default 8; changes no score.")
@@ -207,6 +214,8 @@ def predict(
     graphs: str,
     out: str,
     labels: str | None,
+    target_level: int | None,
+    target_pattern: str | None,
     rank: bool,
     allow_unverified: bool,
     batch_size: int | None,
@@ -219,6 +228,7 @@ def predict(
     topotrain predict --model models:/topoqa@champion --graphs graphs/ --out predictions.csv --rank
     topotrain predict --model models:/topoqa/3 --graphs graphs/ --labels test.csv --out predictions.parquet
     """
+    from topotrain.data.targets import TargetRule
     from topotrain.progress import counter
     from topotrain.scoring.predict_directory import predict_directory
     from topotrain.scoring.scorer import SCORING_BATCH
@@ -232,6 +242,7 @@ def predict(
             Path(graphs),
             Path(out),
             labels=Path(labels) if labels else None,
+            targets=TargetRule(target_level, target_pattern),
             rank=rank,
             allow_unverified=allow_unverified,
             batch_size=batch_size or SCORING_BATCH,

@@ -156,6 +156,13 @@ RUN = run_option("Id, prefix of one, name, or latest.")
 RUN_OF_MODEL = run_option("Instead: a run's best version.")
 
 
+def target_options(command: Command) -> Command:
+    """``--target-level`` and ``--target-pattern``: where targets are written in paths."""
+    level = option("--target-level", type=click.IntRange(1), metavar="N", help="The target is the Nth folder.")
+    pattern = option("--target-pattern", metavar="REGEX", help="Its one group is the target, in the path below DIR.")
+    return level(pattern(command))
+
+
 def form_option(*forms: str) -> Callable[[Command], Command]:
     """``--format``; the first is the default."""
     return option("--format", "form", default=forms[0], show_default=True, type=click.Choice(forms))

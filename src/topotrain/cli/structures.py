@@ -9,7 +9,17 @@ from typing import Literal
 import click
 
 from topotrain.cli import completion
-from topotrain.cli.options import TRACKING_URI, UNUSED_URI, InputPath, KeyValue, Words, flag, jobs_option, option
+from topotrain.cli.options import (
+    TRACKING_URI,
+    UNUSED_URI,
+    InputPath,
+    KeyValue,
+    Words,
+    flag,
+    jobs_option,
+    option,
+    target_options,
+)
 from topotrain.cli.output import deliver, say, say_outcome
 from topotrain.errors import DataError
 
@@ -210,19 +220,29 @@ def features(kind: str | None, as_json: bool) -> None:
     help="Or a local folder.",
     shell_complete=completion.models,
 )
+@target_options
 @option("--out", metavar="CSV", help="By default printed.")
 @jobs_option("Processes.")
 @MODELS
 @STRICT
 @TRACKING_URI
 def score(
-    structures: str, model: str, out: str | None, jobs: int, models: Models, strict: bool, tracking_uri: str | None
+    structures: str,
+    model: str,
+    target_level: int | None,
+    target_pattern: str | None,
+    out: str | None,
+    jobs: int,
+    models: Models,
+    strict: bool,
+    tracking_uri: str | None,
 ) -> None:
     """Score structure files with a model, ranked within each target.
 
     \b
     topotrain score structures/ --model models:/topoqa@candidate --out scores.csv
     """
+    from topotrain.data.targets import TargetRule
     from topotrain.progress import counter
     from topotrain.scoring.score_table import scores_csv
     from topotrain.scoring.structures import score_structures
@@ -232,13 +252,14 @@ def score(
         report = score_structures(
             Path(structures),
             model,
+            targets=TargetRule(target_level, target_pattern),
             jobs=jobs,
             strict=strict,
             models=models,
             progress=progress,
             tracking_uri=tracking_uri,
         )
-    text = scores_csv(report.rows)
+    text = scores_csv(report.rows, report.quality)
     deliver(text, out)
     say_changes(report.changes_line)
     say_outcome(report.failures, f"{len(report.rows)} structures scored")

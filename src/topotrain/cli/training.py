@@ -189,7 +189,7 @@ def _closing_lines(result: TrainResult) -> list[str]:
     uri = shlex.quote(mask_uri(result.tracking_uri))
     lines = [
         f"done: {result.epochs} epochs, best epoch {result.best_epoch}: val_loss {metrics[VAL_LOSS]:.4f}, "
-        f"Spearman {metrics[VAL_SPEARMAN]:.3f}, ranking loss {metrics[VAL_RANKING_LOSS]:.3f}",
+        f"Spearman {metrics[VAL_SPEARMAN]:.3f}, ranking loss {metrics[VAL_RANKING_LOSS]:.3f} ({result.quality})",
         f"run {result.run_name} ({result.run_id}), tracked at {mask_uri(result.tracking_uri)}",
         f"  summary:   {program()} summarise --run-id {result.run_id} --tracking-uri {uri}",
     ]

@@ -10,7 +10,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from topotrain.credentials import mask_uri, mask_values
-from topotrain.fields import DEMO, SELECTION_METRIC, VAL_LOSS
+from topotrain.fields import DEMO, DOCKQ_COLUMN, SELECTION_METRIC, VAL_LOSS
 
 
 def _not_bool(value: Any) -> Any:
@@ -18,6 +18,11 @@ def _not_bool(value: Any) -> Any:
     if isinstance(value, bool):
         raise ValueError("a number, not true or false")
     return value
+
+
+def _in_small_letters(value: Any) -> Any:
+    """Columns are found in any case."""
+    return value.strip().lower() if isinstance(value, str) else value
 
 
 Int = Annotated[int, BeforeValidator(_not_bool)]
@@ -49,6 +54,12 @@ class PathsConfig(_Section):
         if 0 < len(missing) < len(given):
             raise ValueError(f"{' and '.join(missing)} too, since the demo data set can't be mixed with other data")
         return self
+
+
+class LabelsConfig(_Section):
+    """What is learned of the label files."""
+
+    column: Annotated[str, Field(min_length=1), BeforeValidator(_in_small_letters)] = DOCKQ_COLUMN
 
 
 class ModelConfig(_Section):
@@ -178,6 +189,7 @@ class TrainConfig(_Section):
     """The whole recipe of a training run; every key is described in ``docs/configuration.md``."""
 
     paths: PathsConfig = PathsConfig()
+    labels: LabelsConfig = LabelsConfig()
     model: ModelConfig = ModelConfig()
     edge_schema: EdgeSchemaConfig = EdgeSchemaConfig()
     dataloader: DataloaderConfig = DataloaderConfig()

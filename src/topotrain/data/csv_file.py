@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
+import io
 import math
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from topotrain.errors import DataError
-from topotrain.text import one_line
+
+SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs"}
+COMMENT = "#"
+DECIMAL_COMMA = re.compile(r"[-+]?\d*,\d+(?:[eE][-+]?\d+)?")
+PLAIN_NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?", re.ASCII)
+EXCELS_HINT = re.compile(r"sep=(.)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -26,23 +35,39 @@ class CsvFile:
     rows: list[tuple[int, list[str]]]
 
     def columns(self, *needed: str) -> dict[str, int]:
-        """Where each column is, by its name in small letters; the first of two that share a name.
+        """Where each column is, by its name in small letters; of two that share a name the first.
 
         Raises:
-            DataError: a needed column is missing.
+            DataError: a needed column is missing, or there twice.
         """
-        found = {name.strip().lower(): index for index, name in reversed(list(enumerate(self.header)))}
+        names = _names(self.header)
+        found = {name: index for index, name in reversed(list(enumerate(names)))}
         for name in needed:
             if name.lower() not in found:
                 raise DataError(
                     f"{self.path}: no column {name} (found: {', '.join(self.header)})",
                     f"the columns {','.join(needed)}",
                 )
+            self.refuse_doubled(name)
         return found
+
+    def refuse_doubled(self, name: str) -> None:
+        """Refuse a column that is there twice, in any case: which one is meant would be a guess.
+
+        Raises:
+            DataError: it is.
+        """
+        spellings = [cell.strip() for cell in self.header if cell.strip().lower() == name.lower()]
+        if len(spellings) > 1:
+            raise DataError(f"{self.path}: {len(spellings)} columns {name} ({', '.join(spellings)})", "one of them")
 
 
 def read_csv(path: Path, *needed: str, rows_needed: bool = True) -> CsvFile:
-    """Read a CSV in UTF-8 with a header; blank lines are skipped.
+    """Read a CSV with a header, separated by commas, semicolons or tabs.
+
+    UTF-8 and UTF-16 (with its byte order mark) are read. Blank lines are skipped, and above the header lines that
+    begin with ``#`` and Excel's ``sep=;``. The separator is the one that gives the needed columns, never a guess from
+    the rows.
 
     Args:
         path: the file.
@@ -52,25 +77,18 @@ def read_csv(path: Path, *needed: str, rows_needed: bool = True) -> CsvFile:
     Raises:
         DataError: missing or malformed file, or rows of other length than the header; line numbers are given.
     """
-    names = ",".join(needed)
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file", f"a CSV with {names}") from None
-    except (OSError, ValueError) as error:  # ValueError: not UTF-8, or a path with a null byte
-        raise DataError(f"{path}: can't be read ({one_line(error)})", "a CSV file in UTF-8") from None
-    reader = csv.reader(text.splitlines())
-    try:
-        rows = [(reader.line_num, row) for row in reader if any(cell.strip() for cell in row)]
-    except csv.Error as error:
-        raise DataError(f"{path}: line {reader.line_num}: {one_line(error)}", "a CSV file") from None
+    text = _text(path, ",".join(needed))
+    separator, rows = _parted(path, text, {name.lower() for name in needed})
     if not rows:
-        raise DataError(f"{path}: empty", f"a header {names} and a row for each decoy")
+        raise DataError(f"{path}: empty", f"a header {','.join(needed)} and a row for each decoy")
     content = CsvFile(path, rows[0][1], rows[1:])
     content.columns(*needed)
     for line, row in content.rows:
         if len(row) != len(content.header):
-            raise DataError(f"{path}: line {line} has {len(row)} cells", f"{len(content.header)}, as the header has")
+            parted = "" if separator == "," else f" between {SEPARATORS[separator]}"
+            raise DataError(
+                f"{path}: line {line} has {len(row)} cells{parted}", f"{len(content.header)}, as the header has"
+            )
     if rows_needed and not content.rows:
         raise DataError(f"{path}: no rows below the header", "one for each decoy")
     return content
@@ -78,7 +96,58 @@ def read_csv(path: Path, *needed: str, rows_needed: bool = True) -> CsvFile:
 
 def number(text: str) -> float:
     """A number, or NaN for anything else."""
+    return float(text) if PLAIN_NUMBER.fullmatch(text) else math.nan
+
+
+def what_is_wrong(text: str) -> str:
+    """Why a cell is no number, where that can be said: a remark to put behind the cell."""
+    return " (a decimal comma)" if DECIMAL_COMMA.fullmatch(text) else ""
+
+
+def _names(header: list[str]) -> list[str]:
+    return [name.strip().lower() for name in header]
+
+
+def _text(path: Path, names: str) -> str:
     try:
-        return float(text)
-    except ValueError:
-        return math.nan
+        content = path.read_bytes()
+        wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        text = content.decode("utf-16" if wide else "utf-8-sig")
+        if "\0" in text:
+            raise ValueError("it holds null characters: no text, or UTF-16 without its byte order mark")
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file", f"a CSV with {names}") from None
+    except (OSError, ValueError) as error:  # ValueError: not UTF-8, or a path with a null byte
+        raise DataError(f"{path}: can't be read ({error})", "a CSV file in UTF-8 or UTF-16") from None
+    return text
+
+
+def _parted(path: Path, text: str, needed: set[str]) -> tuple[str, list[tuple[int, list[str]]]]:
+    """The separator and the rows, the header first; without the needed columns those that are found with commas."""
+    hint = EXCELS_HINT.fullmatch(text.lstrip().partition("\n")[0].strip())
+    separators = [hint[1]] if hint and hint[1] in SEPARATORS else list(SEPARATORS)
+    found = []
+    for separator in separators:
+        rows = _rows(path, text, separator)
+        if rows and needed <= set(_names(rows[0][1])):
+            return separator, rows
+        found.append((separator, rows))
+    return found[0]
+
+
+def _rows(path: Path, text: str, separator: str) -> list[tuple[int, list[str]]]:
+    reader = csv.reader(_lines(text), delimiter=separator, skipinitialspace=True)
+    try:
+        return [(reader.line_num, row) for row in reader if any(cell.strip() for cell in row)]
+    except csv.Error as error:
+        raise DataError(f"{path}: line {reader.line_num}: {error}", "a CSV file") from None
+
+
+def _lines(text: str) -> Iterator[str]:
+    """The lines; those above the header that are no row are blank, so that lines are counted as in the file."""
+    above = True
+    for line in io.StringIO(text, newline=""):
+        shown = line.strip()
+        skipped = above and (shown.startswith(COMMENT) or EXCELS_HINT.fullmatch(shown) is not None)
+        above = above and (skipped or not shown)
+        yield "\n" if skipped else line

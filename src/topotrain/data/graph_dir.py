@@ -1,8 +1,7 @@
-"""A directory of graphs: which there are, and which file a label means."""
+"""A directory of graphs: which there are."""
 
 from __future__ import annotations
 
-from collections import defaultdict
 from functools import cached_property
 from pathlib import Path
 
@@ -35,35 +34,3 @@ class GraphDirectory:
     def path(self, key: str) -> Path:
         """The file of a key."""
         return self.root / f"{key}{GRAPH_SUFFIX}"
-
-    def resolve(self, model: str) -> str | None:
-        """The key a label's ``MODEL`` means, or ``None`` when no file fits.
-
-        ``MODEL`` is a path below the root, with ``__`` standing for ``/`` if need be, or else a stem.
-
-        Raises:
-            DataError: more than one file fits; both are named.
-        """
-        name = model.strip().replace("\\", "/").removesuffix(GRAPH_SUFFIX).removeprefix("./")
-        spellings = {name, name.replace("__", "/")}
-        fitting = sorted(spellings & self._key_set)
-        if not fitting:
-            fitting = sorted({key for spelling in spellings for key in self._by_stem.get(spelling, ())})
-        if len(fitting) > 1:
-            raise DataError(
-                f"MODEL {model!r} fits {' and '.join(str(self.path(key)) for key in fitting[:2])}",
-                "one file",
-                "write its path below the graph directory",
-            )
-        return fitting[0] if fitting else None
-
-    @cached_property
-    def _key_set(self) -> frozenset[str]:
-        return frozenset(self.keys)
-
-    @cached_property
-    def _by_stem(self) -> dict[str, list[str]]:
-        stems: dict[str, list[str]] = defaultdict(list)
-        for key in self.keys:
-            stems[key.rsplit("/", 1)[-1]].append(key)
-        return stems

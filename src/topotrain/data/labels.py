@@ -1,13 +1,13 @@
-"""Label files: which decoy has which DockQ, and which target it belongs to."""
+"""Label files: which decoy has which quality, and which target it belongs to."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
 
-from topotrain.data.csv_file import number, read_csv
+from topotrain.data.csv_file import CsvFile, number, read_csv, what_is_wrong
 from topotrain.errors import DataError
-from topotrain.fields import DOCKQ_COLUMN, MODEL_COLUMN, TARGET_COLUMN
+from topotrain.fields import DOCKQ_COLUMN, MODEL_COLUMN, MODEL_NAME_COLUMN, TARGET_COLUMN
 
 
 @dataclass(frozen=True)
@@ -16,7 +16,7 @@ class Label:
 
     Attributes:
         model: ``MODEL`` as written.
-        dockq: true DockQ in [0, 1].
+        dockq: true DockQ in [0, 1], or the quality of another column that was asked for.
         target: the label file's own word for the target, empty when it has none.
         line: line number in the file, from 1.
     """
@@ -26,50 +26,65 @@ class Label:
     target: str
     line: int
 
+    @property
+    def name(self) -> str:
+        """For messages: as written, with the target where that is a column of its own and ``MODEL`` a name alone."""
+        alone = "/" not in self.model and "\\" not in self.model
+        return f"{self.target}/{self.model}" if self.target and alone else self.model
 
-def read_labels(path: Path) -> list[Label]:
-    """Read a CSV with ``MODEL,dockq`` and optionally ``target``; other columns are ignored.
 
-    A row given twice with the same value counts once.
+def read_labels(path: Path, column: str = DOCKQ_COLUMN) -> list[Label]:
+    """Read a CSV with ``MODEL``, a quality, and optionally ``target``; other columns are ignored.
+
+    The names of columns may be in any case, and ``model_name`` stands for ``MODEL`` where that is missing. A row given
+    twice with the same value counts once.
+
+    Args:
+        path: the label file.
+        column: which quality is read; a number in [0, 1].
 
     Raises:
-        DataError: missing or malformed file, DockQ out of range, a model with two values; line numbers are given.
+        DataError: missing or malformed file, a quality out of range, a model with two values; line numbers are given.
     """
-    file = read_csv(path, MODEL_COLUMN, DOCKQ_COLUMN)
-    columns = file.columns()
-    labels = [_label(path, line, row, columns) for line, row in file.rows]
-    return _once_each(path, labels)
+    file, models = _with_models(path, column)
+    columns = file.columns(models, column)
+    file.refuse_doubled(TARGET_COLUMN)
+    where = columns[models.lower()], columns[column.lower()], columns.get(TARGET_COLUMN)
+    return _once_each(path, [_label(path, line, row, column, where) for line, row in file.rows])
 
 
-def target_of(label: Label, key: str) -> str:
-    """A decoy's target: the label's own column, else its folder, else MODEL before the first underscore."""
-    return label.target or target_of_key(key)
+def _with_models(path: Path, column: str) -> tuple[CsvFile, str]:
+    """The file, and which column names the decoys."""
+    try:
+        return read_csv(path, MODEL_COLUMN, column), MODEL_COLUMN
+    except DataError:
+        try:
+            file = read_csv(path, MODEL_NAME_COLUMN, column)
+        except DataError:
+            file = None
+        if file is None or MODEL_COLUMN.lower() in file.columns():
+            raise
+        return file, MODEL_NAME_COLUMN
 
 
-def target_of_key(key: str) -> str:
-    """The target of a graph without a label: its folder, else its name before the first underscore."""
-    folder, _, stem = key.rpartition("/")
-    return folder.rsplit("/", 1)[-1] if folder else stem.split("_", 1)[0]
-
-
-def _label(path: Path, line: int, row: list[str], columns: dict[str, int]) -> Label:
-    model = row[columns[MODEL_COLUMN.lower()]].strip()
-    text = row[columns[DOCKQ_COLUMN.lower()]].strip()
+def _label(path: Path, line: int, row: list[str], column: str, where: tuple[int, int, int | None]) -> Label:
+    model, text = row[where[0]].strip(), row[where[1]].strip()
     if not model:
         raise DataError(f"{path}: line {line}: {MODEL_COLUMN} is empty", "the name of a decoy")
-    dockq = number(text)
-    if not 0.0 <= dockq <= 1.0:
-        raise DataError(f"{path}: line {line}: {DOCKQ_COLUMN} of {model} is {text!r}", "a number in [0, 1]")
-    target = row[columns[TARGET_COLUMN]].strip() if TARGET_COLUMN in columns else ""
-    return Label(model, dockq, target, line)
+    value = number(text)
+    if not 0.0 <= value <= 1.0:
+        wrong = what_is_wrong(text)
+        do = "write a point, not a comma" if wrong else ""
+        raise DataError(f"{path}: line {line}: {column} of {model} is {text!r}{wrong}", "a number in [0, 1]", do)
+    return Label(model, value, "" if where[2] is None else row[where[2]].strip(), line)
 
 
 def _once_each(path: Path, labels: list[Label]) -> list[Label]:
-    first: dict[str, Label] = {}
+    first: dict[tuple[str, str], Label] = {}
     for label in labels:
-        earlier = first.setdefault(label.model, label)
+        earlier = first.setdefault((label.target, label.model), label)
         if earlier.dockq != label.dockq:
-            raise two_values(path, label.model, earlier, label)
+            raise two_values(path, label.name, earlier, label)
     return list(first.values())
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +57,7 @@ class PreparedData:
                 + ", ".join(leaked)
             )
         for split in (self.train, self.val):
+            lines += [f"{split.name}: {line}" for line in split.warnings]
             if split.missing:
                 lines.append(f"{split.name}: {len(split.missing)} of {split.total} decoys have no usable graph")
         return lines
@@ -88,6 +89,7 @@ def prepare_data(config: TrainConfig, progress: Track | None = None) -> Prepared
             label_path,
             fail_on_missing=coverage.fail_on_missing,
             minimum_percent=coverage.minimum_percent,
+            column=config.labels.column,
             progress=progress,
         )
         for name, label_path in (("train", train_labels), ("val", val_labels))
@@ -99,6 +101,7 @@ def prepare_data(config: TrainConfig, progress: Track | None = None) -> Prepared
         summary_path=Path(paths.summary) if paths.summary else None,
         use_layer_norm=config.edge_schema.use_layer_norm,
     )
+    schema = replace(schema, label_column=config.labels.column)
     expect(schema, config.edge_schema.expectations())
     module = GraphDataModule(
         PackedGraphs.of_samples(train.samples, schema), PackedGraphs.of_samples(val.samples, schema), config.dataloader

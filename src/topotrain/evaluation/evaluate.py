@@ -14,19 +14,21 @@ import numpy as np
 
 from topotrain.data.demo import demo_paths
 from topotrain.data.graph_dir import GraphDirectory
-from topotrain.data.labels import read_labels
 from topotrain.data.raw_features import raw_features, truth
 from topotrain.data.split import Split, read_split
+from topotrain.data.targets import TargetRule
 from topotrain.errors import DataError
 from topotrain.evaluation.figures import FigureData, write_figures
 from topotrain.evaluation.table import render, target_csv
 from topotrain.fields import (
     DATASET_DIGEST_LENGTH,
     DEMO,
+    DOCKQ_COLUMN,
     EVAL_PREFIX,
     TAG_EVAL_AT,
     TAG_EVAL_DIGEST,
     TAG_EVAL_TARGETS,
+    quality_name,
 )
 from topotrain.figures.shared import CURVES
 from topotrain.metrics.baselines import CONSTANT, FEATURE, constant_baseline, feature_baseline
@@ -57,6 +59,7 @@ class Evaluation:
         data: what it was evaluated on.
         run_id: where the verdict is kept; ``None`` for a model that is on no server.
         at: when, in UTC.
+        quality: the column of what the model predicts.
     """
 
     model: EvaluatedModel
@@ -64,6 +67,7 @@ class Evaluation:
     data: Mapping[str, str]
     run_id: str | None
     at: str
+    quality: str = DOCKQ_COLUMN
 
     def to_dict(self) -> dict[str, Any]:
         """The report."""
@@ -93,7 +97,7 @@ class Evaluation:
         head = [
             f"{self.model.title} on {data['labels']}",
             f"data digest {data['digest']}; targets by {data['targets_by']}",
-            f"{CONSTANT}: the mean true DockQ of these data; {FEATURE}: {data['raw_feature']}",
+            f"{CONSTANT}: the mean true {quality_name(self.quality)} of these data; {FEATURE}: {data['raw_feature']}",
         ]
         return "\n".join([*head, "", table])
 
@@ -104,6 +108,7 @@ def evaluate(
     run: str | None = None,
     graphs: str = DEMO,
     labels: str = DEMO,
+    targets: TargetRule | None = None,
     allow_unverified: bool = False,
     experiment: str | None = None,
     tracking_uri: str | None = None,
@@ -116,6 +121,7 @@ def evaluate(
         run: instead of a model: a run, whose best version or checkpoint is meant.
         graphs: graph directory; ``demo`` for that of the demo data set.
         labels: label file; ``demo`` for the hold-out targets of the demo data set.
+        targets: where targets are written, for labels without a target.
         allow_unverified: whether graphs whose columns have no names may be checked by width alone.
         experiment: look for the run in this experiment only.
         tracking_uri: of the store; by default MLFLOW_TRACKING_URI, else ``mlflow.db`` here.
@@ -127,20 +133,16 @@ def evaluate(
         SchemaError: the graphs have other features than the model was trained on (both sides are shown), or features
             without names.
     """
-    if model and run:
-        raise DataError(f"model {model!r} and run {run!r} are both given", "one of them")
-    store = find_store(tracking_uri) if run else store_of_model(model or DEFAULT_MODEL, tracking_uri)
-    if store is None:
-        evaluated = EvaluatedModel(str(model))
-    elif run:
-        evaluated = store.versions.evaluated_run(store.runs.find(run, experiment))
-    else:
-        evaluated = store.versions.evaluated(model or DEFAULT_MODEL)
+    store, evaluated = _find(model, run, experiment, tracking_uri)
     scorer = _load(store, evaluated)
     graph_dir, label_path = _data_paths(graphs, labels)
     directory = GraphDirectory(graph_dir)
     held = SchemaCheck.of_directory(scorer.schema, directory.root, allow_unverified=allow_unverified)
-    split = read_split("evaluation", directory, label_path, progress=progress)
+    column = scorer.schema.label_column
+    split = read_split("evaluation", directory, label_path, column=column, rule=targets, progress=progress)
+    log.info(split.target_line)
+    for warning in split.warnings:
+        log.warning(warning)
     for sample in split.samples:
         held(sample.graph.facts)
     held.report()
@@ -148,26 +150,29 @@ def evaluate(
         "graphs": str(directory.root),
         "labels": str(label_path),
         "digest": split.digest[:DATASET_DIGEST_LENGTH],
-        "targets_by": targets_by(label_path, split),
+        "targets_by": f"{split.targets_by}; label {quality_name(column)}",
     }
     at = datetime.now(UTC).isoformat(timespec="seconds")
     reports, data["raw_feature"] = _reports(scorer, split)
-    evaluation = Evaluation(evaluated, reports, data, evaluated.run_id, at)
+    evaluation = Evaluation(evaluated, reports, data, evaluated.run_id, at, column)
     run_id = None if store is None else _record(store, evaluation, split)
     if run_id is None:
         log.info("%s is on no tracking server: the metrics are printed, not recorded", evaluated.title)
     return replace(evaluation, run_id=run_id)
 
 
-def targets_by(label_path: Path, split: Split) -> str:
-    """What a target and a label are, as text that two evaluations can be compared by."""
-    named = sum(bool(label.target) for label in read_labels(label_path))
-    nested = sum("/" in sample.graph.key for sample in split.samples)
-    found = ["label column"] if named else []
-    if not named or named < split.total:
-        found += ["folder"] if nested else []
-        found += ["name before the first underscore"] if nested < len(split.samples) else []
-    return f"{' or '.join(found)}; label DockQ"
+def _find(
+    model: str | None, run: str | None, experiment: str | None, tracking_uri: str | None
+) -> tuple[Store | None, EvaluatedModel]:
+    """What is evaluated, and the store that it is on."""
+    if model and run:
+        raise DataError(f"model {model!r} and run {run!r} are both given", "one of them")
+    store = find_store(tracking_uri) if run else store_of_model(model or DEFAULT_MODEL, tracking_uri)
+    if store is None:
+        return None, EvaluatedModel(str(model))
+    if run:
+        return store, store.versions.evaluated_run(store.runs.find(run, experiment))
+    return store, store.versions.evaluated(model or DEFAULT_MODEL)
 
 
 def _data_paths(graphs: str, labels: str) -> tuple[Path, Path]:
@@ -190,10 +195,10 @@ def _reports(scorer: Scorer, split: Split) -> tuple[dict[str, RankingReport], st
     """Of the model and of the baselines, and which raw feature was the best."""
     predicted = np.array(scorer.score([sample.graph for sample in split.samples]))
     true, targets = truth(split.samples)
-    feature, report = feature_baseline(raw_features(split.samples), true, targets)
+    feature, report = feature_baseline(raw_features(split.samples), true, targets, quality=split.column)
     reports = {
-        MODEL: ranking_report(predicted, true, targets),
-        CONSTANT: constant_baseline(true, targets),
+        MODEL: ranking_report(predicted, true, targets, quality=split.column),
+        CONSTANT: constant_baseline(true, targets, quality=split.column),
         FEATURE: report,
     }
     return reports, feature
@@ -251,6 +256,7 @@ def _write_files(
         history=history[0],
         best_epoch=history[1],
         epoch=evaluation.model.epoch,
+        quality=quality_name(evaluation.quality),
     )
     write_figures(shown, folder)
 

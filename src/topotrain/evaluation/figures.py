@@ -11,7 +11,7 @@ import numpy as np
 from topotrain.figures.chart import PALETTE, Axis, Chart, Marker, Panel, Series
 from topotrain.figures.page import write_page
 from topotrain.figures.png import write_png
-from topotrain.figures.shared import DOCKQ_LIMITS, learning_curves, predicted_against_true
+from topotrain.figures.shared import DOCKQ, QUALITY_LIMITS, learning_curves, predicted_against_true
 from topotrain.metrics.calibration import NUM_BINS, calibration_bins
 
 MODEL_COLOUR, COUNT_COLOUR = PALETTE[0], "#bbccdd"
@@ -27,12 +27,13 @@ class FigureData:
         title: what was evaluated.
         decoys: name of each decoy.
         targets: target of each decoy.
-        predicted: predicted DockQ of each decoy.
-        true: true DockQ of each decoy.
-        ranking_loss: of each target, in DockQ units, by predictor; the model's first.
+        predicted: predicted DockQ, or another quality, of each decoy.
+        true: the true one of each decoy.
+        ranking_loss: of each target, in its units, by predictor; the model's first.
         history: metrics of each epoch of the training run; empty where there was none.
         best_epoch: the run's best.
         epoch: of the evaluated model.
+        quality: name of what is predicted.
     """
 
     title: str
@@ -44,6 +45,7 @@ class FigureData:
     history: Mapping[int, Mapping[str, float]] = field(default_factory=dict)
     best_epoch: int | None = None
     epoch: int | None = None
+    quality: str = DOCKQ
 
     @property
     def extent(self) -> str:
@@ -54,12 +56,12 @@ class FigureData:
 def write_figures(shown: FigureData, folder: Path) -> None:
     """Draw every figure as a PNG file named after it, and all of them in ``figures.html``."""
     charts = [
-        predicted_against_true(shown.predicted, shown.true, shown.targets, shown.decoys),
+        predicted_against_true(shown.predicted, shown.true, shown.targets, shown.decoys, shown.quality),
         ranking_loss(shown),
         calibration(shown),
     ]
     if shown.history:
-        charts.append(learning_curves(shown.history, shown.best_epoch, shown.epoch))
+        charts.append(learning_curves(shown.history, shown.best_epoch, shown.epoch, shown.quality))
     for chart in charts:
         write_png(chart, folder / f"{chart.name}.png", shown.title)
     write_page(charts, folder / PAGE, shown.title)
@@ -76,9 +78,9 @@ def ranking_loss(shown: FigureData) -> Chart:
     return Chart(
         "ranking_loss",
         "Ranking loss of each target",
-        "DockQ lost by trusting the ranking: best true DockQ of a target minus that of its top-ranked decoy, for "
-        f"{shown.extent}. 0 is perfect. Bars: the model; marks: free baselines on the same data.",
-        [Panel(Axis("ranking loss (DockQ)", (-0.02 * reach, 1.05 * reach)), Axis("target"), series)],
+        f"{shown.quality} lost by trusting the ranking: best true {shown.quality} of a target minus that of its "
+        f"top-ranked decoy, for {shown.extent}. 0 is perfect. Bars: the model; marks: free baselines on the same data.",
+        [Panel(Axis(f"ranking loss ({shown.quality})", (-0.02 * reach, 1.05 * reach)), Axis("target"), series)],
         inches=(8.4, 2.4 + 0.24 * len(names)),
     )
 
@@ -97,15 +99,15 @@ def calibration(shown: FigureData) -> Chart:
     )
     middles = [one.low + 0.5 / NUM_BINS for one in bins]
     numbers = Series("bars", middles, [one.count for one in bins], COUNT_COLOUR, texts=counts, width=0.92 / NUM_BINS)
-    axis = Axis("predicted DockQ", DOCKQ_LIMITS)
+    axis = Axis(f"predicted {shown.quality}", QUALITY_LIMITS)
     return Chart(
         "calibration",
         "Calibration",
-        "Mean true DockQ (with standard error) of the decoys whose prediction falls into each of "
-        f"{NUM_BINS} equal ranges of predicted DockQ; below, how many fall there. {shown.extent.capitalize()}. On "
-        "the dotted line predictions are right on average.",
+        f"Mean true {shown.quality} (with standard error) of the decoys whose prediction falls into each of "
+        f"{NUM_BINS} equal ranges of predicted {shown.quality}; below, how many fall there. "
+        f"{shown.extent.capitalize()}. On the dotted line predictions are right on average.",
         [
-            Panel(axis, Axis("mean true DockQ", DOCKQ_LIMITS), [means], diagonal=True),
+            Panel(axis, Axis(f"mean true {shown.quality}", QUALITY_LIMITS), [means], diagonal=True),
             Panel(axis, Axis("decoys", whole=True), [numbers]),
         ],
         inches=(6.4, 6.4),

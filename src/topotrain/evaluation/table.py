@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from topotrain.fields import DOCKQ_COLUMN, quality_name
 from topotrain.text import aligned, as_csv, as_json
 
 Document = Mapping[str, Any]
@@ -15,7 +16,7 @@ UNDEFINED = "undefined"
 ROWS = (
     ("num_targets", "targets"),
     ("num_models", "decoys"),
-    ("mean_ranking_loss", "ranking loss (DockQ), mean"),
+    ("mean_ranking_loss", "ranking loss ({quality}), mean"),
     ("mean_spearman", "Spearman, mean over targets"),
     ("mean_pearson", "Pearson, mean over targets"),
     ("mean_kendall", "Kendall, mean over targets"),
@@ -29,18 +30,29 @@ ROWS = (
     ("pearson", "Pearson, all decoys"),
     ("spearman", "Spearman, all decoys"),
 )
+INTERVALS = "[low, high]: 95 % bootstrap interval of the mean over targets."
+DEFINED = "n: targets for which the metric is defined, where not all are."
 NOTES = (
-    "[low, high]: 95 % bootstrap interval of the mean over targets. Hits: targets with a decoy of at least "
-    "acceptable/medium/high quality",
-    "(DockQ 0.23, 0.49, 0.80) in the top. n: targets for which the metric is defined, where not all are.",
+    f"{INTERVALS} Hits: targets with a decoy of at least acceptable/medium/high quality",
+    f"(DockQ 0.23, 0.49, 0.80) in the top. {DEFINED}",
 )
+NOTES_WITHOUT_CLASSES = (f"{INTERVALS} {DEFINED}",)
 
 
 def summary_table(columns: Mapping[str, Document]) -> list[str]:
     """One column for each data set or predictor, one row for each metric."""
+    (quality,) = {document.get("quality", DOCKQ_COLUMN) for document in columns.values()}
     cells = [["", *columns]]
-    cells += [[words, *(_cell(document, key) for document in columns.values())] for key, words in ROWS]
-    return [*aligned(cells, left=1), "", *NOTES]
+    for key, words in _rows(columns):
+        shown = words.format(quality=quality_name(quality))
+        cells.append([shown, *(_cell(document, key) for document in columns.values())])
+    return [*aligned(cells, left=1), "", *(NOTES if quality == DOCKQ_COLUMN else NOTES_WITHOUT_CLASSES)]
+
+
+def _rows(columns: Mapping[str, Document]) -> list[tuple[str, str]]:
+    """Those of ``ROWS`` that the documents hold: metrics by thresholds of DockQ are of DockQ alone."""
+    document = next(iter(columns.values()))
+    return [(key, words) for key, words in ROWS if key in document]
 
 
 def target_table(document: Document) -> list[str]:
@@ -55,12 +67,12 @@ def target_table(document: Document) -> list[str]:
 def summary_csv(columns: Mapping[str, Document], first: str) -> str:
     """One row for each data set or predictor, one column for each metric; an undefined one is empty."""
     header = [first]
-    for key, _ in ROWS:
+    for key, _ in _rows(columns):
         header += [key, *([f"{key}_low", f"{key}_high", f"{key}_num_defined"] if key.startswith("mean_") else [])]
     rows: list[list[Any]] = [header]
     for name, document in columns.items():
         row = [name]
-        for key, _ in ROWS:
+        for key, _ in _rows(columns):
             row.append(document[key])
             if key.startswith("mean_"):
                 row += [*(document["intervals"][key] or (None, None)), document["num_defined"][key]]

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from topotrain.fields import DOCKQ_COLUMN
 from topotrain.metrics.ranking import Values
 from topotrain.metrics.report import RankingReport, ranking_report
 
@@ -13,17 +14,20 @@ CONSTANT = "constant"
 FEATURE = "best raw feature"
 
 
-def constant_baseline(true: Values, targets: Sequence[str]) -> RankingReport:
+def constant_baseline(true: Values, targets: Sequence[str], *, quality: str = DOCKQ_COLUMN) -> RankingReport:
     """The mean true DockQ of these very decoys: no constant has a smaller squared error.
 
     Args:
         true: (num_decoys,) true DockQ.
         targets: target of each decoy.
+        quality: the column of what is predicted, where that is not DockQ.
     """
-    return ranking_report(np.full(len(true), true.mean()), true, targets)
+    return ranking_report(np.full(len(true), true.mean()), true, targets, quality=quality)
 
 
-def feature_baseline(features: Mapping[str, Values], true: Values, targets: Sequence[str]) -> tuple[str, RankingReport]:
+def feature_baseline(
+    features: Mapping[str, Values], true: Values, targets: Sequence[str], *, quality: str = DOCKQ_COLUMN
+) -> tuple[str, RankingReport]:
     """The raw feature that ranks these very decoys best: by mean Spearman over targets, then by mean ranking loss.
 
     Its errors are those of the straight line through these decoys that has the least. Feature and line are chosen
@@ -33,12 +37,13 @@ def feature_baseline(features: Mapping[str, Values], true: Values, targets: Sequ
         features: (num_decoys,) values of each raw feature, by its name; more is taken to be better.
         true: (num_decoys,) true DockQ.
         targets: target of each decoy.
+        quality: the column of what is predicted, where that is not DockQ.
 
     Returns:
         The feature's name, and how it does.
     """
     reports = {
-        name: ranking_report(values, true, targets, fitted_line(values, true, values))
+        name: ranking_report(values, true, targets, fitted_line(values, true, values), quality=quality)
         for name, values in features.items()
     }
     best = max(reports, key=lambda name: _rank(reports[name]))

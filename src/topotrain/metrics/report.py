@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from topotrain.fields import DOCKQ_COLUMN
 from topotrain.metrics.ranking import (
     ACCEPTABLE,
     CLASSES,
@@ -43,6 +44,7 @@ PER_TARGET: dict[str, Callable[[Values, Values], float | None]] = {
     "roc_auc": lambda predicted, true: roc_auc(predicted, true >= ACCEPTABLE),
     "enrichment": lambda predicted, true: enrichment(predicted, true >= ACCEPTABLE),
 }
+OF_CLASSES = ("roc_auc", "enrichment")  # by thresholds of DockQ, so for DockQ alone
 
 
 @dataclass(frozen=True)
@@ -52,17 +54,20 @@ class TargetReport:
     Args:
         target: its name.
         predicted: (num_decoys,) predictions; only their order matters here.
-        true: (num_decoys,) true DockQ.
+        true: (num_decoys,) true DockQ, or another quality.
+        quality: the column of which it is.
     """
 
     target: str
     predicted: Values
     true: Values
+    quality: str = DOCKQ_COLUMN
 
     @cached_property
     def metrics(self) -> dict[str, float | None]:
         """What is averaged over targets, by name; ``None`` where undefined."""
-        values = {name: metric(self.predicted, self.true) for name, metric in PER_TARGET.items()}
+        names = per_target_names(self.quality)
+        values = {name: PER_TARGET[name](self.predicted, self.true) for name in names}
         for size in TOPS:
             for name, flags in self._classes.items():
                 values[f"hit_rate_top{size}_{name}"] = chance_of_hit(self.predicted, flags, size)
@@ -71,21 +76,22 @@ class TargetReport:
     def to_dict(self) -> dict[str, Any]:
         """For a report: ``hits_topK`` are numbers of decoys of at least acceptable/medium/high quality."""
         best = float(self.true.max())
-        document = {
-            "num_models": len(self.true),
-            "num_good": "/".join(str(int(flags.sum())) for flags in self._classes.values()),
-            "best_dockq": best,
-            "top1_dockq": best - ranking_loss(self.predicted, self.true),
-            **{name: self.metrics[name] for name in PER_TARGET},
+        document: dict[str, Any] = {"num_models": len(self.true)}
+        if self._classes:
+            document["num_good"] = "/".join(str(int(flags.sum())) for flags in self._classes.values())
+        document |= {
+            f"best_{self.quality}": best,
+            f"top1_{self.quality}": best - ranking_loss(self.predicted, self.true),
+            **{name: self.metrics[name] for name in per_target_names(self.quality)},
         }
-        for size in TOPS:
+        for size in TOPS if self._classes else ():
             hits = [hits_in_top(self.predicted, flags, size) for flags in self._classes.values()]
             document[f"hits_top{size}"] = slashed(hits)
         return document
 
     @property
     def _classes(self) -> dict[str, Flags]:
-        return {name: self.true >= threshold for name, threshold in CLASSES.items()}
+        return {name: self.true >= threshold for name, threshold in _classes_of(self.quality).items()}
 
 
 @dataclass(frozen=True)
@@ -97,12 +103,14 @@ class RankingReport:
         predicted: (num_decoys,) predicted DockQ.
         true: (num_decoys,) true DockQ.
         scaled: predictions on the scale of DockQ, for the errors, where ``predicted`` are on another.
+        quality: the column of what is predicted; classes and their thresholds are of DockQ alone.
     """
 
     targets: tuple[TargetReport, ...]
     predicted: Values
     true: Values
     scaled: Values
+    quality: str = DOCKQ_COLUMN
 
     @cached_property
     def overall(self) -> dict[str, float | None]:
@@ -134,13 +142,15 @@ class RankingReport:
     def to_dict(self, *, per_target: bool = True) -> dict[str, Any]:
         """For a report; ``null`` is undefined, and ``num_defined`` says how many targets a mean is over."""
         document: dict[str, Any] = {
+            **({} if self.quality == DOCKQ_COLUMN else {"quality": self.quality}),
             "num_targets": len(self.targets),
             "num_models": len(self.true),
             "num_single_model_targets": sum(len(one.true) == 1 for one in self.targets),
-            **{mean_name(name): self.means[mean_name(name)] for name in PER_TARGET},
+            **{mean_name(name): self.means[mean_name(name)] for name in per_target_names(self.quality)},
         }
-        for size in TOPS:
-            rates = [self.defined[f"hit_rate_top{size}_{name}"] for name in CLASSES]
+        classes = _classes_of(self.quality)
+        for size in TOPS if classes else ():
+            rates = [self.defined[f"hit_rate_top{size}_{name}"] for name in classes]
             document[f"hits_top{size}"] = slashed([float(rate.sum()) for rate in rates])
         document |= self.overall
         document |= {name: value for name, value in self.means.items() if name not in document}
@@ -153,7 +163,12 @@ class RankingReport:
 
 
 def ranking_report(
-    predicted: Values, true: Values, targets: Sequence[str], scaled: Values | None = None
+    predicted: Values,
+    true: Values,
+    targets: Sequence[str],
+    scaled: Values | None = None,
+    *,
+    quality: str = DOCKQ_COLUMN,
 ) -> RankingReport:
     """Hold predictions against the truth.
 
@@ -162,10 +177,20 @@ def ranking_report(
         true: (num_decoys,) true DockQ.
         targets: target of each decoy.
         scaled: predictions on the scale of DockQ, where ``predicted`` are on another.
+        quality: the column of what is predicted, where that is not DockQ.
     """
     rows = by_target(targets)
-    each = tuple(TargetReport(name, predicted[rows[name]], true[rows[name]]) for name in sorted(rows))
-    return RankingReport(each, predicted, true, predicted if scaled is None else scaled)
+    each = tuple(TargetReport(name, predicted[rows[name]], true[rows[name]], quality) for name in sorted(rows))
+    return RankingReport(each, predicted, true, predicted if scaled is None else scaled, quality)
+
+
+def per_target_names(quality: str) -> list[str]:
+    """The metrics of one target that mean something for a quality."""
+    return [name for name in PER_TARGET if quality == DOCKQ_COLUMN or name not in OF_CLASSES]
+
+
+def _classes_of(quality: str) -> dict[str, float]:
+    return CLASSES if quality == DOCKQ_COLUMN else {}
 
 
 def interval(values: Values) -> list[float] | None:

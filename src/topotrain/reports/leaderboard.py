@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 from topotrain.credentials import mask_credentials
 from topotrain.fields import (
     BEST_OF,
+    DOCKQ_COLUMN,
+    LABEL_PARAMETER,
     TAG_SCHEMA_DIGEST,
     VAL_LOSS,
     VAL_RANKING_LOSS,
@@ -79,6 +81,9 @@ def leaderboard(
     rows: list[Row] = []
     for primary in (*BEST_OF, None):
         runs = _group(store, experiment, primary, limit)
+        qualities = sorted({run.params.get(LABEL_PARAMETER, DOCKQ_COLUMN) for run in runs})
+        if len(qualities) > 1:
+            log.warning("runs that learned %s are ranked together, whose errors differ in kind", ", ".join(qualities))
         found = store.versions.of_runs([run.run_id for run in runs])
         versions = {(version.run_id, version.epoch): version for version in found}
         numbered = track(list(enumerate(runs, start=1)), len(runs), "reading runs")

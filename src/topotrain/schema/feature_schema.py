@@ -11,11 +11,13 @@ import pydantic
 from pydantic import BeforeValidator, Field, InstanceOf, SkipValidation, ValidationError
 
 from topotrain.errors import SchemaError
+from topotrain.fields import DOCKQ_COLUMN
 from topotrain.schema.documents import Object, Text, fault
 from topotrain.schema.values import canonical, decisive, short, specification
 from topotrain.text import as_json
 
 DIGEST_VERSION = 1
+LABEL_COLUMN = "label_column"
 TENSORS = "tensors"  # where widths come from that no metadata state
 
 
@@ -118,6 +120,7 @@ class FeatureSchema:
     metadata_path: Annotated[SkipValidation[str | None], Place("", "metadata_path")] = None
     summary_path: Annotated[SkipValidation[str | None], Place("", "summary_path")] = None
     notes: Annotated[Notes, Place("", "notes")] = ()
+    label_column: Annotated[Text, Place("", LABEL_COLUMN)] = DOCKQ_COLUMN  # what is predicted; written if not DockQ
     sample_graph: Annotated[SkipValidation[str | None], Place("", "sample_graph")] = None
     sample_edge_count: Annotated[SkipValidation[int | None], Place("", "sample_edge_count")] = None
     sample_node_count: Annotated[SkipValidation[int | None], Place("", "sample_node_count")] = None
@@ -145,6 +148,8 @@ class FeatureSchema:
         for name, place in PLACES.items():
             section = content.setdefault(place.section, {}) if place.section else content
             section[place.key] = _plain(getattr(self, name))
+        if self.label_column == DOCKQ_COLUMN:
+            del content[LABEL_COLUMN]
         return {**content, "digest": self.digest}
 
     def to_json(self) -> str:

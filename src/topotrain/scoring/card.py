@@ -16,6 +16,7 @@ from topotrain.fields import (
     VAL_PEARSON,
     VAL_RANKING_LOSS,
     VAL_SPEARMAN,
+    quality_name,
 )
 from topotrain.schema.feature_schema import FeatureSchema
 
@@ -48,7 +49,7 @@ def _paragraph(text: str) -> list[str]:
 
 def _heading(recipe: Mapping[str, Any], schema: FeatureSchema) -> Iterator[str]:
     run, checkpoint = recipe["run"], recipe["checkpoint"]
-    yield f"# {recipe['model_name']}: predicted DockQ of interface graphs"
+    yield f"# {recipe['model_name']}: predicted {quality_name(schema.label_column)} of interface graphs"
     yield ""
     if "data" in recipe:
         made = f"Epoch {checkpoint['epoch']} (counted from 0) of the training run {run['name']} (`{run['id']}`)"
@@ -62,7 +63,7 @@ def _takes(recipe: Mapping[str, Any], schema: FeatureSchema) -> Iterator[str]:
     yield ""
     yield from _paragraph(
         f"One graph of a protein-protein interface, {schema.node_dim} node and {schema.edge_dim} edge columns in raw "
-        "units, to a predicted DockQ between 0 and 1."
+        f"units, to a predicted {quality_name(schema.label_column)} between 0 and 1."
     )
     yield ""
     yield f"- edge module: {schema.edge_module or 'unknown'}, variant: {schema.edge_variant or 'unknown'}"
@@ -102,12 +103,12 @@ def _metrics(recipe: Mapping[str, Any], schema: FeatureSchema) -> Iterator[str]:
     if not metrics:
         yield "No metrics: it was imported, not trained here. Evaluate it on your own labelled graphs first."
         return
-    split = recipe["data"]["val"]
+    split, quality = recipe["data"]["val"], quality_name(schema.label_column)
     yield from _paragraph(
-        f"On the {split['num_graphs']} validation graphs, beside two predictors that cost nothing: the mean DockQ of "
-        "the training graphs, and a line in the number of edges, fitted to them. Correlations pool all graphs; "
-        "ranking loss (best true DockQ minus that of the top-ranked graph) is the mean over targets. The epoch was "
-        "chosen by these very graphs, so its metrics are somewhat too good."
+        f"On the {split['num_graphs']} validation graphs, beside two predictors that cost nothing: the mean {quality} "
+        "of the training graphs, and a line in the number of edges, fitted to them. Correlations pool all graphs; "
+        f"ranking loss (best true {quality} minus that of the top-ranked graph) is the mean over targets. The epoch "
+        "was chosen by these very graphs, so its metrics are somewhat too good."
     )
     yield ""
     rows = {"this model": metrics, **recipe["baselines"]}

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from topotrain.data.graph_file import Graph
-from topotrain.fields import CARD_ARTIFACT, RECIPE_ARTIFACT, SCHEMA_ARTIFACT, WEIGHTS_ARTIFACT
+from topotrain.fields import CARD_ARTIFACT, RECIPE_ARTIFACT, SCHEMA_ARTIFACT, WEIGHTS_ARTIFACT, predicted_name
 from topotrain.model.network import TopoQANetwork
 from topotrain.schema.feature_schema import FeatureSchema
 from topotrain.scoring.card import model_card
@@ -52,6 +52,7 @@ def export_model(
         artifacts={"weights": weights, **{key: folder / name for key, (name, _) in texts.items()}},
         requirements=needed.requirements(),
         input_example=pd.DataFrame({"graph": [encode_graph(example)]}),
+        output=predicted_name(schema.label_column),
     )
 
 

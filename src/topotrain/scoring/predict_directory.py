@@ -11,8 +11,10 @@ from pathlib import Path
 from topotrain.data.demo import demo_paths
 from topotrain.data.graph_dir import GraphDirectory
 from topotrain.data.graph_file import Graph, read_graph
-from topotrain.data.labels import Label, read_labels, target_of, target_of_key
-from topotrain.data.split import match_labels
+from topotrain.data.labels import Label, read_labels
+from topotrain.data.matching import match_labels
+from topotrain.data.split import target_of
+from topotrain.data.targets import COLUMN, Target, TargetRule, Targets, show_targets
 from topotrain.errors import DataError
 from topotrain.fields import DEMO
 from topotrain.progress import OnItemDone
@@ -48,6 +50,7 @@ def predict_directory(
     out: Path,
     *,
     labels: Path | None = None,
+    targets: TargetRule | None = None,
     rank: bool = False,
     allow_unverified: bool = False,
     batch_size: int = SCORING_BATCH,
@@ -61,7 +64,8 @@ def predict_directory(
         model: ``models:/NAME@alias``, ``models:/NAME/VERSION`` or a local folder.
         graph_dir: the graphs, with ``graph_metadata.json`` where there is one; ``demo`` for the demo data set.
         out: a ``.csv`` or ``.parquet`` file.
-        labels: label file, for a column of true DockQ and for targets.
+        labels: label file, for a column of the true quality that the model predicts, and for targets.
+        targets: where targets are written, for graphs without a label that says one.
         rank: whether to rank the graphs of each target; rows are then ordered by target and rank.
         allow_unverified: whether graphs whose columns have no names may be scored by width alone.
         batch_size: graphs in a batch; the table does not depend on it.
@@ -76,11 +80,14 @@ def predict_directory(
         TrackingError: no such model.
     """
     check_table_path(out)
-    directory = GraphDirectory(demo_paths().graphs if str(graph_dir) == DEMO else graph_dir)
-    if not directory.keys:
-        raise DataError(f"{directory.root}: no graphs", "at least one .pt file")
-    known = _labels_by_key(directory, labels) if labels else {}
+    directory = _directory(graph_dir)
     scorer = load_scorer(model, store_of_model(model, tracking_uri))
+    column = scorer.schema.label_column
+    read_off = Targets(directory.root, directory.keys, targets, labelled=labels is not None)
+    known = _labels_by_key(directory, read_off, labels, column) if labels else {}
+    target = {key: target_of(known.get(key), key, read_off) for key in directory.keys}
+    show_targets(target, ranked=rank)
+    _say_what_is_kept_apart(target, read_off)
     held = SchemaCheck.of_directory(scorer.schema, directory.root, allow_unverified=allow_unverified)
     failures: dict[str, str] = {}
 
@@ -89,18 +96,35 @@ def predict_directory(
             scorer, directory, batch_size=batch_size, hold=held, failures=failures, progress=progress
         )
         for key, score in scores:
-            label = known.get(key)
-            if label is None:
-                yield Scored.of(key, target_of_key(key), score)
-            else:
-                yield Scored.of(key, target_of(label, key), score, label.dockq)
+            yield Scored.of(key, target[key].name, score, known[key].dockq if key in known else None)
         _judge(failures, len(directory.keys), strict)  # before the table takes its place
 
     # Ranks need all scores of a target at once, and a label file may spread a target over the whole directory.
     table = rank_by_target(rows()) if rank else rows()
-    num_scored = write_table(out, table, columns(labelled=labels is not None, ranked=rank))
+    num_scored = write_table(out, table, columns(labelled=labels is not None, ranked=rank, quality=column))
     held.report()
     return DirectoryReport(out, num_scored, failures)
+
+
+def _directory(graph_dir: Path) -> GraphDirectory:
+    directory = GraphDirectory(demo_paths().graphs if str(graph_dir) == DEMO else graph_dir)
+    if not directory.keys:
+        raise DataError(f"{directory.root}: no graphs", "at least one .pt file")
+    return directory
+
+
+def _say_what_is_kept_apart(targets: Mapping[str, Target], read_off: Targets) -> None:
+    """Some decoys of a folder have a target by their label, and the others another one by the folder."""
+    by_path = {target.name for target in targets.values() if target.source != COLUMN}
+    for key, target in targets.items():
+        folder = read_off.by_key[key].name
+        if target.source == COLUMN and target.name != folder and folder in by_path:
+            log.warning(
+                "%s is of target %s by its label, but decoys beside it without a label are of target %s by their "
+                "paths: they are kept apart",
+                *(key, target.name, folder),
+            )
+            return
 
 
 def _judge(failures: Mapping[str, str], total: int, strict: bool) -> None:
@@ -112,12 +136,14 @@ def _judge(failures: Mapping[str, str], total: int, strict: bool) -> None:
         )
 
 
-def _labels_by_key(directory: GraphDirectory, path: Path) -> Mapping[str, Label]:
-    found, missing = match_labels(directory, read_labels(path), path)
-    if missing:
-        shown = ", ".join(missing[:SHOWN_GRAPHS])
-        log.warning("%s: %d of %d decoys have no graph: %s", path, len(missing), len(found) + len(missing), shown)
-    return dict(found)
+def _labels_by_key(directory: GraphDirectory, targets: Targets, path: Path, column: str) -> Mapping[str, Label]:
+    matched = match_labels(directory, targets, read_labels(path, column), path)
+    if matched.missing:
+        shown = ", ".join(matched.missing[:SHOWN_GRAPHS])
+        log.warning("%s: %d of %d decoys have no graph: %s", path, len(matched.missing), matched.total, shown)
+    for warning in matched.warnings:
+        log.warning(warning)
+    return matched.found
 
 
 def score_directory(
@@ -140,7 +166,7 @@ def score_directory(
         progress: takes (done, total, key).
 
     Yields:
-        Key and predicted DockQ, in the order of the keys.
+        Key and predicted quality, in the order of the keys.
 
     Raises:
         SchemaError: a graph has other features than the model was trained on.

@@ -10,13 +10,15 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from topotrain.errors import DataError
+from topotrain.fields import DOCKQ_COLUMN, predicted_name, quality_name
 from topotrain.files import replacing
 from topotrain.text import csv_writer
 
 DECIMALS = 6
 ROW_GROUP = 10_000  # rows; of Parquet, whatever the batch size, so that the bytes do not depend on it
 
-MODEL, TARGET, PREDICTED, TRUE, RANK = "MODEL", "TARGET", "PRED_DOCKQ", "DockQ", "RANK"
+MODEL, TARGET, RANK = "MODEL", "TARGET", "RANK"
+PREDICTED_AT = 2  # among the columns
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +28,9 @@ class Scored:
     Attributes:
         model: its path below the directory, without suffix.
         target: the complex it is a model of.
-        pred_dockq: predicted DockQ, to the decimals that are written, so that a rank can be checked against them.
-        dockq: true DockQ, where it is known.
+        pred_dockq: predicted DockQ, or the quality that the model predicts, to the decimals that are written, so that
+            a rank can be checked against them.
+        dockq: the true one, where it is known.
         rank: its place within its target, from 1; 0 where no ranks were asked for.
     """
 
@@ -43,9 +46,10 @@ class Scored:
         return cls(_text(model), _text(target), round(score, DECIMALS), dockq)
 
 
-def columns(*, labelled: bool = False, ranked: bool = False) -> tuple[str, ...]:
-    """The columns of a table of scores, in order."""
-    return (MODEL, TARGET, PREDICTED, *([TRUE] if labelled else []), *([RANK] if ranked else []))
+def columns(*, labelled: bool = False, ranked: bool = False, quality: str = DOCKQ_COLUMN) -> tuple[str, ...]:
+    """The columns of a table of scores, in order; those of a quality bear its name."""
+    predicted = predicted_name(quality).upper()
+    return (MODEL, TARGET, predicted, *([quality_name(quality)] if labelled else []), *([RANK] if ranked else []))
 
 
 def rank_by_target(rows: Iterable[Scored]) -> list[Scored]:
@@ -57,10 +61,10 @@ def rank_by_target(rows: Iterable[Scored]) -> list[Scored]:
     return ranked
 
 
-def scores_csv(rows: Iterable[Scored]) -> str:
+def scores_csv(rows: Iterable[Scored], quality: str = DOCKQ_COLUMN) -> str:
     """Ranked scores as the text of a CSV."""
     text = io.StringIO()
-    _write_csv(text, rows, columns(ranked=True))
+    _write_csv(text, rows, columns(ranked=True, quality=quality))
     return text.getvalue()
 
 
@@ -109,17 +113,17 @@ class _Counted:
 
 
 def _values(row: Scored, names: Sequence[str]) -> list[Any]:
-    every = {MODEL: row.model, TARGET: row.target, PREDICTED: row.pred_dockq, TRUE: row.dockq, RANK: row.rank}
-    return [every[name] for name in names]
+    last = [row.rank] if names[-1] == RANK else []
+    true = [row.dockq] if len(names) > PREDICTED_AT + 1 + len(last) else []
+    return [row.model, row.target, row.pred_dockq, *true, *last]
 
 
 def _write_csv(file: TextIO, rows: Iterable[Scored], names: Sequence[str]) -> None:
     writer = csv_writer(file)
     writer.writerow(names)
-    at = names.index(PREDICTED)
     for row in rows:
         values = _values(row, names)
-        values[at] = f"{row.pred_dockq:.{DECIMALS}f}"
+        values[PREDICTED_AT] = f"{row.pred_dockq:.{DECIMALS}f}"
         writer.writerow(values)  # csv writes None as nothing
 
 
@@ -132,8 +136,8 @@ def _parquet_file(path: Path, rows: Iterable[Scored], names: Sequence[str]) -> N
     import pyarrow as pa
     from pyarrow import parquet
 
-    kinds = {MODEL: pa.string(), TARGET: pa.string(), PREDICTED: pa.float64(), TRUE: pa.float64(), RANK: pa.int64()}
-    schema = pa.schema([(name, kinds[name]) for name in names])
+    kinds = {MODEL: pa.string(), TARGET: pa.string(), RANK: pa.int64()}
+    schema = pa.schema([(name, kinds.get(name, pa.float64())) for name in names])
     rest = iter(rows)
     with parquet.ParquetWriter(path, schema) as writer:
         while part := list(islice(rest, ROW_GROUP)):

@@ -11,7 +11,7 @@ import pandas as pd
 
 from topotrain.data.graph_file import Graph
 from topotrain.errors import DataError, UserInputError
-from topotrain.fields import PRED_DOCKQ
+from topotrain.fields import predicted_name
 from topotrain.scoring.scorer import SCORING_BATCH, Scorer
 from topotrain.scoring.wire_format import decode_graph, open_graph
 
@@ -39,7 +39,9 @@ class ServedScorer(mlflow.pyfunc.PythonModel):  # type: ignore[name-defined, mis
             scores = scores.astype(object).where(scores.notna(), None)
         # Of kind object: pandas would make NaN of None.
         errors = pd.Series([None if isinstance(r, float) else str(r) for r in results], dtype=object)
-        return pd.DataFrame({PRED_DOCKQ: scores, "error": errors}).set_index(model_input.index)
+        return pd.DataFrame({predicted_name(self.scorer.schema.label_column): scores, "error": errors}).set_index(
+            model_input.index
+        )
 
 
 def _open(row: dict[Any, Any], position: int) -> Graph | UserInputError:

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from topotrain.data.graph_dir import GraphDirectory
-from topotrain.data.labels import target_of_key
+from topotrain.data.targets import TargetRule, Targets, show_targets
 from topotrain.errors import DataError
 from topotrain.features import build_recorded_graphs
 from topotrain.features.builder import Models
+from topotrain.fields import DOCKQ_COLUMN
 from topotrain.progress import OnItemDone
 from topotrain.schema.check import check_graph
 from topotrain.schema.resolve import DirectoryMetadata
@@ -28,17 +29,20 @@ class ScoreReport:
         rows: scored structures, by target and rank.
         failures: {MODEL: one line} of structures that gave no graph.
         changes_line: what reading left out or changed, on one line; "" for nothing.
+        quality: the column of what was predicted.
     """
 
     rows: tuple[Scored, ...]
     failures: dict[str, str]
     changes_line: str = ""
+    quality: str = DOCKQ_COLUMN
 
 
 def score_structures(
     structures: Path,
     model: str,
     *,
+    targets: TargetRule | None = None,
     jobs: int = 1,
     strict: bool = False,
     models: Models = "first",
@@ -50,6 +54,7 @@ def score_structures(
     Args:
         structures: a folder of structure files, flat or by target, an archive of one (zip, tar), or one file.
         model: URI of a version, or a local folder.
+        targets: where targets are written; by default read off the layout, and a flat folder is one target.
         jobs: processes that build graphs.
         strict: raise where any structure gives no graph, or was not read as it stands.
         models: ``first`` MODEL of an ensemble, or ``all``: each a decoy of its own.
@@ -76,8 +81,9 @@ def score_structures(
             first = next(iter(report.failures.values()), "no structures")
             raise DataError(f"{structures}: no structure gives a graph; the first: {first}", "at least one")
         metadata = DirectoryMetadata.read(Path(folder))
-        scores = score_directory(
-            scorer, GraphDirectory(Path(folder)), hold=lambda facts: check_graph(scorer.schema, facts, metadata)
-        )
-        rows = rank_by_target(Scored.of(key, target_of_key(key), score) for key, score in scores)
-    return ScoreReport(tuple(rows), report.failures, report.changes_line)
+        directory = GraphDirectory(Path(folder))
+        target = Targets(structures, directory.keys, targets).by_key
+        show_targets(target)
+        scores = score_directory(scorer, directory, hold=lambda facts: check_graph(scorer.schema, facts, metadata))
+        rows = rank_by_target(Scored.of(key, target[key].name, score) for key, score in scores)
+    return ScoreReport(tuple(rows), report.failures, report.changes_line, scorer.schema.label_column)

@@ -22,13 +22,7 @@ from mlflow.tracking import MlflowClient
 from mlflow.types.schema import ColSpec, Schema
 
 from topotrain.errors import TrackingError
-from topotrain.fields import PRED_DOCKQ
 from topotrain.text import one_line
-
-SIGNATURE = ModelSignature(
-    inputs=Schema([ColSpec("string", "graph", required=False), ColSpec("string", "path", required=False)]),
-    outputs=Schema([ColSpec("double", PRED_DOCKQ), ColSpec("string", "error", required=False)]),
-)
 
 
 @dataclass(frozen=True)
@@ -41,6 +35,7 @@ class ModelFiles:
         artifacts: its files by name.
         requirements: pinned, one a line.
         input_example: a table as the served model takes it.
+        output: the column in which it gives its scores.
     """
 
     loader: Path
@@ -48,6 +43,15 @@ class ModelFiles:
     artifacts: Mapping[str, Path]
     requirements: list[str]
     input_example: Any
+    output: str
+
+    @property
+    def signature(self) -> ModelSignature:
+        """What the served model takes and gives."""
+        return ModelSignature(
+            inputs=Schema([ColSpec("string", "graph", required=False), ColSpec("string", "path", required=False)]),
+            outputs=Schema([ColSpec("double", self.output), ColSpec("string", "error", required=False)]),
+        )
 
 
 class NewVersion:
@@ -113,7 +117,7 @@ class NewVersion:
                 python_model=str(files.loader),
                 code_paths=[str(files.code)],
                 artifacts={key: str(path) for key, path in files.artifacts.items()},
-                signature=SIGNATURE,
+                signature=files.signature,
                 input_example=files.input_example,
                 pip_requirements=files.requirements,
             )

@@ -18,6 +18,7 @@ from topotrain.fields import (
     ORIGINAL_CONFIG_ARTIFACT,
     SCHEMA_ARTIFACT,
     TAG_SCHEMA_DIGEST,
+    quality_name,
 )
 from topotrain.figures.png import write_png
 from topotrain.figures.shared import learning_curves, predicted_against_true
@@ -71,12 +72,12 @@ def record_figures(recorder: Recorder, selection: Selection, data: PreparedData,
         data: of the run.
         folder: holds the checkpoints; the figures are written there and must stay until the recorder is closed.
     """
-    best = selection.best
-    charts = [(learning_curves(selection.history, best.epoch if best else None), "training")]
+    best, quality = selection.best, quality_name(data.schema.label_column)
+    charts = [(learning_curves(selection.history, best.epoch if best else None, quality=quality), "training")]
     if best is not None:
         network, _ = load_network(folder / CHECKPOINT_DIR / best.file_name)
         val = data.module.val
-        scatter = predicted_against_true(_predictions(network, val), val.y.tolist(), val.targets)
+        scatter = predicted_against_true(_predictions(network, val), val.y.tolist(), val.targets, quality=quality)
         charts.append((scatter, f"validation, best epoch ({best.epoch})"))
     for chart, title in charts:
         path = folder / "figures" / f"{chart.name}.png"
@@ -86,7 +87,7 @@ def record_figures(recorder: Recorder, selection: Selection, data: PreparedData,
 
 @torch.inference_mode()
 def _predictions(network: TopoQANetwork, graphs: PackedGraphs) -> list[float]:
-    """Predicted DockQ of every graph, in order."""
+    """Predicted quality of every graph, in order."""
     scores: list[float] = []
     for start in range(0, len(graphs), SCORING_BATCH):
         batch = graphs.batch(range(start, min(start + SCORING_BATCH, len(graphs))))

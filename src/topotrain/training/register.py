@@ -8,9 +8,17 @@ from typing import Any
 
 from topotrain.config import TrainConfig
 from topotrain.data.prepare import PreparedData
-from topotrain.fields import CHECKPOINT_DIR, SELECTION_METRIC, VAL_LOSS, VAL_SPEARMAN
+from topotrain.fields import (
+    CHECKPOINT_DIR,
+    DOCKQ_COLUMN,
+    SELECTION_METRIC,
+    TAG_LABEL_COLUMN,
+    VAL_LOSS,
+    VAL_SPEARMAN,
+)
 from topotrain.model.checkpoint import load_network
 from topotrain.progress import track
+from topotrain.schema.feature_schema import FeatureSchema
 from topotrain.scoring.export import export_model
 from topotrain.tracking.logged_models import NewVersion
 from topotrain.tracking.recorder import Recorder
@@ -62,7 +70,7 @@ def register_kept(
         shared = shared or training_recipe(recorder, config, data)
         recipe = version_recipe(shared, one, network.spec)
         files = export_model(network, schema, example, workdir / "models" / one.file_name, recipe)
-        tags = _tags(one, rank, recorder.run_id, schema.digest)
+        tags = _tags(one, rank, recorder.run_id, schema)
         title = f"{name}-epoch-{one.epoch}"
         new[one.epoch] = recorder.version(files, name, title=title, step=one.epoch, tags=tags)
     if candidate and kept:
@@ -76,7 +84,7 @@ def register_kept(
     return best_first
 
 
-def _tags(kept: Kept, rank: int, run_id: str, digest: str) -> dict[str, str]:
+def _tags(kept: Kept, rank: int, run_id: str, schema: FeatureSchema) -> dict[str, str]:
     return {
         "epoch": str(kept.epoch),
         VAL_LOSS: repr(kept.metrics[VAL_LOSS]),
@@ -84,5 +92,6 @@ def _tags(kept: Kept, rank: int, run_id: str, digest: str) -> dict[str, str]:
         SELECTION_METRIC: repr(kept.metrics[SELECTION_METRIC]),
         "rank": str(rank),
         "run_id": run_id,
-        "schema_digest": digest,
+        "schema_digest": schema.digest,
+        **({} if schema.label_column == DOCKQ_COLUMN else {TAG_LABEL_COLUMN: schema.label_column}),
     }

@@ -18,7 +18,7 @@ from topotrain.config import LoadedConfig
 from topotrain.credentials import mask_credentials
 from topotrain.data.prepare import PreparedData, prepare_data
 from topotrain.errors import ConfigError, InterruptedRunError
-from topotrain.fields import CHECKPOINT_DIR, INTERRUPTED_NOTE, LAST_CHECKPOINT
+from topotrain.fields import CHECKPOINT_DIR, DOCKQ_COLUMN, INTERRUPTED_NOTE, LAST_CHECKPOINT, quality_name
 from topotrain.invocation import resume_command, threads_asked
 from topotrain.model.lightning import ScoringModule
 from topotrain.model.network import TopoQANetwork
@@ -53,6 +53,7 @@ class TrainResult:
         epochs: how many epochs were trained.
         model_versions: registered versions, best first; empty when nothing was registered.
         page: address of the run's page, where the store is a server.
+        quality: name of what was learned.
     """
 
     run_id: str
@@ -65,6 +66,7 @@ class TrainResult:
     epochs: int
     model_versions: list[str] = field(default_factory=list)
     page: str | None = None
+    quality: str = quality_name(DOCKQ_COLUMN)
 
 
 @dataclass(frozen=True)
@@ -163,6 +165,8 @@ class TrainingRun:
         self.data = data = data or prepare_data(self.config, track if self.progress else None)
         for warning in data.warnings:
             log.warning(warning)
+        for split in (data.train, data.val):
+            log.info("%s: %s", split.name, split.target_line)
         pl.seed_everything(self.config.dataloader.seed, workers=True, verbose=False)
         self._limit_threads()
         network = self._network(data)
@@ -290,4 +294,5 @@ class TrainingRun:
             epochs=self.epochs,
             model_versions=versions,
             page=recorder.page,
+            quality=quality_name(self.config.labels.column),
         )
