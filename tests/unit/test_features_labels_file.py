@@ -60,7 +60,7 @@ def test_a_file_that_is_none_is_refused(tmp_path: Path, content: bytes, said: st
         merged_labels(NEW, path)
 
 
-@pytest.mark.parametrize("value", ["0.5", "0.500", "0.5000", "0.49996", " 0.5 ", ""])
+@pytest.mark.parametrize("value", ["0.5", "0.500", "0.5000", "0.49996", "0.5 ", ""])
 def test_a_row_that_says_the_same_stays_as_it_is(tmp_path: Path, value: str) -> None:
     path = tmp_path / "labels.csv"
     path.write_text(f"MODEL,dockq,capri\nT1/m1,{value},\n")

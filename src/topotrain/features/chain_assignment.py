@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
 from topotrain.features.interface_scores import Interface
 from topotrain.features.structure import FloatArray, IntArray
@@ -37,13 +36,21 @@ class Assignment:
     proven: bool
 
 
+def _best_pairs(costs: FloatArray) -> tuple[IntArray, IntArray]:
+    """Rows and columns of the cheapest assignment."""
+    from scipy.optimize import linear_sum_assignment  # imported on use: listing modules needs none of it
+
+    rows, columns = linear_sum_assignment(costs)
+    return rows, columns
+
+
 def unmatched_chains(mismatches: FloatArray) -> list[int]:
     """Rows (native chains) that are left over when as many as can be have a column (decoy chain) of their own.
 
     Args:
         mismatches: (num_native, num_decoy) mismatches; ``IMPOSSIBLE`` where chains are not alike.
     """
-    rows, columns = linear_sum_assignment(mismatches)
+    rows, columns = _best_pairs(mismatches)
     matched = {int(row) for row, column in zip(rows, columns, strict=True) if mismatches[row, column] < IMPOSSIBLE}
     return [row for row in range(len(mismatches)) if row not in matched]
 
@@ -93,7 +100,7 @@ def _possible(mismatches: FloatArray) -> np.ndarray:
 
 
 def _fewest(mismatches: FloatArray) -> float:
-    return float(mismatches[linear_sum_assignment(mismatches)].sum())
+    return float(mismatches[_best_pairs(mismatches)].sum())
 
 
 class _Search:
@@ -130,7 +137,7 @@ class _Search:
 
     def start(self) -> None:
         """Good assignments to begin with: from the best pairs of each interface, grown and then improved."""
-        _, columns = linear_sum_assignment(np.where(self._possible, -self._alone, IMPOSSIBLE))
+        _, columns = _best_pairs(np.where(self._possible, -self._alone, IMPOSSIBLE))
         starts = [columns.tolist()]
         pairs = [
             (float(table.flat[index]), a, b, *divmod(int(index), table.shape[1]))

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-import gemmi
 import numpy as np
 import numpy.typing as npt
 
@@ -82,6 +81,8 @@ def residue_letter(name: str) -> str | None:
     Returns:
         "" for what is known to be neither, None for what is not known.
     """
+    import gemmi  # imported on use: listing modules needs none of it
+
     known = gemmi.find_tabulated_residue(name.upper())
     if not known.found():
         return None
