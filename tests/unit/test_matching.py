@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -146,6 +147,21 @@ def test_a_flat_directory_is_known_by_its_name(tmp_path: Path) -> None:
     both = match(directory, "Target,Model,DockQ\n1BGS_AE,ranked_0,0.5\n3HSY_AB,ranked_0,0.1\n3HSY_AB,ranked_1,0.2\n")
     assert {key: label.dockq for key, label in both.found.items()} == {"ranked_0": 0.5}
     assert both.missing == ("3HSY_AB/ranked_0 (no graph of that target)", "3HSY_AB/ranked_1 (no graph of that target)")
+
+
+def test_a_flat_directory_is_known_by_the_structures_it_was_built_from(tmp_path: Path) -> None:
+    """As ``build-graphs decoys/1BGS_AE --out g`` and ``label decoys/1BGS_AE`` leave them."""
+    directory = make(tmp_path / "g", "ranked_0.pt", "ranked_1.pt")
+    assert graph_of(directory, "1BGS_AE/ranked_0") is None
+    logs = directory.root / "logs" / "build"
+    logs.mkdir(parents=True)
+    summary = {"dataset_dir": "/data/decoys/1BGS_AE", "edge": {"output_dir": str(directory.root)}}
+    (logs / "graph_builder_summary.json").write_text(json.dumps(summary))
+    found = match(directory, "MODEL,dockq\n1BGS_AE/ranked_0,0.5\n1BGS_AE/ranked_1,0.4\n3HSY_AB/ranked_0,0.1\n")
+    assert {key: label.dockq for key, label in found.found.items()} == {"ranked_0": 0.5, "ranked_1": 0.4}
+    assert found.missing == ("3HSY_AB/ranked_0",)
+    other = match(directory, "Target,Model,DockQ\n3HSY_AB,ranked_0,0.1\n1BGS_AE,ranked_1,0.2\n")
+    assert list(other.found) == ["ranked_1"]
 
 
 def test_two_targets_for_one_flat_graph_are_refused(tmp_path: Path) -> None:

@@ -59,7 +59,7 @@ def match_labels(directory: GraphDirectory, targets: Targets, labels: Sequence[L
     """
     matcher = LabelMatcher(directory, targets)
     claims = _Claims()
-    about_root = any(label.target == targets.root_name for label in labels)
+    about_root = any(label.target in targets.root_names for label in labels)
     for label in labels:
         key = matcher.graph_of(label)
         if key is None:
@@ -140,12 +140,12 @@ class LabelMatcher:
             return True  # a path that was asked for as a whole, under another word for its target
         stem, word = _stem(key).casefold(), target.casefold()
         named = stem.startswith(word) and not stem[len(word) : len(word) + 1].isalnum()
-        return named or target == self.targets.root_name
+        return named or target in self.targets.root_names
 
     @cached_property
     def target_names(self) -> set[str]:
         """Names of all targets, that of the directory among them."""
-        return {target.name for target in self.targets.by_key.values()} | {self.targets.root_name}
+        return {target.name for target in self.targets.by_key.values()} | self.targets.root_names
 
     def _tiers(self, spellings: Sequence[str], target: str) -> Iterator[Iterable[str]]:
         """Keys that fit, the surest kind first."""
@@ -178,7 +178,7 @@ class LabelMatcher:
                 continue
             own = self.targets.by_key[key]
             by_path = "/" in key and own.in_path and target in ("", own.name)
-            by_root = parts[start - 1] == self.targets.root_name and target in ("", self.targets.root_name)
+            by_root = parts[start - 1] in self.targets.root_names and target in ("", *self.targets.root_names)
             if by_path or by_root:
                 yield key
                 return
@@ -201,7 +201,7 @@ class LabelMatcher:
         for key, target in self.targets.by_key.items():
             folder = _stem(key.rpartition("/")[0])
             own = {_stem(key)} | ({folder} if is_decoy_folder(folder) else set())
-            for name in {target.name} | (set() if target.in_path else {self.targets.root_name}):
+            for name in {target.name} | (set() if target.in_path else self.targets.root_names):
                 for each in own:
                     found[name, each].append(key)
         return found

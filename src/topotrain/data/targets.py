@@ -11,6 +11,8 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 
 from topotrain.errors import DataError, UserInputError
+from topotrain.schema.metadata_files import find_summary
+from topotrain.text import read_json
 
 log = logging.getLogger("topotrain")
 
@@ -147,6 +149,12 @@ class Targets:
         """The name of the directory."""
         return self.root.resolve().name
 
+    @cached_property
+    def root_names(self) -> frozenset[str]:
+        """Words for what lies in the directory and in no folder of it: its name, and that of what it was built from."""
+        built_from = structures_of(self.root)
+        return frozenset({self.root_name, built_from} if built_from else {self.root_name})
+
     def of(self, key: str) -> Target:
         """A decoy's target.
 
@@ -170,6 +178,13 @@ class Targets:
     def by_key(self) -> dict[str, Target]:
         """The target of every decoy."""
         return {key: self.of(key) for key in self.keys}
+
+
+def structures_of(root: Path) -> str | None:
+    """The name of the folder of structures that the graphs of a directory were built from, if a summary says so."""
+    summary = find_summary(root, lambda note: None)
+    place = read_json(summary.path, "a graph builder's summary").get("dataset_dir") if summary else None
+    return Path(place).name or None if isinstance(place, str) else None
 
 
 @lru_cache(maxsize=4096)
