@@ -64,6 +64,13 @@ def test_a_flag_takes_true_and_false_and_shows_neither(command: str, flag: Flag)
     assert record[0].split(", ")[-1] == flag.opts[0]
 
 
+def test_a_flag_never_takes_a_word_that_is_an_argument() -> None:
+    """A flag that can be written out as true or false would: ``label --replace DECOYS``."""
+    for name, command in COMMANDS.items():
+        if any(isinstance(param, click.Argument) for param in command.params):
+            assert not [param for param in command.params if isinstance(param, Flag)], name
+
+
 def test_no_help_shows_a_boolean() -> None:
     assert len(FLAGS) > 10
     for command in COMMANDS.values():

@@ -15,7 +15,6 @@ from topotrain.cli.options import (
     InputPath,
     KeyValue,
     Words,
-    flag,
     jobs_option,
     option,
     target_options,
@@ -129,7 +128,7 @@ def build_graphs(
 )
 @option("--native-chains", metavar="A,B", help="The chains of the native that count; by default all.")
 @option("--out", metavar="CSV", help="Labels file to add to; by default printed.")
-@flag("--replace", help="Rows of the labels file may get other values.")
+@click.option("--replace", is_flag=True, help="Rows of the labels file may get other values.")
 @jobs_option("Processes.")
 @MODELS
 @STRICT
