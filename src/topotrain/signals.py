@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import threading
 import time
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -48,6 +50,16 @@ def interruptible() -> Iterator[None]:
     finally:
         for each, handler in before.items():
             signal.signal(each, handler)
+
+
+def release(stop: BaseException) -> None:
+    """Free what the interrupted calls held, before the last words are written.
+
+    A signal may come in the middle of a query. Its open cursor would live as long as the exception, whose traceback
+    holds its frame, and an SQLite store would be locked by this very process.
+    """
+    traceback.clear_frames(stop.__traceback__)
+    gc.collect()
 
 
 def follow_parent() -> None:

@@ -32,7 +32,7 @@ from topotrain.fields import (
 )
 from topotrain.invocation import adopted_run
 from topotrain.messages import lines_shown
-from topotrain.signals import interruptible
+from topotrain.signals import interruptible, release
 from topotrain.tracking.address import resolve_tracking_uri
 from topotrain.tracking.batches import COMMAND
 from topotrain.tracking.heartbeat import is_alive
@@ -157,6 +157,7 @@ class _Batch:
             recorder.close("FAILED" if lost else "FINISHED", note)
             return result
         except InterruptedRunError as stop:
+            release(stop)
             self._record(replace(self._result(), interrupted=True))
             recorder.close("KILLED", f"{INTERRUPTED_NOTE} {stop.signum}")
             raise

@@ -17,6 +17,7 @@ from topotrain.batches.job_process import JobProcess, child_environment, share_o
 from topotrain.batches.manifest import Job, Manifest
 from topotrain.errors import OutageError, TrackingError, UserInputError
 from topotrain.fields import TAG_BATCH_JOB, TAG_BATCH_JOB_DIGEST
+from topotrain.signals import release
 from topotrain.tracking.recorder import Recorder
 from topotrain.tracking.records import RunRecord
 from topotrain.tracking.store import Store
@@ -113,7 +114,8 @@ class Scheduler:
                 self._look()
                 self.display.show(self.reports)
                 time.sleep(TICK_SECONDS)
-        except BaseException:
+        except BaseException as stop:
+            release(stop)
             self._stop()
             raise
         self.display.show(self.reports)

@@ -23,6 +23,7 @@ from topotrain.invocation import resume_command, threads_asked
 from topotrain.model.lightning import ScoringModule
 from topotrain.model.network import TopoQANetwork
 from topotrain.progress import track
+from topotrain.signals import release
 from topotrain.text import one_line
 from topotrain.tracking.recorder import Recorder
 from topotrain.training.callbacks import ConfiguredSettings, EpochEnd, EpochSeeds, progress_callback
@@ -146,6 +147,7 @@ class TrainingRun:
         try:
             return self._run(data)
         except InterruptedRunError as stop:
+            release(stop)
             self.recorder.close("KILLED", f"{INTERRUPTED_NOTE} {stop.signum} after {self.epochs} epochs")
             self.salvage()
             if self.epochs:

@@ -1,0 +1,36 @@
+"""What an interrupted call held is free when the last words are written."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from topotrain.errors import InterruptedRunError
+from topotrain.signals import interruptible, release
+
+
+def test_a_query_that_a_signal_cut_off_locks_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "store.db"
+    last_words = sqlite3.connect(path, timeout=0, isolation_level=None)
+    last_words.execute("CREATE TABLE runs (status)")
+    last_words.executemany("INSERT INTO runs VALUES (?)", [("RUNNING",)] * 3)
+
+    def ask() -> None:
+        found = sqlite3.connect(path).execute("SELECT * FROM runs")
+        next(found)
+        os.kill(os.getpid(), signal.SIGTERM)
+        list(found)
+
+    with interruptible():
+        try:
+            ask()
+        except InterruptedRunError as stop:
+            with pytest.raises(sqlite3.OperationalError, match="locked"):
+                last_words.execute("UPDATE runs SET status = 'KILLED'")
+            release(stop)
+            last_words.execute("UPDATE runs SET status = 'KILLED'")
+    assert last_words.execute("SELECT DISTINCT status FROM runs").fetchall() == [("KILLED",)]
