@@ -12,7 +12,6 @@ from pathlib import Path
 
 from topotrain.errors import DataError, UserInputError
 from topotrain.schema.metadata_files import find_summary
-from topotrain.text import read_json
 
 log = logging.getLogger("topotrain")
 
@@ -152,8 +151,9 @@ class Targets:
     @cached_property
     def root_names(self) -> frozenset[str]:
         """Words for what lies in the directory and in no folder of it: its name, and that of what it was built from."""
-        built_from = structures_of(self.root)
-        return frozenset({self.root_name, built_from} if built_from else {self.root_name})
+        summary = find_summary(self.root, lambda note: None)
+        built_from = summary.dataset_dir if summary else None
+        return frozenset({self.root_name, built_from.name} if built_from and built_from.name else {self.root_name})
 
     def of(self, key: str) -> Target:
         """A decoy's target.
@@ -178,13 +178,6 @@ class Targets:
     def by_key(self) -> dict[str, Target]:
         """The target of every decoy."""
         return {key: self.of(key) for key in self.keys}
-
-
-def structures_of(root: Path) -> str | None:
-    """The name of the folder of structures that the graphs of a directory were built from, if a summary says so."""
-    summary = find_summary(root, lambda note: None)
-    place = read_json(summary.path, "a graph builder's summary").get("dataset_dir") if summary else None
-    return Path(place).name or None if isinstance(place, str) else None
 
 
 @lru_cache(maxsize=4096)

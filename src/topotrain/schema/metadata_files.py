@@ -153,10 +153,19 @@ class Sidecar:
 
 @dataclass(frozen=True)
 class Summary:
-    """``graph_builder_summary.json``: ``modules`` by kind, and the edge width it says it built."""
+    """``graph_builder_summary.json``: ``modules`` by kind, what was built from what, and the edge width it says.
+
+    Attributes:
+        path: the file.
+        modules: by kind.
+        dataset_dir: the folder of structures, as it was called where it was built.
+        output_dir: the graph directory.
+        edge_dim: edge width.
+    """
 
     path: Path
     modules: Mapping[str, Any]
+    dataset_dir: Path | None
     output_dir: Path | None
     edge_dim: int | None
 
@@ -196,6 +205,7 @@ def read_summary(path: Path) -> Summary:
     """
     content = _read_object(path, "a graph builder's summary")
     document = checked(SUMMARY, content, path)
+    dataset = content.get("dataset_dir")
     output = document.edge.output_dir
     try:
         output_dir = (path.parent / output).resolve() if isinstance(output, str) else None
@@ -206,6 +216,7 @@ def read_summary(path: Path) -> Summary:
     return Summary(
         path=path,
         modules=content.get("modules", {}),
+        dataset_dir=Path(dataset) if isinstance(dataset, str) else None,
         output_dir=output_dir,
         edge_dim=document.edge.edge_feature_dim,
     )
