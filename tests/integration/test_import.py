@@ -17,6 +17,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from kit.commands import exit_status
 from kit.recorded import artifact_json, mlflow_client, point_mlflow_at
 from kit.waiting import PATIENCE
 from topotrain.cli import main
@@ -49,11 +50,7 @@ def run(store_uri: str, capsys: pytest.CaptureFixture[str]) -> Callable[..., tup
     """Runs the command; returns exit status and both streams."""
 
     def call(*arguments: Any) -> tuple[int, str, str]:
-        status = 0
-        try:
-            main(["import-checkpoint", *map(str, arguments), "--model-name", "old", "--tracking-uri", store_uri])
-        except SystemExit as stop:
-            status = int(stop.code or 0)
+        status = exit_status("import-checkpoint", *arguments, "--model-name", "old", "--tracking-uri", store_uri)
         told = capsys.readouterr()
         return status, told.out, told.err
 
@@ -169,12 +166,8 @@ def test_metadata_of_the_checkpoint_or_beside_it_name_the_columns(run, store_uri
     )
 
     def predict(version: int) -> tuple[int, str]:
-        status = 0
-        try:
-            where = ["--graphs", str(graph_set.graphs), "--out", "t.csv", "--tracking-uri", store_uri]
-            main(["predict", "--model", f"models:/old/{version}", *where])
-        except SystemExit as stop:
-            status = int(stop.code or 0)
+        where = ["--graphs", graph_set.graphs, "--out", "t.csv", "--tracking-uri", store_uri]
+        status = exit_status("predict", "--model", f"models:/old/{version}", *where)
         return status, capsys.readouterr().err
 
     graph_set.edit_sidecar(lambda content: [e.pop("edge_params") for k, e in content.items() if k != "_builder"])

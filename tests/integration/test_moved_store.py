@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 import topotrain
+from kit.commands import exit_status
 from kit.recorded import mlflow_client
-from topotrain.cli import main
 from topotrain.errors import TrackingError
 
 
@@ -50,11 +50,7 @@ def moved(original: tuple[Path, str, str], tmp_path: Path) -> Any:
 
 def said(capsys: Any, *arguments: str) -> tuple[int, str, str]:
     capsys.readouterr()
-    status = 0
-    try:
-        main(arguments)
-    except SystemExit as stop:
-        status = int(stop.code or 0)
+    status = exit_status(*arguments)
     captured = capsys.readouterr()
     return status, captured.out, captured.err
 

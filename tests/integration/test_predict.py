@@ -15,8 +15,8 @@ import torch
 from pyarrow import parquet
 from torch_geometric.data import Data
 
+from kit.commands import exit_status
 from kit.recorded import point_mlflow_at
-from topotrain.cli import main
 from topotrain.data.graph_dir import GraphDirectory
 from topotrain.data.graph_file import read_graph
 from topotrain.scoring import predict_directory
@@ -46,11 +46,7 @@ def predict(model_dir: Path, capsys: pytest.CaptureFixture[str]) -> Callable[...
     """Runs the command; returns exit status and standard error, and holds standard output to be empty."""
 
     def run(*arguments: Any, model: Any = model_dir) -> tuple[int, str]:
-        status = 0
-        try:
-            main(["predict", "--model", str(model), *map(str, arguments)])
-        except SystemExit as stop:
-            status = int(stop.code or 0)
+        status = exit_status("predict", "--model", model, *arguments)
         told = capsys.readouterr()
         assert told.out == ""
         return status, told.err

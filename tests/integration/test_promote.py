@@ -14,8 +14,8 @@ from mlflow.entities import Metric
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
+from kit.commands import exit_status
 from kit.recorded import experiment_id, mlflow_client, point_mlflow_at
-from topotrain.cli import main
 from topotrain.errors import TrackingError
 from topotrain.fields import (
     EVAL_MSE,
@@ -91,14 +91,10 @@ def promote(registry: Registry, capsys: pytest.CaptureFixture[str]) -> Any:
 
     def run(*arguments: str) -> tuple[int, str, str]:
         capsys.readouterr()
-        status: Any = 0
-        try:
-            main(["promote", *arguments, "--tracking-uri", registry.uri])
-        except SystemExit as stop:
-            status = stop.code
+        status = exit_status("promote", *arguments, "--tracking-uri", registry.uri)
         out, err = capsys.readouterr()
         assert "Traceback" not in err
-        return int(status or 0), out, err.strip().splitlines()[-1] if err.strip() else ""
+        return status, out, err.strip().splitlines()[-1] if err.strip() else ""
 
     return run
 

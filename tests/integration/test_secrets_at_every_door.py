@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
+from kit.commands import exit_status
 from kit.recorded import mlflow_client
-from topotrain.cli import main
 
 SECRET = "hunter2hunter"
 URI = f"postgresql://me:{SECRET}/x@db.example.org/d"
@@ -21,11 +21,7 @@ SIGNED = f"https://b.s3.amazonaws.com/k?X-Amz-Signature={SECRET}&X-Amz-Expires=9
 def said(capsys: Any, *arguments: str) -> tuple[int, str]:
     """Exit status and both streams."""
     capsys.readouterr()
-    status = 0
-    try:
-        main(arguments)
-    except SystemExit as stop:
-        status = int(stop.code or 0)
+    status = exit_status(*arguments)
     captured = capsys.readouterr()
     return status, captured.out + captured.err
 

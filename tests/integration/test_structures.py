@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 import topotrain
+from kit.commands import exit_status
 from kit.recorded import mlflow_client
-from topotrain.cli import main
 from topotrain.data.demo import demo_paths
 from topotrain.errors import SchemaError
 from topotrain.features import build_recorded_graphs
@@ -22,19 +22,10 @@ TARGETS = 3  # two to train on, one to validate
 DECOYS = 4
 
 
-def command(*arguments: str) -> int:
-    """Exit status of the command line."""
-    try:
-        main([str(argument) for argument in arguments])
-    except SystemExit as stop:
-        return int(stop.code or 0)
-    return 0
-
-
 @pytest.fixture(scope="session")
 def all_structures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("demo") / "structures"
-    assert command("demo-structures", "--out", out) == 0
+    assert exit_status("demo-structures", "--out", out) == 0
     return out
 
 
@@ -76,7 +67,7 @@ def built(few: Path) -> dict[str, Path]:
     for module in ("edge/legacy_band/v11", "edge/distance/v1"):
         out = few / module.replace("/", "-")
         arguments = ["--edge-module", module, "--topology-module", "topology/none/v1"]
-        assert command("build-graphs", few / "structures", "--out", out, *arguments) == 0
+        assert exit_status("build-graphs", few / "structures", "--out", out, *arguments) == 0
         folders[module] = out
     return folders
 
@@ -111,7 +102,7 @@ def test_nothing_but_the_graphs_changes_between_feature_sets(few, built, store_u
 def test_score_builds_with_the_recorded_modules_and_ranks(few, built, store_uri, capsys):
     train(few, built["edge/distance/v1"], store_uri)
     out = few / "scores.csv"
-    status = command("score", few / "structures", "--out", out, "--tracking-uri", store_uri)
+    status = exit_status("score", few / "structures", "--out", out, "--tracking-uri", store_uri)
     assert status == 0, capsys.readouterr().err
     rows = list(csv.DictReader(out.open()))
     assert len(rows) == TARGETS * DECOYS
@@ -128,10 +119,10 @@ def test_score_builds_with_the_recorded_modules_and_ranks(few, built, store_uri,
     many.parent.mkdir(parents=True)
     many.write_text("".join(f"MODEL     {n:4d}\n{part}ENDMDL\n" for n, part in enumerate(parts, 1)) + "END\n")
     words = ["score", few / "ensembles", "--out", out, "--tracking-uri", store_uri]
-    assert command(*words) == 0
+    assert exit_status(*words) == 0
     assert "read: 1 file: 1 MODEL left out" in capsys.readouterr().err
-    assert command(*words, "--strict") == 2
-    assert command(*words, "--models", "all", "--strict") == 0
+    assert exit_status(*words, "--strict") == 2
+    assert exit_status(*words, "--models", "all", "--strict") == 0
     alone = {row["MODEL"]: row["PRED_DOCKQ"] for row in rows}
     names = [f"{folder.name}/{path.stem}" for path in sorted(folder.glob("*.pdb"))[:2]]
     found = {row["MODEL"]: row["PRED_DOCKQ"] for row in csv.DictReader(out.open())}
@@ -151,7 +142,7 @@ def test_score_refuses_a_missing_or_another_version_of_a_module(few, built, tmp_
 
 
 def test_score_without_a_model_is_one_line(few, store_uri, capsys):
-    assert command("score", few / "structures", "--tracking-uri", store_uri) == 2
+    assert exit_status("score", few / "structures", "--tracking-uri", store_uri) == 2
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert error.startswith("error: model 'models:/topoqa@candidate' can't be fetched")
 
@@ -161,12 +152,12 @@ def test_one_bad_structure_costs_one_line(few, tmp_path, capsys):
     shutil.copytree(next(p for p in (few / "structures").iterdir() if p.is_dir()), folder)
     (folder / "bad.pdb").write_text("ATOM  this is no structure\n")
     arguments = ["build-graphs", tmp_path / "structures", "--topology-module", "topology/none/v1"]
-    assert command(*arguments, "--out", tmp_path / "graphs") == 0
+    assert exit_status(*arguments, "--out", tmp_path / "graphs") == 0
     told = capsys.readouterr().err
     assert "bad.pdb" in told
     assert f"{DECOYS} graphs built, 0 kept, 1 failed" in told
     assert told.strip().endswith("1 failed")
-    assert command(*arguments, "--out", tmp_path / "graphs", "--strict") == 2
+    assert exit_status(*arguments, "--out", tmp_path / "graphs", "--strict") == 2
     assert f"{DECOYS} graphs built" not in capsys.readouterr().out
 
 
@@ -180,18 +171,18 @@ def test_one_bad_structure_costs_one_line(few, tmp_path, capsys):
     ],
 )
 def test_bad_build_options_are_one_line(few, tmp_path, capsys, arguments, words):
-    assert command("build-graphs", few / "structures", "--out", tmp_path / "g", *arguments) == 2
+    assert exit_status("build-graphs", few / "structures", "--out", tmp_path / "g", *arguments) == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert line.startswith("error: ")
     assert words in line
 
 
 def test_features_lists_what_is_shipped(capsys):
-    assert command("features", "--kind", "edge", "--json") == 0
+    assert exit_status("features", "--kind", "edge", "--json") == 0
     modules = {module["id"]: module for module in json.loads(capsys.readouterr().out)}
     assert modules["edge/multi_scale/v24"]["width"] == len(modules["edge/multi_scale/v24"]["columns"])
     assert modules["edge/multi_scale/v24"]["orientation_dependent"] is True
-    assert command("features") == 0
+    assert exit_status("features") == 0
     assert "interface/polar_cutoff/v1" in capsys.readouterr().out
 
 
@@ -203,7 +194,7 @@ def test_label_gives_the_demo_labels_again(few, all_structures, demo_labels, tmp
     labels.write_text("MODEL,note\nother,kept\n")
     folder = tmp_path / "models" / target.name
     shutil.copytree(target, folder)
-    assert command("label", tmp_path / "models", "--native", native, "--out", labels) == 0
+    assert exit_status("label", tmp_path / "models", "--native", native, "--out", labels) == 0
     rows = {row["MODEL"]: row for row in csv.DictReader(io.StringIO(labels.read_text()))}
     assert rows["other"]["note"] == "kept"
     assert len(rows) == DECOYS + 1
@@ -218,7 +209,7 @@ def test_label_refuses_the_native_of_another_complex(few, all_structures, tmp_pa
     one, other, *_ = sorted(path for path in (few / "structures").iterdir() if path.is_dir())
     labels = tmp_path / "labels.csv"
     native = all_structures / "natives" / f"{other.name}.pdb"
-    assert command("label", one, "--native", native, "--out", labels) == 2
+    assert exit_status("label", one, "--native", native, "--out", labels) == 2
     told = capsys.readouterr().err.strip().splitlines()
     assert told[0].startswith(f"failed: all {DECOYS} decoys: the native {native} is another complex (no chain of")
     assert told[-1] == f"error: {one}: no decoy could be labelled; expected decoys of the native's complex; " + (

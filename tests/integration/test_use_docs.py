@@ -19,9 +19,9 @@ from typing import Any
 
 import pytest
 
+from kit.commands import exit_status
 from kit.recorded import artifact_json, mlflow_client
 from kit.waiting import PATIENCE, wait_for
-from topotrain.cli import main
 
 DOCUMENTED_PORT = "5001"
 
@@ -47,21 +47,13 @@ def here(finished: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
     return folder
 
 
-def in_process(line: str) -> int:
-    try:
-        main(shlex.split(line)[1:])
-    except SystemExit as stop:
-        return int(stop.code or 0)
-    return 0
-
-
 def test_predict_page(root, here, capsys):
     lines = [line for language, code in blocks(root / "docs" / "predict.md") for line in code.strip().splitlines()]
     assert len(lines) == 5
     for line in lines:
         if "demo-graphs" in line:
             continue  # the folder is there, of graphs that are made faster
-        assert in_process(line) == 0, capsys.readouterr().err
+        assert exit_status(*shlex.split(line)[1:]) == 0, capsys.readouterr().err
     assert (here / "predictions.csv").is_file()
     assert (here / "predictions.parquet").is_file()
 
