@@ -1,0 +1,73 @@
+"""How the edges of a batch lie: what the training step needs to know beside the edges themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class EdgeLayout:
+    """Edges of several graphs, those of each graph together and sorted by target.
+
+    Attributes:
+        edge_row: (num_edges,) int64, the row of the edge attributes that each edge has; edges may share one, as the
+            two directions of a contact do.
+        by_source: (num_edges,) int64, the positions of the edges in the order of their source nodes.
+        node_start: (num_graphs + 1) where each graph's nodes begin, and their number.
+        edge_start: (num_graphs + 1) where each graph's edges begin.
+        row_start: (num_graphs + 1) where each graph's rows of edge attributes begin.
+    """
+
+    edge_row: Tensor
+    by_source: Tensor
+    node_start: Sequence[int]
+    edge_start: Sequence[int]
+    row_start: Sequence[int]
+
+    @property
+    def shared(self) -> bool:
+        """Whether any edges share a row of attributes."""
+        return self.row_start[-1] < self.edge_start[-1]
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> EdgeLayout:
+        """A copy on a device."""
+        values = {one.name: getattr(self, one.name) for one in fields(self)}
+        moved = {
+            name: value.to(device, non_blocking=non_blocking) if isinstance(value, Tensor) else value
+            for name, value in values.items()
+        }
+        return EdgeLayout(**moved)
+
+    @classmethod
+    def of(cls, edge_index: Tensor, batch: Tensor, num_graphs: int) -> tuple[Tensor, EdgeLayout]:
+        """The layout of edges in any order, one row of attributes each.
+
+        Args:
+            edge_index: (2, num_edges) source row, target row.
+            batch: (num_nodes,) graph of each node, ascending.
+            num_graphs: graphs in the batch.
+
+        Returns:
+            (num_edges,) the order that sorts the edges by target, equal ones as they were, and the layout of the
+            edges, and of their attributes, in that order.
+        """
+        order = torch.argsort(edge_index[1], stable=True)
+        source = edge_index[0, order]
+        graph = batch[edge_index[1]] if edge_index.shape[1] else batch.new_zeros(0)
+        edge_start = _starts(torch.bincount(graph, minlength=num_graphs))
+        layout = cls(
+            edge_row=torch.arange(edge_index.shape[1]),
+            by_source=torch.argsort(source, stable=True),
+            node_start=_starts(torch.bincount(batch, minlength=num_graphs)),
+            edge_start=edge_start,
+            row_start=edge_start,
+        )
+        return order, layout
+
+
+def _starts(counts: Tensor) -> list[int]:
+    return [0, *torch.cumsum(counts, 0).tolist()]
