@@ -16,7 +16,7 @@ from kit.waiting import PATIENCE
 from topotrain.data import demo, demo_codec
 from topotrain.data.graph_dir import GraphDirectory
 from topotrain.data.graph_file import read_graph
-from topotrain.data.prepare import inspect_directory
+from topotrain.data.stored_schema import inspect_directory
 from topotrain.data.split import leaked_targets, read_split
 from topotrain.errors import DataError
 from topotrain.features import build_graphs, label_decoys

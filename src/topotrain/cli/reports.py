@@ -126,7 +126,7 @@ def schema(graph_dir: str, as_json: bool) -> None:
     topotrain schema graphs/
     topotrain schema graphs/ --json > feature_metadata.json
     """
-    from topotrain.data.prepare import inspect_directory
+    from topotrain.data.stored_schema import inspect_directory
     from topotrain.progress import track
     from topotrain.reports.schema_table import schema_lines
     from topotrain.text import as_json as to_json
