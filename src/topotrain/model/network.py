@@ -15,7 +15,12 @@ from torch.nn import functional
 from torch_geometric.nn import GATv2Conv
 from torch_geometric.utils import scatter
 
-from topotrain.model.scaling import InputScaling
+from topotrain.data.edge_layout import EdgeLayout
+from topotrain.model.attention import attend
+from topotrain.model.edge_plan import EdgePlan
+from topotrain.model.edge_update import updated_edges
+from topotrain.model.pooling import pooled
+from topotrain.model.scaling import InputScaling, scaled_linear
 
 POOLING = {"mean": "mean", "add": "sum", "max": "max"}
 
@@ -92,6 +97,12 @@ class EdgeUpdatingLayer(nn.Module):
         edges = self.edge_update(nodes, edge_index, edge_attr)  # (num_edges, hidden)
         return functional.elu(nodes), functional.elu(edges)
 
+    def planned(self, x: Tensor, edge_attr: Tensor, plan: EdgePlan) -> tuple[Tensor, Tensor]:
+        """The same in chunks of edges; rows of ``edge_attr`` may be shared, as the plan says."""
+        nodes = attend(self.conv, x, edge_attr, plan)  # (num_nodes, hidden)
+        linear = self.edge_update.linear
+        return functional.elu(nodes), updated_edges(linear.weight, linear.bias, nodes, edge_attr, plan)
+
 
 class TopoQANetwork(nn.Module):
     """Scores interface graphs with a predicted DockQ in [0, 1].
@@ -124,29 +135,85 @@ class TopoQANetwork(nn.Module):
         self.node_scaling.fit(x)
         self.edge_scaling.fit(edge_attr)
 
-    def forward(self, x: Tensor, edge_index: Tensor, edge_attr: Tensor, batch: Tensor, num_graphs: int) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        edge_index: Tensor,
+        edge_attr: Tensor,
+        batch: Tensor,
+        num_graphs: int,
+        layout: EdgeLayout | None = None,
+    ) -> Tensor:
         """Score a batch of graphs.
 
         Args:
             x: (num_nodes, node_dim) raw node features.
             edge_index: (2, num_edges) source row, target row.
-            edge_attr: (num_edges, edge_dim) raw edge features.
-            batch: (num_nodes,) graph of each node.
+            edge_attr: (num_edges, edge_dim) raw edge features; with a layout (num_rows, edge_dim), its rows.
+            batch: (num_nodes,) graph of each node, ascending.
             num_graphs: graphs in the batch; one without edges pools its edges to zeros.
+            layout: how the edges lie; without it they may lie in any order.
 
         Returns:
             (num_graphs,) predicted DockQ in [0, 1].
         """
-        nodes = self.node_embedding(self.node_scaling(x))  # (num_nodes, hidden)
-        edges = self.edge_encoder(self.edge_scaling(edge_attr))  # (num_edges, hidden)
-        for layer in self.layers:
-            nodes, edges = layer(nodes, edge_index, edges)
-        reduce = POOLING[self.spec.pooling_type]
-        pooled_nodes = scatter(nodes, batch, dim=0, dim_size=num_graphs, reduce=reduce)  # (num_graphs, hidden)
-        pooled_edges = scatter(edges, batch[edge_index[0]], dim=0, dim_size=num_graphs, reduce=reduce)
+        if computes_in_chunks(x, self.node_embedding.weight):
+            if layout is None:
+                order, layout = EdgeLayout.of(edge_index, batch, num_graphs)
+                edge_index, edge_attr = edge_index.index_select(1, order), edge_attr.index_select(0, order)
+            pools = self._chunked(x, edge_index, edge_attr, batch, layout)
+        else:
+            row = None if layout is None else layout.edge_row
+            pools = self._plain(x, edge_index, edge_attr, batch, num_graphs, row)
+        pooled_nodes, pooled_edges = pools
         readout = torch.cat([pooled_nodes, self.edge_readout(pooled_edges)], dim=1)  # (num_graphs, 3 hidden / 2)
         scores: Tensor = self.head(readout).squeeze(-1)  # (num_graphs,)
         return scores
+
+    def _chunked(
+        self, x: Tensor, edge_index: Tensor, edge_attr: Tensor, batch: Tensor, layout: EdgeLayout
+    ) -> tuple[Tensor, Tensor]:
+        """Pooled nodes and edges, (num_graphs, hidden) each, on the CPU."""
+        plan = EdgePlan(edge_index, layout)
+        nodes = scaled_linear(x, self.node_scaling, self.node_embedding)  # (num_nodes, hidden)
+        first, *others = self.edge_encoder if isinstance(self.edge_encoder, nn.Sequential) else [self.edge_encoder]
+        edges = scaled_linear(edge_attr, self.edge_scaling, first)  # (num_rows, hidden)
+        for other in others:
+            edges = other(edges)
+        if not plan.shares_rows and layout.shared:
+            edges = edges.index_select(0, layout.edge_row)  # (num_edges, hidden)
+        for layer in self.layers:
+            nodes, edges = layer.planned(nodes, edges, plan)
+        reduce = POOLING[self.spec.pooling_type]
+        if reduce == "max":
+            graphs = batch.index_select(0, plan.source)
+            return self._pooled(nodes, batch, len(layout.node_start) - 1), self._pooled(edges, graphs, len(layout.node_start) - 1)
+        return pooled(nodes, layout.node_start, reduce), pooled(edges, layout.edge_start, reduce)
+
+    def _plain(
+        self, x: Tensor, edge_index: Tensor, edge_attr: Tensor, batch: Tensor, num_graphs: int, edge_row: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """The same with PyG's layers, on any device and in any precision."""
+        nodes = self.node_embedding(self.node_scaling(x))  # (num_nodes, hidden)
+        edges = self.edge_encoder(self.edge_scaling(edge_attr))  # (num_rows, hidden)
+        if edge_row is not None:
+            edges = edges[edge_row]  # (num_edges, hidden)
+        for layer in self.layers:
+            nodes, edges = layer(nodes, edge_index, edges)
+        return self._pooled(nodes, batch, num_graphs), self._pooled(edges, batch[edge_index[0]], num_graphs)
+
+    def _pooled(self, values: Tensor, graph: Tensor, num_graphs: int) -> Tensor:
+        """(num_graphs, hidden) of rows in any order."""
+        reduce = POOLING[self.spec.pooling_type]
+        out: Tensor = scatter(values, graph, dim=0, dim_size=num_graphs, reduce=reduce)
+        return out
+
+
+def computes_in_chunks(values: Tensor, weight: Tensor) -> bool:
+    """Whether the CPU's own layers compute this: elsewhere, and in other precisions, PyG's do."""
+    full = (torch.float32, torch.float64)
+    on_cpu = values.device.type == "cpu" and values.dtype in full and weight.dtype == values.dtype
+    return on_cpu and not torch.is_autocast_enabled("cpu")
 
 
 def network_of_weights(spec: NetworkSpec, weights: Mapping[str, Tensor]) -> TopoQANetwork:
