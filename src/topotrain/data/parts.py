@@ -133,7 +133,7 @@ class Part:
         self._tensors: Mapping[str, Tensor] = {name: self._mapped(folder / f"{name}.npy") for name in ARRAYS}
 
     def _mapped(self, path: Path) -> Tensor:
-        array = np.load(path, mmap_mode="c")  # private, so that torch may have it without a word; nobody writes to it
+        array = np.load(path, mmap_mode="c", allow_pickle=False)  # private, so that torch takes it; nobody writes to it
         if isinstance(array, np.memmap) and array.size:
             self._maps.append(array._mmap)  # type: ignore[attr-defined]
         return torch.from_numpy(np.asarray(array))

@@ -102,7 +102,6 @@ class Split:
 
     def packed(self, schema: FeatureSchema) -> PackedGraphs:
         """The graphs with their labels, for batches."""
-        self.store.map()
         positions = [sample.position for sample in self.samples]
         return PackedGraphs(
             lambda indices: self.store.read([positions[i] for i in indices]),
@@ -172,7 +171,7 @@ class SplitRules:
 def read_splits(
     directory: GraphDirectory,
     label_paths: Mapping[str, Path],
-    rules: SplitRules = SplitRules(),  # noqa: B008 (frozen)
+    rules: SplitRules = SplitRules(),
     *,
     cache: Path | None = None,
     progress: Track | None = None,
@@ -209,7 +208,7 @@ def read_split(
     directory: GraphDirectory,
     label_path: Path,
     rules: SplitRules = SplitRules(),
-    **options: Any,  # noqa: B008
+    **options: Any,
 ) -> Split:
     """One label file, as ``read_splits`` does it."""
     return read_splits(directory, {name: label_path}, rules, **options)[0]

@@ -83,6 +83,7 @@ class GraphStore:
         *,
         cache: Path | None = None,
         progress: Track | None = None,
+        facts_only: bool = False,
     ) -> GraphStore:
         """The store of a directory, with at least these graphs, packed anew where their files changed.
 
@@ -91,6 +92,7 @@ class GraphStore:
             keys: which of them; those that can't be read are among the ``failures``.
             cache: where stores are kept; by default the user's cache directory.
             progress: wraps the packing to show how far it is.
+            facts_only: whether nobody will ask for the graphs themselves; their arrays are then not mapped.
 
         Raises:
             DataError: nothing can be written there, and the graphs do not fit into memory.
@@ -98,10 +100,13 @@ class GraphStore:
         folder = store_folder(directory.root, cache)
         index = _read_index(folder, log.debug)
         if index is not None and not _stale(index, directory, keys):
-            return cls(directory, folder, index)
+            store = cls(directory, folder, index)
+            with suppress(DataError):  # another process has just packed anew: look again
+                return store if facts_only else store.mapped()
         try:
             with _locked(folder):
-                return cls(directory, folder, *_brought_up(folder, directory, keys, progress))
+                store = cls(directory, folder, *_brought_up(folder, directory, keys, progress))
+                return store if facts_only else store.mapped()
         except OSError as error:
             log.warning("%s: packed graphs can't be kept (%s): they stay in memory", folder, one_line(error))
         return cls(directory, folder, *_in_memory(folder, directory, keys, progress))
@@ -164,10 +169,15 @@ class GraphStore:
         self._read += sum(one.x.nbytes + one.edge_attr.nbytes + one.edges.nbytes for one in found)
         return found
 
-    def map(self) -> None:
-        """Map every part now: processes that are forked later share them, and nobody can take them away."""
+    def mapped(self) -> GraphStore:
+        """This store, with every part mapped: it stays whole when another process packs changed files anew.
+
+        Raises:
+            DataError: a part is gone.
+        """
         for number in range(len(self.index.parts)):
             self._part(number)
+        return self
 
     def _part(self, number: int) -> Part | MemoryPart:
         from topotrain.data.parts import Part
@@ -374,8 +384,8 @@ def _in_memory(
     needed, free = int(directory.states(stale)[:, 0].sum()), psutil.virtual_memory().available
     if needed > free:
         raise DataError(
-            f"{folder}: packed graphs can't be kept there, and {len(stale)} graphs ({needed / 2**30:.1f} GB) do not fit "
-            f"into memory ({free / 2**30:.1f} GB free)",
+            f"{folder}: packed graphs can't be kept there, and {len(stale)} graphs ({needed / 2**30:.1f} GB) do not "
+            f"fit into memory ({free / 2**30:.1f} GB free)",
             "room for packed graphs",
             "free some, or say where else with paths.cache",
         )

@@ -99,14 +99,12 @@ class StoreIndex:
             OSError: it can't be written.
         """
         texts = {"keys": list(self.keys), "metadata": list(self.metadata), "parts": [list(part) for part in self.parts]}
+        arrays: dict[str, Any] = {
+            name: np.frombuffer(json.dumps(text).encode(), np.uint8) for name, text in texts.items()
+        }
         with replacing(folder / INDEX_NAME) as aside:
             with aside.open("wb") as file:  # savez would add .npz to the name
-                np.savez(
-                    file,
-                    format=np.array(FORMAT),
-                    rows=self.rows,
-                    **{name: np.frombuffer(json.dumps(text).encode(), np.uint8) for name, text in texts.items()},
-                )
+                np.savez(file, format=np.array(FORMAT), rows=self.rows, **arrays)
 
     @classmethod
     def read(cls, folder: Path) -> StoreIndex:

@@ -87,6 +87,6 @@ def inspect_directory(graph_dir: Path, progress: Track | None = None, cache: Pat
     directory = GraphDirectory(graph_dir)
     if not directory.keys:
         raise SchemaError(f"{directory.root}: no graphs", "at least one .pt file")
-    store = GraphStore.open(directory, directory.keys, cache=cache, progress=progress)
+    store = GraphStore.open(directory, directory.keys, cache=cache, progress=progress, facts_only=True)
     store.refuse_failures()
     return stored_schema(store, [store.index.position[key] for key in directory.keys])

@@ -139,9 +139,7 @@ def evaluate(
     directory = GraphDirectory(graph_dir)
     held = SchemaCheck.of_directory(scorer.schema, directory.root, allow_unverified=allow_unverified)
     column = scorer.schema.label_column
-    split = read_split(
-        "evaluation", directory, label_path, SplitRules(column=column, rule=targets), progress=progress
-    )
+    split = read_split("evaluation", directory, label_path, SplitRules(column=column, rule=targets), progress=progress)
     log.info(split.target_line)
     for warning in split.warnings:
         log.warning(warning)

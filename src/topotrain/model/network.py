@@ -130,11 +130,6 @@ class TopoQANetwork(nn.Module):
             nn.Sigmoid(),
         )
 
-    def fit_scaling(self, x: Tensor, edge_attr: Tensor) -> None:
-        """Fit the input scaling on the nodes (num_nodes, node_dim) and edges (num_edges, edge_dim) of training."""
-        self.node_scaling.fit(x)
-        self.edge_scaling.fit(edge_attr)
-
     def forward(
         self,
         x: Tensor,
@@ -187,7 +182,9 @@ class TopoQANetwork(nn.Module):
         reduce = POOLING[self.spec.pooling_type]
         if reduce == "max":
             graphs = batch.index_select(0, plan.source)
-            return self._pooled(nodes, batch, len(layout.node_start) - 1), self._pooled(edges, graphs, len(layout.node_start) - 1)
+            return self._pooled(nodes, batch, len(layout.node_start) - 1), self._pooled(
+                edges, graphs, len(layout.node_start) - 1
+            )
         return pooled(nodes, layout.node_start, reduce), pooled(edges, layout.edge_start, reduce)
 
     def _plain(
