@@ -33,9 +33,11 @@ if TYPE_CHECKING:
 log = logging.getLogger("topotrain")
 
 PREFIX = "packed-"
+ABOUT = "about.json"  # for whoever asks what the folder is
 DAMAGED_MARK = "damaged"
 KEPT = "kept"  # what was computed of graphs and will be asked for again
 MOST_KEPT = 200
+SLACK = 2**20  # bytes that gone graphs may always take
 IN_MEMORY = "in memory"
 SHOWN_FAILURES = 10
 SAID_FROM = 1_000  # graphs; fewer are packed before anybody wonders
@@ -325,6 +327,8 @@ def _brought_up(
         for _ in progress(graphs(), len(stale), "packing graphs") if progress else graphs():
             pass
         joined = StoreIndex.joined([kept, *(packed.index for packed in results)])
+        about = {"graphs": str(directory.root), "num_graphs": len(joined.keys)}
+        write_whole(folder / ABOUT, json.dumps(about).encode())
         joined.write(folder)
     finally:
         _sweep(folder)
@@ -341,7 +345,7 @@ def _mostly_dead(folder: Path, before: StoreIndex, kept: StoreIndex) -> bool:
         int((rows[name][:, 1] * width).sum()) * 4
         for name, width in (("x", rows["node_dim"]), ("edge_attr", np.maximum(rows["edge_dim"], 0)), ("edges", 5))
     )
-    return held > 2 * live + 2**20
+    return held > 2 * live + SLACK
 
 
 def _sweep(folder: Path) -> None:
