@@ -5,10 +5,12 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection, wait
+from types import ModuleType
 from typing import Any, Generic, TypeVar
 
 Task = TypeVar("Task")
@@ -84,7 +86,7 @@ class _Worker(Generic[Task, Result]):
         ours, theirs = context.Pipe()
         self.connection: Connection = ours
         self._process = context.Process(target=_serve, args=(work, theirs), daemon=True)
-        with _single_threaded():
+        with _single_threaded(), _main_apart():
             self._process.start()
         # The process alone holds its end, so that its death is the end of the connection.
         theirs.close()
@@ -122,6 +124,17 @@ def _end_with_parent() -> None:
     if parent is not None:
         parent.join()
     os._exit(1)
+
+
+@contextmanager
+def _main_apart() -> Iterator[None]:
+    """A process started within does not run the program's own file: a user's script would begin anew in each."""
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
 
 
 @contextmanager
