@@ -10,12 +10,14 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection, wait
+from pathlib import Path
 from types import ModuleType
 from typing import Any, Generic, TypeVar
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 
+OWN_FOLDER = str(Path(__file__).resolve().parents[1])
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 
 
@@ -128,13 +130,18 @@ def _end_with_parent() -> None:
 
 @contextmanager
 def _main_apart() -> Iterator[None]:
-    """A process started within does not run the program's own file: a user's script would begin anew in each."""
-    main = sys.modules["__main__"]
+    """A process started within runs this code, and not the program's own file: a user's script would begin anew.
+
+    A model version that was loaded puts the code that it carries first on the path.
+    """
+    main, path = sys.modules["__main__"], list(sys.path)
     sys.modules["__main__"] = ModuleType("__main__")
+    sys.path.insert(0, OWN_FOLDER)
     try:
         yield
     finally:
         sys.modules["__main__"] = main
+        sys.path[:] = path
 
 
 @contextmanager

@@ -317,6 +317,13 @@ class TestPool:
         )
         assert (ended.stdout, ended.returncode) == ("[0.5, 1.0, 2.0]\n", 0), ended.stderr
 
+    def test_workers_run_this_code(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A loaded model version puts the code it carries first on the path."""
+        (tmp_path / "topotrain").mkdir()
+        (tmp_path / "topotrain" / "__init__.py").touch()
+        monkeypatch.syspath_prepend(tmp_path)
+        assert sorted(run_tasks(halve_or_die, [1, 2], 2, died=lambda number: -1.0)) == [0.5, 1.0]
+
     def test_workers_end_with_a_parent_that_was_killed(self) -> None:
         code = f"from {halve_or_wait.__module__} import halve_or_wait\n"
         code += "from topotrain.processes import run_tasks\n"
