@@ -93,9 +93,9 @@ class EdgePlan:
         self.edge_bag_start = torch.cat([torch.stack([first[:-1], between], dim=1).view(-1), first[-1:]])
 
     @property
-    def shares_rows(self) -> bool:
-        """Whether so many edges share rows of attributes that it pays to use it."""
-        return self.layout.row_start[-1] <= WORTH_SHARING * self.num_edges and self.layout.shared
+    def uses_rows(self) -> bool:
+        """Whether so many edges share rows of attributes that it pays to compute with rows."""
+        return self.layout.row_start[-1] <= WORTH_SHARING * self.num_edges
 
     @cached_property
     def by_row(self) -> Tensor:
@@ -128,7 +128,8 @@ class EdgePlan:
         rows = ends.view(-1, grad.shape[1])
         zeros = grad.new_zeros(index.shape[0])
         pattern = torch.sparse_csr_tensor(start, index, zeros, (grad.shape[0], rows.shape[0]), check_invariants=False)
-        return torch.sparse.sampled_addmm(pattern, grad, rows.t(), beta=0.0).values().view(-1, heads)
+        products: Tensor = torch.sparse.sampled_addmm(pattern, grad, rows.t(), beta=0.0).values()
+        return products.view(-1, heads)
 
     def of_targets(self, values: Tensor) -> Tensor:
         """(num_nodes, heads) sums over the edges to each node."""

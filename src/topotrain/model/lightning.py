@@ -109,6 +109,7 @@ class ScoringModule(pl.LightningModule):
             self.network.parameters(),
             lr=self.config.optimizer.learning_rate,
             weight_decay=self.config.optimizer.weight_decay,
+            fused=True,
         )
         scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(
             optimizer, mode="min", factor=self.config.scheduler.factor, patience=self.config.scheduler.patience
