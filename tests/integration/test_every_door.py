@@ -338,6 +338,6 @@ def test_weights_know_widths_and_say_them_in_the_same_words(name, trained, tmp_p
     doors: dict[str, Callable[[], Any]] = {
         "load": lambda: Scorer.load(trained.weights, metadata),
         "import": lambda: import_checkpoint(old, "old", metadata=metadata, tracking_uri=store_uri),
-        "pack": lambda: PackedGraphs([graph], FeatureSchema(node_dim=5, edge_dim=3)),
+        "pack": lambda: PackedGraphs.of_graphs([graph], FeatureSchema(node_dim=5, edge_dim=3)),
     }
     assert {door: difference(enter) for door, enter in doors.items()} == dict.fromkeys(doors, text)

@@ -13,7 +13,7 @@ from kit.graphs import GraphSet
 from kit.recorded import artifact_json, local_artifact, mlflow_client
 from topotrain.cli import main
 from topotrain.data.graph_dir import GraphDirectory
-from topotrain.data.split import read_split
+from topotrain.data.split import SplitRules, read_split
 from topotrain.errors import DataError
 from topotrain.evaluation.evaluate import evaluate
 from topotrain.scoring.load import load_scorer
@@ -60,8 +60,8 @@ def test_the_name_goes_wherever_dockq_is_shown(learned, graph_set, store_uri, tm
     command("predict", *data, *uri, "--out", table, "--rank")
     rows = list(csv.DictReader(table.open()))
     assert list(rows[0]) == ["MODEL", "TARGET", "PRED_LDDT", "lddt", "RANK"]
-    truth = read_split("val", GraphDirectory(graph_set.graphs), graph_set.val_labels, column="lddt")
-    expected = {sample.graph.key: sample.dockq for sample in truth.samples}
+    truth = read_split("val", GraphDirectory(graph_set.graphs), graph_set.val_labels, SplitRules(column="lddt"))
+    expected = {sample.key: sample.dockq for sample in truth.samples}
     assert {row["MODEL"]: float(row["lddt"]) for row in rows if row["lddt"]} == expected
     capsys.readouterr()
     command("metrics", "--predictions", table)
@@ -102,7 +102,7 @@ def test_equal_values_in_another_column_are_other_data(graph_set):
     path = graph_set.root / "same.csv"
     path.write_text("MODEL,dockq,lddt\nT0/m0,0.5,0.5\n")
     directory = GraphDirectory(graph_set.graphs)
-    assert read_split("x", directory, path).digest != read_split("x", directory, path, column="lddt").digest
+    assert read_split("x", directory, path).digest != read_split("x", directory, path, SplitRules(column="lddt")).digest
 
 
 def test_labels_without_the_column_are_refused(learned, graph_set, store_uri):

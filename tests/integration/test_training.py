@@ -164,10 +164,11 @@ def test_it_can_memorise(make_graph_set, store_uri):
 
 
 def test_input_scaling_is_fitted_on_training_graphs_alone(finished):
-    store = prepare_data(load_config(None, finished.graph_set.overrides).config).module.train
+    train = list(prepare_data(load_config(None, finished.graph_set.overrides).config).train.graphs())
+    x, edge_attr = (torch.cat([getattr(graph, name) for graph in train]).double() for name in ("x", "edge_attr"))
     state = weights(finished.result)
-    torch.testing.assert_close(state["network.node_scaling.mean"], store.x.double().mean(0).float())
-    deviation = store.edge_attr.double().std(0, unbiased=False).float()
+    torch.testing.assert_close(state["network.node_scaling.mean"], x.mean(0).float())
+    deviation = edge_attr.std(0, unbiased=False).float()
     torch.testing.assert_close(state["network.edge_scaling.scale"], deviation)
 
 

@@ -23,7 +23,9 @@ FLOORS = {
     "what the columns are": ("schema",),
     "what a run is asked to do": ("config",),
     "numbers in, numbers out": ("metrics",),
-    "small things that need others": ("figures", "files", "invocation", "messages", "progress", "signals", "text"),
+    "small things that need others": (
+        *("figures", "files", "invocation", "messages", "processes", "progress", "signals", "text"),
+    ),
     "small things that need none": ("credentials", "errors", "fields", "version"),
 }
 FLOOR = {room: level for level, rooms in enumerate(reversed(FLOORS.values())) for room in rooms}

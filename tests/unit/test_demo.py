@@ -16,8 +16,8 @@ from kit.waiting import PATIENCE
 from topotrain.data import demo, demo_codec
 from topotrain.data.graph_dir import GraphDirectory
 from topotrain.data.graph_file import read_graph
-from topotrain.data.prepare import inspect_directory
 from topotrain.data.split import leaked_targets, read_split
+from topotrain.data.stored_schema import inspect_directory
 from topotrain.errors import DataError
 from topotrain.features import build_graphs, label_decoys
 from topotrain.metrics.ranking import by_target, spearman
@@ -95,7 +95,7 @@ def test_the_number_of_edges_says_little(made: demo.DemoPaths) -> None:
     for name, path in labels_of(made).items():
         split = read_split(name, directory, path)
         true = np.array([sample.dockq for sample in split.samples])
-        edges = np.array([float(sample.graph.edge_index.shape[1]) for sample in split.samples])
+        edges = np.array([float(graph.edge_index.shape[1]) for graph in split.graphs()])
         for rows in by_target([sample.target for sample in split.samples]).values():
             found.append(spearman(edges[rows], true[rows]))
             wrong = edges[rows][true[rows] < 0.23]

@@ -32,7 +32,7 @@ from topotrain.data.graph_file import read_graph
 from topotrain.errors import DataError, UserInputError
 from topotrain.features import BuildReport, build_graphs, build_recorded_graphs
 from topotrain.features.builder import find_structures
-from topotrain.features.pool import run_tasks
+from topotrain.processes import run_tasks
 
 SLIDES = (0.0, 1.0, 2.5)
 
@@ -306,7 +306,7 @@ class TestPool:
 
     def test_workers_end_with_a_parent_that_was_killed(self) -> None:
         code = f"from {halve_or_wait.__module__} import halve_or_wait\n"
-        code += "from topotrain.features.pool import run_tasks\n"
+        code += "from topotrain.processes import run_tasks\n"
         code += "list(run_tasks(halve_or_wait, [0, 0], 2, died=print))"
         parent = subprocess.Popen(
             [sys.executable, "-c", code],

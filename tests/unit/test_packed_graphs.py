@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 from torch_geometric.data import Batch, Data
 
 from topotrain.config import DataloaderConfig
 from topotrain.data.graph_file import Graph
 from topotrain.data.module import EpochSampler, GraphDataModule
 from topotrain.data.packed_graphs import PackedGraphs
+from topotrain.data.packing import pack, unpack
 from topotrain.errors import SchemaError
 from topotrain.schema.feature_schema import FeatureSchema
 
@@ -37,9 +40,16 @@ GRAPHS = [
 ]
 
 
+def edges(edge_index: Tensor, edge_attr: Tensor) -> list[tuple[int, int, tuple[float, ...]]]:
+    """Source, target and attributes of each edge; their order says nothing."""
+    return sorted(
+        (*ends, tuple(values)) for ends, values in zip(edge_index.t().tolist(), edge_attr.tolist(), strict=True)
+    )
+
+
 @pytest.mark.parametrize("indices", [[0, 1, 2, 3, 4], [3], [2], [2, 4], [4, 0, 4], [3, 1, 2]])
 def test_batches_equal_those_of_pyg(indices: list[int]) -> None:
-    store = PackedGraphs(GRAPHS, SCHEMA, [0.0, 0.1, 0.2, 0.3, 0.4])
+    store = PackedGraphs.of_graphs(GRAPHS, SCHEMA, [0.0, 0.1, 0.2, 0.3, 0.4])
     batch = store.batch(indices)
     expected = Batch.from_data_list(
         [
@@ -47,25 +57,62 @@ def test_batches_equal_those_of_pyg(indices: list[int]) -> None:
             for g in (GRAPHS[i] for i in indices)
         ]
     )
-    for name in ("x", "edge_index", "edge_attr", "batch"):
+    for name in ("x", "batch"):
         assert torch.equal(getattr(batch, name), expected[name]), name
         assert getattr(batch, name).dtype == expected[name].dtype
+    assert batch.edge_index.dtype == torch.int64
+    assert edges(batch.edge_index, batch.edge_attr[batch.layout.edge_row]) == edges(
+        expected.edge_index, expected.edge_attr
+    )
     assert batch.index.tolist() == indices
     assert batch.y.tolist() == pytest.approx([i / 10 for i in indices])
     assert batch.num_graphs == len(indices)
 
 
 def test_a_batch_does_not_change_its_store() -> None:
-    store = PackedGraphs(GRAPHS, SCHEMA)
-    before = (store.x.clone(), store.edge_index.clone(), store.edge_attr.clone())
+    store = PackedGraphs.of_graphs(GRAPHS, SCHEMA)
     batch = store.batch([0, 3])
     for tensor in (batch.x, batch.edge_index, batch.edge_attr, batch.y):
         tensor.fill_(7)
-    assert all(torch.equal(a, b) for a, b in zip(before, (store.x, store.edge_index, store.edge_attr), strict=True))
+    again, fresh = store.batch([0, 3]), PackedGraphs.of_graphs(GRAPHS, SCHEMA).batch([0, 3])
+    for name in ("x", "edge_index", "edge_attr"):
+        assert torch.equal(getattr(again, name), getattr(fresh, name)), name
+
+
+@pytest.mark.parametrize("number", range(5))
+def test_packing_loses_nothing(number: int) -> None:
+    graph = GRAPHS[number]
+    again = unpack(pack(graph), graph.key)
+    for name in ("x", "edge_index", "edge_attr"):
+        assert torch.equal(getattr(again, name), getattr(graph, name)), name
+
+
+def test_edges_are_sorted_and_the_layout_says_how_they_lie() -> None:
+    batch = PackedGraphs.of_graphs(GRAPHS, SCHEMA).batch([0, 1, 2, 3, 4])
+    layout = batch.layout
+    assert layout.node_start == [0, 4, 5, 8, 15, 17]
+    assert layout.edge_start == [0, 6, 7, 7, 27, 27]
+    for begin, end in pairwise(layout.edge_start):
+        target = batch.edge_index[1, begin:end]
+        assert (target[1:] >= target[:-1]).all()
+        assert sorted(layout.by_source[begin:end].tolist()) == list(range(begin, end))
+    source = batch.edge_index[0, layout.by_source]
+    assert all((source[b:e][1:] >= source[b:e][:-1]).all() for b, e in pairwise(layout.edge_start))
+
+
+def test_equal_attributes_of_both_directions_are_kept_once() -> None:
+    index = torch.tensor([[0, 1, 2, 0, 3, 3], [1, 0, 0, 2, 3, 3]])
+    attributes = torch.tensor([[1.0, 0.0], [1.0, 0.0], [2.0, 1.0], [2.0, 7.0], [5.0, 5.0], [5.0, 5.0]])
+    one = Graph("g", torch.zeros(4, 5), index, attributes)
+    packed = pack(one)
+    assert packed.edge_attr.shape == (4, 2)  # the pair, two that differ, two loops
+    assert torch.equal(unpack(packed, "g").edge_attr, attributes)
+    signs = Graph("g", one.x, index[:, :2], torch.tensor([[0.0], [-0.0]]))
+    assert torch.signbit(unpack(pack(signs), "g").edge_attr).tolist() == [[False], [True]]
 
 
 def test_unknown_labels_are_nan_and_names_are_kept() -> None:
-    store = PackedGraphs(GRAPHS, SCHEMA, targets=list("abcde"))
+    store = PackedGraphs.of_graphs(GRAPHS, SCHEMA, targets=list("abcde"))
     assert len(store) == 5
     assert torch.isnan(store.y).all()
     assert store.keys == [f"T{i}/m" for i in range(5)]
@@ -82,13 +129,14 @@ def test_unknown_labels_are_nan_and_names_are_kept() -> None:
 )
 def test_another_width_is_refused(other: dict[str, Any], words: str) -> None:
     with pytest.raises(SchemaError, match=words):
-        PackedGraphs([graph(0), graph(9, **other)], SCHEMA)
+        PackedGraphs.of_graphs([graph(0), graph(9, **other)], SCHEMA)
 
 
 def test_a_batch_moves_whole() -> None:
-    batch = PackedGraphs(GRAPHS, SCHEMA).batch([0, 1])
+    batch = PackedGraphs.of_graphs(GRAPHS, SCHEMA).batch([0, 1])
     moved = batch.to("meta")
-    assert {getattr(moved, name).device.type for name in vars(batch)} == {"meta"}
+    tensors = [*vars(moved).values(), *vars(moved.layout).values()]
+    assert {tensor.device.type for tensor in tensors if isinstance(tensor, Tensor)} == {"meta"}
     assert batch.x.device.type == "cpu"
     assert torch.equal(batch.to(torch.device("cpu")).x, batch.x)
 
@@ -109,7 +157,7 @@ def test_the_order_depends_on_seed_and_epoch_alone() -> None:
 
 
 def test_loaders_drop_no_graph_and_validation_keeps_its_order() -> None:
-    store = PackedGraphs(GRAPHS, SCHEMA, [0.0, 0.1, 0.2, 0.3, 0.4])
+    store = PackedGraphs.of_graphs(GRAPHS, SCHEMA, [0.0, 0.1, 0.2, 0.3, 0.4])
     module = GraphDataModule(store, store, DataloaderConfig(batch_size=2))
     train = [batch.index.tolist() for batch in module.train_dataloader()]
     assert [len(part) for part in train] == [2, 2, 1]

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from topotrain.data.prepare import inspect_directory
+from topotrain.data.stored_schema import inspect_directory
 from topotrain.errors import DataError, SchemaError, TopotrainError
 from topotrain.schema.feature_schema import FeatureSchema, GraphFacts
 from topotrain.schema.resolve import resolve_schema

@@ -12,7 +12,7 @@ import torch
 from torch_geometric.data import Data
 
 from topotrain.data.graph_dir import GraphDirectory
-from topotrain.data.split import Split, leaked_targets, read_split
+from topotrain.data.split import Split, SplitRules, leaked_targets, read_split
 from topotrain.errors import DataError
 
 
@@ -21,12 +21,14 @@ def read(graph_set: Any, labels: str | None = None, **options: Any) -> Split:
     if labels is not None:
         path = graph_set.root / "own.csv"
         path.write_text(labels)
-    return read_split("train", GraphDirectory(graph_set.graphs), path, **options)
+    progress = options.pop("progress", None)
+    directory = GraphDirectory(graph_set.graphs)
+    return read_split("train", directory, path, SplitRules(**options), progress=progress)
 
 
 def test_a_split_keeps_the_order_of_its_labels(graph_set: Any) -> None:
     split = read(graph_set, "MODEL,dockq\nT1/m2,0.25\nT0__m1,0.5\nT1/m0,1\n")
-    assert [(s.graph.key, s.dockq, s.target) for s in split.samples] == [
+    assert [(s.key, s.dockq, s.target) for s in split.samples] == [
         ("T1/m2", 0.25, "T1"),
         ("T0/m1", 0.5, "T0"),
         ("T1/m0", 1.0, "T1"),
@@ -108,7 +110,7 @@ def test_the_digest_knows_neither_order_nor_place(graph_set: Any, tmp_path: Path
     first = read(graph_set)
     turned = read(graph_set, "\n".join([lines[0], *reversed(lines[1:])]))
     assert turned.digest == first.digest
-    assert [s.graph.key for s in turned.samples] != [s.graph.key for s in first.samples]
+    assert [s.key for s in turned.samples] != [s.key for s in first.samples]
     elsewhere = shutil.copytree(graph_set.root, tmp_path / "elsewhere")
     assert read_split("x", GraphDirectory(elsewhere / "graphs"), elsewhere / "train.csv").digest == first.digest
 
@@ -159,4 +161,4 @@ def test_progress_sees_every_graph(graph_set: Any) -> None:
         return items
 
     assert len(read(graph_set, progress=progress).samples) == 12
-    assert seen == [(12, "reading train graphs")]
+    assert seen == [(12, "packing graphs")]

@@ -140,6 +140,12 @@ TRACKING_URI = option(
 )
 # For commands that need no store, so that every command takes the same option.
 UNUSED_URI = option("--tracking-uri", metavar="URI", expose_value=False, hidden=True)
+CACHE = option(
+    "--cache",
+    type=click.Path(file_okay=False),
+    metavar="DIR",
+    help="Where packed graphs are kept; by default the user's cache directory.",
+)
 EXPERIMENT = option("--experiment", metavar="NAME", help="Look in this experiment only.")
 PER_TARGET = flag("--per-target", help="Table and CSV: a row for each target (JSON has them).")
 UNVERIFIED = flag("--allow-unverified", help="Graphs with unnamed columns: check their widths alone.")

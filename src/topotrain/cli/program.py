@@ -10,7 +10,7 @@ from typing import ClassVar
 
 import click
 
-from topotrain.cli import models, reports, structures, training
+from topotrain.cli import cache, models, reports, structures, training
 from topotrain.cli.output import say
 from topotrain.errors import EXIT_FAULT, EXIT_USER, InterruptedRunError, TopotrainError
 from topotrain.messages import log_to_stderr
@@ -73,6 +73,7 @@ for command in (
     structures.demo_graphs,
     structures.demo_structures,
     reports.ui,
+    cache.cache,
 ):
     cli.add_command(command)
 

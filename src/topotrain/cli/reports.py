@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from topotrain.cli.options import (
+    CACHE,
     EXPERIMENT,
     RUN,
     TRACKING_URI,
@@ -118,20 +119,23 @@ def leaderboard(limit: int, form: str, experiment: str | None, tracking_uri: str
 @click.command()
 @click.argument("graph_dir", type=InputPath())
 @click.option("--json", "as_json", is_flag=True, help="Print feature_metadata.json.")
+@CACHE
 @UNUSED_URI
-def schema(graph_dir: str, as_json: bool) -> None:
+def schema(graph_dir: str, as_json: bool, cache: str | None) -> None:
     """Show the feature schema of a graph directory, without training.
+
+    The graphs are packed for training on the way, where they are not yet: the next time nothing is read again.
 
     \b
     topotrain schema graphs/
     topotrain schema graphs/ --json > feature_metadata.json
     """
-    from topotrain.data.prepare import inspect_directory
+    from topotrain.data.stored_schema import inspect_directory
     from topotrain.progress import track
     from topotrain.reports.schema_table import schema_lines
     from topotrain.text import as_json as to_json
 
-    resolved = inspect_directory(Path(graph_dir), track)
+    resolved = inspect_directory(Path(graph_dir), track, Path(cache) if cache else None)
     if as_json:
         deliver(to_json(resolved.to_dict()))
     else:

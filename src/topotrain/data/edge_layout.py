@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -35,12 +35,8 @@ class EdgeLayout:
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> EdgeLayout:
         """A copy on a device."""
-        values = {one.name: getattr(self, one.name) for one in fields(self)}
-        moved = {
-            name: value.to(device, non_blocking=non_blocking) if isinstance(value, Tensor) else value
-            for name, value in values.items()
-        }
-        return EdgeLayout(**moved)
+        row, by_source = (one.to(device, non_blocking=non_blocking) for one in (self.edge_row, self.by_source))
+        return replace(self, edge_row=row, by_source=by_source)
 
     @classmethod
     def of(cls, edge_index: Tensor, batch: Tensor, num_graphs: int) -> tuple[Tensor, EdgeLayout]:

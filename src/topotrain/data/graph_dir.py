@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
+
 from topotrain.errors import DataError
 from topotrain.fields import GRAPH_SUFFIX
-from topotrain.files import walk_files
+from topotrain.files import walk_paths
 
 
 class GraphDirectory:
@@ -28,9 +33,22 @@ class GraphDirectory:
     @cached_property
     def keys(self) -> list[str]:
         """Every graph's path below the root, without suffix, sorted."""
-        paths = (path.relative_to(self.root) for path in walk_files(self.root) if path.suffix == GRAPH_SUFFIX)
-        return sorted(path.as_posix().removesuffix(GRAPH_SUFFIX) for path in paths)
+        begin = len(str(self.root).rstrip(os.sep)) + 1
+        paths = (path[begin:] for path in walk_paths(str(self.root)) if path.endswith(GRAPH_SUFFIX))
+        keys = (path.removesuffix(GRAPH_SUFFIX).replace(os.sep, "/") for path in paths)
+        return sorted(key for key in keys if not key.endswith("/"))
 
     def path(self, key: str) -> Path:
         """The file of a key."""
         return self.root / f"{key}{GRAPH_SUFFIX}"
+
+    def states(self, keys: Sequence[str]) -> npt.NDArray[np.int64]:
+        """(num_keys, 2) size in bytes and time of change in ns of each graph's file; -1 where there is none."""
+        found = np.full((len(keys), 2), -1, dtype=np.int64)
+        for row, key in enumerate(keys):
+            try:
+                state = os.stat(f"{self.root}{os.sep}{key}{GRAPH_SUFFIX}")
+            except OSError:
+                continue
+            found[row] = state.st_size, state.st_mtime_ns
+        return found

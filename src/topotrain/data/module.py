@@ -9,7 +9,8 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from topotrain.config import DataloaderConfig
-from topotrain.data.packed_graphs import GraphBatch, PackedGraphs
+from topotrain.data.packed_graphs import PackedGraphs
+from topotrain.data.packing import GraphBatch
 
 
 class EpochSampler(Sampler[int]):

@@ -8,17 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from topotrain.config import TrainConfig
+from topotrain.data.column_statistics import ColumnStatistics, column_statistics
 from topotrain.data.demo import demo_paths
 from topotrain.data.graph_dir import GraphDirectory
-from topotrain.data.graph_file import read_graph
 from topotrain.data.module import GraphDataModule
-from topotrain.data.packed_graphs import PackedGraphs
-from topotrain.data.split import Split, leaked_targets, read_split
+from topotrain.data.split import Split, SplitRules, leaked_targets, read_splits
+from topotrain.data.stored_schema import stored_schema
 from topotrain.fields import DEMO
 from topotrain.progress import Track
 from topotrain.schema.check import expect
 from topotrain.schema.feature_schema import FeatureSchema
-from topotrain.schema.resolve import resolve_schema
 
 
 @dataclass(frozen=True)
@@ -40,6 +39,15 @@ class PreparedData:
     module: GraphDataModule
     label_paths: dict[str, Path]
     graph_dir: Path
+
+    def columns(self) -> tuple[ColumnStatistics, ColumnStatistics]:
+        """Statistics of the node and of the edge columns over the training graphs."""
+
+        def compute() -> list[dict[str, Any]]:
+            return [columns.to_dict() for columns in column_statistics(self.module.train)]
+
+        nodes, edges = self.train.store.remembered("columns", self.train.content_digest, compute)
+        return ColumnStatistics.from_dict(nodes), ColumnStatistics.from_dict(edges)
 
     @property
     def digest(self) -> str:
@@ -81,42 +89,22 @@ def prepare_data(config: TrainConfig, progress: Track | None = None) -> Prepared
     else:
         graph_dir, train_labels, val_labels = Path(paths.graph), Path(paths.train_labels), Path(paths.val_labels)
     directory = GraphDirectory(graph_dir)
-    coverage = config.coverage
-    train, val = (
-        read_split(
-            name,
-            directory,
-            label_path,
-            fail_on_missing=coverage.fail_on_missing,
-            minimum_percent=coverage.minimum_percent,
-            column=config.labels.column,
-            progress=progress,
-        )
-        for name, label_path in (("train", train_labels), ("val", val_labels))
+    cache = Path(paths.cache) if paths.cache else None
+    rules = SplitRules(
+        fail_on_missing=config.coverage.fail_on_missing,
+        minimum_percent=config.coverage.minimum_percent,
+        column=config.labels.column,
     )
-    schema = resolve_schema(
-        [sample.graph.facts for split in (train, val) for sample in split.samples],
-        directory.root,
+    label_paths = {"train": train_labels, "val": val_labels}
+    train, val = read_splits(directory, label_paths, rules, cache=cache, progress=progress)
+    schema = stored_schema(
+        train.store,
+        [sample.position for split in (train, val) for sample in split.samples],
         metadata_path=Path(paths.metadata) if paths.metadata else None,
         summary_path=Path(paths.summary) if paths.summary else None,
         use_layer_norm=config.edge_schema.use_layer_norm,
     )
     schema = replace(schema, label_column=config.labels.column)
     expect(schema, config.edge_schema.expectations())
-    module = GraphDataModule(
-        PackedGraphs.of_samples(train.samples, schema), PackedGraphs.of_samples(val.samples, schema), config.dataloader
-    )
-    return PreparedData(schema, train, val, module, {"train": train_labels, "val": val_labels}, directory.root)
-
-
-def inspect_directory(graph_dir: Path, progress: Track | None = None) -> FeatureSchema:
-    """Resolve the schema of every graph below a directory, without labels.
-
-    Raises:
-        DataError: no such directory, or a graph that can't be read.
-        SchemaError: graphs that disagree.
-    """
-    directory = GraphDirectory(graph_dir)
-    keys = progress(directory.keys, len(directory.keys), "reading graphs") if progress else directory.keys
-    facts = [read_graph(directory.path(key), key).facts for key in keys]
-    return resolve_schema(facts, directory.root)
+    module = GraphDataModule(train.packed(schema), val.packed(schema), config.dataloader)
+    return PreparedData(schema, train, val, module, label_paths, directory.root)

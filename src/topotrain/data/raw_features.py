@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import numpy.typing as npt
 
-from topotrain.data.packed_graphs import Sample
+from topotrain.data.split import Split
 
 Values = npt.NDArray[np.float64]
 
@@ -15,14 +13,13 @@ CONTACTS, RESIDUES, CONTACTS_PER_RESIDUE = "number of contacts", "number of resi
 EDGES_OF_A_CONTACT = 2  # one in each direction
 
 
-def truth(samples: Sequence[Sample]) -> tuple[Values, list[str]]:
+def truth(split: Split) -> tuple[Values, list[str]]:
     """True DockQ, (num_graphs,), and target of each graph."""
-    return np.array([sample.dockq for sample in samples]), [sample.target for sample in samples]
+    return np.array([sample.dockq for sample in split.samples]), [sample.target for sample in split.samples]
 
 
-def raw_features(samples: Sequence[Sample]) -> dict[str, Values]:
+def raw_features(split: Split) -> dict[str, Values]:
     """Raw features of whole graphs by name, each (num_graphs,); more is taken to be better."""
-    facts = [sample.graph.facts for sample in samples]
-    contacts = np.array([one.num_edges / EDGES_OF_A_CONTACT for one in facts])
-    residues = np.array([float(one.num_nodes) for one in facts])
+    residues, edges = split.sizes
+    contacts = edges / EDGES_OF_A_CONTACT
     return {CONTACTS: contacts, RESIDUES: residues, CONTACTS_PER_RESIDUE: contacts / residues}

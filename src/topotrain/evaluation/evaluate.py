@@ -15,7 +15,7 @@ import numpy as np
 from topotrain.data.demo import demo_paths
 from topotrain.data.graph_dir import GraphDirectory
 from topotrain.data.raw_features import raw_features, truth
-from topotrain.data.split import Split, read_split
+from topotrain.data.split import Split, SplitRules, read_split
 from topotrain.data.targets import TargetRule
 from topotrain.errors import DataError
 from topotrain.evaluation.figures import FigureData, write_figures
@@ -139,12 +139,12 @@ def evaluate(
     directory = GraphDirectory(graph_dir)
     held = SchemaCheck.of_directory(scorer.schema, directory.root, allow_unverified=allow_unverified)
     column = scorer.schema.label_column
-    split = read_split("evaluation", directory, label_path, column=column, rule=targets, progress=progress)
+    split = read_split("evaluation", directory, label_path, SplitRules(column=column, rule=targets), progress=progress)
     log.info(split.target_line)
     for warning in split.warnings:
         log.warning(warning)
-    for sample in split.samples:
-        held(sample.graph.facts)
+    for facts in split.facts():
+        held(facts)
     held.report()
     data = {
         "graphs": str(directory.root),
@@ -193,9 +193,9 @@ def _load(store: Store | None, evaluated: EvaluatedModel) -> Scorer:
 
 def _reports(scorer: Scorer, split: Split) -> tuple[dict[str, RankingReport], str]:
     """Of the model and of the baselines, and which raw feature was the best."""
-    predicted = np.array(scorer.score([sample.graph for sample in split.samples]))
-    true, targets = truth(split.samples)
-    feature, report = feature_baseline(raw_features(split.samples), true, targets, quality=split.column)
+    predicted = np.array(list(scorer.scores(split.graphs())))
+    true, targets = truth(split)
+    feature, report = feature_baseline(raw_features(split), true, targets, quality=split.column)
     reports = {
         MODEL: ranking_report(predicted, true, targets, quality=split.column),
         CONSTANT: constant_baseline(true, targets, quality=split.column),
@@ -245,7 +245,7 @@ def _write_files(
     shown = FigureData(
         title=f"{evaluation.model.title} on {Path(evaluation.data['labels']).name} "
         f"(digest {evaluation.data['digest'][:8]})",
-        decoys=[sample.graph.key for sample in split.samples],
+        decoys=[sample.key for sample in split.samples],
         targets=[sample.target for sample in split.samples],
         predicted=model.predicted.tolist(),
         true=model.true.tolist(),

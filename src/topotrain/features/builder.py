@@ -20,12 +20,12 @@ from topotrain.features.graph import (
     write_graph,
 )
 from topotrain.features.module_set import ModuleSet, recorded_modules, select_modules
-from topotrain.features.pool import run_tasks
 from topotrain.features.records import total_stage_seconds, write_sidecar, write_summary
 from topotrain.features.structure import is_structure_file, structure_stem
 from topotrain.features.structure_changes import Changes, describe_changes, summary_line
 from topotrain.fields import SIDECAR_NAME
 from topotrain.files import TEMPORARY_PREFIX, TEMPORARY_SUFFIX, walk_files
+from topotrain.processes import run_tasks
 from topotrain.progress import OnItemDone
 from topotrain.text import one_line
 

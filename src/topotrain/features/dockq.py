@@ -20,9 +20,9 @@ from topotrain.features.chain_atoms import ChainAtoms, polymer_chains
 from topotrain.features.dockq_library import as_biopython, compare_interface, load_dockq
 from topotrain.features.interface_scores import Interface, InterfaceScores, native_interfaces
 from topotrain.features.label_targets import LabelTask, label_tasks
-from topotrain.features.pool import run_tasks
 from topotrain.features.structure import FloatArray, read_structure
 from topotrain.features.structure_changes import Changes, describe_changes, summary_line
+from topotrain.processes import run_tasks
 from topotrain.progress import OnItemDone
 from topotrain.text import one_line
 

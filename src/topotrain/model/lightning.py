@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from topotrain.config import TrainConfig
-from topotrain.data.packed_graphs import GraphBatch
+from topotrain.data.packing import GraphBatch
 from topotrain.errors import TrainingError
 from topotrain.fields import SELECTION_METRIC, TRAIN_MSE, VAL_LOSS, VAL_SPEARMAN
 from topotrain.metrics.ranking import epoch_metrics
@@ -44,7 +44,9 @@ class ScoringModule(pl.LightningModule):
 
     def forward(self, batch: GraphBatch) -> Tensor:
         """(num_graphs,) predicted DockQ."""
-        scores: Tensor = self.network(batch.x, batch.edge_index, batch.edge_attr, batch.batch, batch.num_graphs)
+        scores: Tensor = self.network(
+            batch.x, batch.edge_index, batch.edge_attr, batch.batch, batch.num_graphs, layout=batch.layout
+        )
         return scores
 
     def training_step(self, batch: GraphBatch, batch_idx: int) -> Tensor:

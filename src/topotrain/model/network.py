@@ -5,7 +5,7 @@ Source: Han et al., Briefings in Bioinformatics 26(2), bbaf083, 2025; GATv2: Bro
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -91,17 +91,24 @@ class EdgeUpdatingLayer(nn.Module):
         )
         self.edge_update = EdgeUpdate(spec.hidden_dim, spec.attention_head)
 
-    def forward(self, x: Tensor, edge_index: Tensor, edge_attr: Tensor) -> tuple[Tensor, Tensor]:
-        """(num_nodes, hidden), (2, num_edges), (num_edges, hidden) to new nodes and edges of the same shapes."""
-        nodes = self.conv(x, edge_index, edge_attr)  # (num_nodes, hidden)
-        edges = self.edge_update(nodes, edge_index, edge_attr)  # (num_edges, hidden)
-        return functional.elu(nodes), functional.elu(edges)
+    def forward(self, x: Tensor, ends: Tensor | EdgePlan, edge_attr: Tensor) -> tuple[Tensor, Tensor]:
+        """New nodes and edges.
 
-    def in_chunks(self, x: Tensor, edge_attr: Tensor, plan: EdgePlan) -> tuple[Tensor, Tensor]:
-        """The same in chunks of edges; ``edge_attr`` may be (num_rows, hidden), its rows shared as the plan says."""
-        nodes = attend(self.conv, x, edge_attr, plan)  # (num_nodes, hidden)
-        linear = self.edge_update.linear
-        return functional.elu(nodes), updated_edges(linear.weight, linear.bias, nodes, edge_attr, plan)
+        Args:
+            x: (num_nodes, hidden).
+            ends: (2, num_edges) source row, target row; or their plan, to compute in chunks of edges.
+            edge_attr: (num_edges, hidden); with a plan it may be (num_rows, hidden), whose rows edges share.
+
+        Returns:
+            (num_nodes, hidden) and (num_edges, hidden).
+        """
+        if isinstance(ends, EdgePlan):
+            linear = self.edge_update.linear
+            nodes = attend(self.conv, x, edge_attr, ends)  # (num_nodes, hidden)
+            return functional.elu(nodes), updated_edges(linear.weight, linear.bias, nodes, edge_attr, ends)
+        nodes = self.conv(x, ends, edge_attr)
+        edges = self.edge_update(nodes, ends, edge_attr)  # (num_edges, hidden)
+        return functional.elu(nodes), functional.elu(edges)
 
 
 class TopoQANetwork(nn.Module):
@@ -132,11 +139,6 @@ class TopoQANetwork(nn.Module):
             nn.Linear(2 * hidden, 1),
             nn.Sigmoid(),
         )
-
-    def fit_scaling(self, x: Tensor, edge_attr: Tensor) -> None:
-        """Fit the input scaling on the nodes (num_nodes, node_dim) and edges (num_edges, edge_dim) of training."""
-        self.node_scaling.fit(x)
-        self.edge_scaling.fit(edge_attr)
 
     def forward(
         self,
@@ -176,15 +178,14 @@ class TopoQANetwork(nn.Module):
         """Pooled nodes and pooled edges, (num_graphs, hidden) each, in chunks of edges."""
         layout, reduce = plan.layout, POOLING[self.spec.pooling_type]
         nodes = scaled_linear(x, self.node_scaling, self.node_embedding)  # (num_nodes, hidden)
-        encoder = self.edge_encoder
-        if isinstance(encoder, nn.Linear):
-            edges = scaled_linear(edge_attr, self.edge_scaling, encoder)  # (num_rows, hidden)
-        else:
-            edges = encoder[1:](scaled_linear(edge_attr, self.edge_scaling, encoder[0]))
+        first, *others = _parts(self.edge_encoder)
+        edges = scaled_linear(edge_attr, self.edge_scaling, first)  # (num_rows, hidden)
+        for part in others:
+            edges = part(edges)
         if layout.shared and not plan.uses_rows:
             edges = edges.index_select(0, layout.edge_row)  # (num_edges, hidden)
         for layer in self.layers:
-            nodes, edges = layer.in_chunks(nodes, edges, plan)
+            nodes, edges = layer(nodes, plan, edges)
         return pooled(nodes, layout.node_start, reduce), pooled(edges, layout.edge_start, reduce)
 
     def _whole(
@@ -232,10 +233,14 @@ def network_of_weights(spec: NetworkSpec, weights: Mapping[str, Tensor]) -> Topo
     return network
 
 
-def _edge_encoder(spec: NetworkSpec) -> nn.Linear | nn.Sequential:
+def _edge_encoder(spec: NetworkSpec) -> nn.Module:
     if spec.edge_encoder == "flat":
         return nn.Linear(spec.edge_dim, spec.hidden_dim)
     norm = [nn.LayerNorm(spec.hidden_dim)] if spec.use_layer_norm else []
     return nn.Sequential(
         nn.Linear(spec.edge_dim, spec.hidden_dim), *norm, nn.ReLU(), nn.Linear(spec.hidden_dim, spec.hidden_dim)
     )
+
+
+def _parts(encoder: nn.Module) -> Sequence[Any]:
+    return list(encoder) if isinstance(encoder, nn.Sequential) else [encoder]

@@ -29,20 +29,12 @@ class InputScaling(nn.Module):
         self.register_buffer("scale", torch.ones(width))
 
     @torch.no_grad()
-    def fit(self, values: Tensor) -> None:
-        """Take mean and standard deviation of training rows, in float64.
+    def fit(self, mean: Tensor, deviation: Tensor) -> None:
+        """Take mean and standard deviation of training rows, both (width,) float64.
 
         A column whose standard deviation is under 1e-6 x max(1, |mean|) counts as constant and is divided by 1:
         another value of it elsewhere then stays as far from the mean as it is in raw units.
-
-        Args:
-            values: (num_rows, width); no rows leave the identity.
         """
-        if values.shape[0] == 0:
-            return
-        wide = values.to(torch.float64)
-        mean = wide.mean(dim=0)
-        deviation = (wide - mean).square().mean(dim=0).sqrt()
         constant = deviation < CONSTANT_BELOW * mean.abs().clamp(min=1.0)
         self.mean.copy_(mean)
         self.scale.copy_(torch.where(constant, torch.ones_like(deviation), deviation))

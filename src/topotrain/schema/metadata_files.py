@@ -60,6 +60,27 @@ class OwnMetadata(_OneGraph, total=False):
 
 GRAPH_ENTRY = TypeAdapter(GraphEntry)
 OWN_METADATA = TypeAdapter(OwnMetadata)
+OWN_EDGES, EDGE_COUNT = "edge_info", "edge_count"
+OWN_KEYS = frozenset({*_OneGraph.__annotations__, OWN_EDGES, "modules"})
+
+
+def edge_count_apart(metadata: Mapping[str, Any]) -> tuple[dict[str, Any], int | None]:
+    """What is relied on of a graph's own metadata, and the edge count, which is another in every graph."""
+    kept = {key: value for key, value in metadata.items() if key in OWN_KEYS}
+    edges = kept.get(OWN_EDGES)
+    if not isinstance(edges, Mapping):
+        return kept, None
+    kept[OWN_EDGES] = edges = {key: value for key, value in edges.items() if key in EdgeInfo.__annotations__}
+    count = edges.get(EDGE_COUNT)
+    if type(count) is not int or not 0 <= count < 2**63:
+        return kept, None
+    del edges[EDGE_COUNT]
+    return kept, count
+
+
+def with_edge_count(kept: Mapping[str, Any], count: int) -> dict[str, Any]:
+    """The other way."""
+    return {**kept, OWN_EDGES: {**kept[OWN_EDGES], EDGE_COUNT: count}}
 
 
 class SharedEdges(Section):

@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -76,6 +77,12 @@ class Scorer:
         if largest > LARGEST_FEATURE:
             raise DataError(f"graph {graph.key} has a feature of {largest:.3g}, too large to compute with", "less")
 
+    def scores(self, graphs: Iterable[Graph]) -> Iterator[float]:
+        """As ``score``, for any number of graphs, a batch of them in memory at a time."""
+        waiting = iter(graphs)
+        while part := list(islice(waiting, SCORING_BATCH)):
+            yield from self.score(part)
+
     @torch.inference_mode()
     def score(self, graphs: Sequence[Graph]) -> list[float]:
         """Predicted DockQ of each graph, in order; each is held to the schema first.
@@ -89,9 +96,10 @@ class Scorer:
         scores: list[float] = []
         for start in range(0, len(graphs), SCORING_BATCH):
             part = graphs[start : start + SCORING_BATCH]
-            batch = PackedGraphs(part, self.schema).batch(range(len(part)))
+            batch = PackedGraphs.of_graphs(part, self.schema).batch(range(len(part)))
             predicted = self.network(
-                batch.x.double(), batch.edge_index, batch.edge_attr.double(), batch.batch, batch.num_graphs
+                *(batch.x.double(), batch.edge_index, batch.edge_attr.double(), batch.batch, batch.num_graphs),
+                layout=batch.layout,
             )
             for graph, value in zip(part, predicted.tolist(), strict=True):
                 if not math.isfinite(value):

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from topotrain.config import TrainConfig
-from topotrain.data.packed_graphs import Sample
 from topotrain.data.prepare import PreparedData
 from topotrain.data.raw_features import CONTACTS, raw_features, truth
 from topotrain.data.split import Split
@@ -34,7 +32,7 @@ def training_recipe(recorder: Recorder, config: TrainConfig, data: PreparedData)
             "val": _split(data, data.val),
             "warnings": data.warnings,
         },
-        "baselines": baselines(data.train.samples, data.val.samples),
+        "baselines": baselines(data.train, data.val),
     }
 
 
@@ -44,7 +42,7 @@ def version_recipe(shared: dict[str, Any], kept: Kept, spec: NetworkSpec) -> dic
     return {**shared, "checkpoint": checkpoint, "network": spec.to_dict(), "metrics": dict(kept.metrics)}
 
 
-def baselines(train: Sequence[Sample], val: Sequence[Sample]) -> dict[str, dict[str, float | None]]:
+def baselines(train: Split, val: Split) -> dict[str, dict[str, float | None]]:
     """Validation metrics of two predictors that learn next to nothing; an undefined one is ``None``.
 
     ``training mean`` predicts the mean true DockQ of the training graphs, ``number of edges`` a straight line in that
@@ -54,7 +52,7 @@ def baselines(train: Sequence[Sample], val: Sequence[Sample]) -> dict[str, dict[
     learned, _ = truth(train)
     true, targets = truth(val)
     predicted = {
-        TRAINING_MEAN: np.full(len(val), learned.mean()),
+        TRAINING_MEAN: np.full(len(val.samples), learned.mean()),
         NUMBER_OF_EDGES: fitted_line(raw_features(train)[CONTACTS], learned, raw_features(val)[CONTACTS]),
     }
     table: dict[str, dict[str, float | None]] = {}

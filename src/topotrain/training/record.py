@@ -91,5 +91,7 @@ def _predictions(network: TopoQANetwork, graphs: PackedGraphs) -> list[float]:
     scores: list[float] = []
     for start in range(0, len(graphs), SCORING_BATCH):
         batch = graphs.batch(range(start, min(start + SCORING_BATCH, len(graphs))))
-        scores += network(batch.x, batch.edge_index, batch.edge_attr, batch.batch, batch.num_graphs).tolist()
+        scores += network(
+            batch.x, batch.edge_index, batch.edge_attr, batch.batch, batch.num_graphs, layout=batch.layout
+        ).tolist()
     return scores

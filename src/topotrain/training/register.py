@@ -55,7 +55,7 @@ def register_kept(
     """
     name = config.mlflow.model_name
     kept = selection.kept if config.mlflow.register_ == "all" else selection.kept[:1]
-    example = min(data.val.samples, key=lambda sample: (sample.graph.facts.num_nodes, sample.graph.key)).graph
+    example = data.val.smallest()
     for epoch in versions.keys() - {one.epoch for one in kept}:  # kept when an earlier part of the run ended
         recorder.version_tags(name, versions[epoch], {"rank": None})
     shared: dict[str, Any] = {}

@@ -201,8 +201,10 @@ class TrainingRun:
             network.load_state_dict(initial.network.state_dict())
             return network
         network = TopoQANetwork(spec)
-        if self.config.model.input_scaling == "standard":
-            network.fit_scaling(data.module.train.x, data.module.train.edge_attr)
+        if self.config.model.input_scaling == "standard" and self.continuation is None:
+            for scaling, columns in zip((network.node_scaling, network.edge_scaling), data.columns(), strict=True):
+                if columns.count:
+                    scaling.fit(columns.mean, columns.deviation)
         return network
 
     def salvage(self) -> None:
