@@ -92,10 +92,11 @@ class EdgePlan:
         first = self.source_start + self.target_start  # (num_nodes + 1)
         self.edge_bag_start = torch.cat([torch.stack([first[:-1], between], dim=1).view(-1), first[-1:]])
 
-    @property
+    @cached_property
     def uses_rows(self) -> bool:
-        """Whether so many edges share rows of attributes that it pays to compute with rows."""
-        return self.layout.row_start[-1] <= WORTH_SHARING * self.num_edges
+        """Whether to compute with rows of attributes: so many edges share one, or each has its own in their order."""
+        few = self.layout.row_start[-1] <= WORTH_SHARING * self.num_edges
+        return few or torch.equal(self.layout.edge_row, self.places)
 
     @cached_property
     def by_row(self) -> Tensor:
@@ -126,6 +127,8 @@ class EdgePlan:
         """(num_edges, heads) of the target's row of grad (num_nodes, channels) and what its source sent."""
         index, start = self.messages(heads)
         rows = ends.view(-1, grad.shape[1])
+        if self.num_edges > 2 * self.num_nodes**2:  # more doubled edges than a matrix takes
+            return torch.einsum("ehc,ec->eh", rows[index].view(-1, heads, grad.shape[1]), grad[self.target])
         zeros = grad.new_zeros(index.shape[0])
         pattern = torch.sparse_csr_tensor(start, index, zeros, (grad.shape[0], rows.shape[0]), check_invariants=False)
         products: Tensor = torch.sparse.sampled_addmm(pattern, grad, rows.t(), beta=0.0).values()

@@ -182,7 +182,7 @@ class TopoQANetwork(nn.Module):
         edges = scaled_linear(edge_attr, self.edge_scaling, first)  # (num_rows, hidden)
         for part in others:
             edges = part(edges)
-        if layout.shared and not plan.uses_rows:
+        if not plan.uses_rows:
             edges = edges.index_select(0, layout.edge_row)  # (num_edges, hidden)
         for layer in self.layers:
             nodes, edges = layer(nodes, plan, edges)
