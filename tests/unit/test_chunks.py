@@ -172,7 +172,7 @@ def test_edges_may_share_rows_in_any_way(by_pyg, pooling, kinds):
     shared, apart = share_rows(make_batch(), kinds)
     assert shared.layout is not None
     assert shared.layout.shared
-    assert EdgePlan(shared.edge_index, shared.layout).uses_rows is (kinds < 2000)
+    assert EdgePlan(shared.edge_index, shared.layout, 3).uses_rows is (kinds < 2000)
     expected, found = by_pyg(network, apart), outcome(network, shared)
     rows = torch.zeros_like(shared.edge_attr)
     of_rows = rows.index_add(0, shared.layout.edge_row, expected.gradients["edge_attr"])
@@ -187,7 +187,7 @@ def test_where_chunks_end_does_not_matter(monkeypatch, edges):
     expected = outcome(network, shared), outcome(network, apart)
     monkeypatch.setattr(edge_plan, "CHUNK_EDGES", edges)
     assert shared.layout is not None
-    assert len(EdgePlan(shared.edge_index, shared.layout).chunks) == {1: 7, 100: 4, 10**6: 1}[edges]
+    assert len(EdgePlan(shared.edge_index, shared.layout, 3).chunks) == {1: 7, 100: 4, 10**6: 1}[edges]
     for found, same in zip((outcome(network, shared), outcome(network, apart)), expected, strict=True):
         assert_same(found, same)
 
@@ -273,7 +273,7 @@ def test_derivatives_under_dropout_by_differences(monkeypatch, shares):
     conv = make_network(spec).layers[0].conv
     batch = share_rows(make_batch(((3, 7), (2, 0), (4, 9)), spec), 3)[0]
     assert batch.layout is not None
-    plan = EdgePlan(batch.edge_index, batch.layout)
+    plan = EdgePlan(batch.edge_index, batch.layout, 2)
     mask = dropout_mask(16, 2, 0.5, batch.x)
     monkeypatch.setattr(attention, "dropout_mask", lambda *_: mask)
     nodes = torch.randn(9, 3, dtype=torch.float64, requires_grad=True)

@@ -93,7 +93,7 @@ class _Attention(torch.autograd.Function):
         ends, logits, signs = _logits(nodes, edges, weight, weight_edge, att, settings)
         attention = _softmax(logits, plan)  # (num_edges, heads)
         factors = attention / heads if mask is None else attention * mask
-        index, start = plan.messages(heads)
+        index, start = plan.messages
         out = bag(ends.view(-1, att.shape[2]), index, start, factors.view(-1))
         ctx.settings = settings
         if settings.keep:
@@ -106,11 +106,11 @@ class _Attention(torch.autograd.Function):
         nodes, edges, weight, weight_edge, att, mask, ends, signs, attention, factors = ctx.saved_tensors
         plan, heads = ctx.settings.plan, att.shape[1]
         grad = grad.contiguous()
-        products = plan.products(grad, ends, heads)  # (num_edges, heads), of the gradient and what was sent
+        products = plan.products(grad, ends)  # (num_edges, heads), of the gradient and what was sent
         products = products.mul_(attention)
         products = products.div_(heads) if mask is None else products.mul_(mask)
         logits_grad = torch.addcmul(products, attention, plan.to_edges(plan.of_targets(products)), value=-1)
-        index, start = plan.received(heads)
+        index, start = plan.received
         sent = bag(grad, index, start, plan.of_sources(factors))  # (heads x num_nodes, channels)
         grads = _Gradients(nodes, edges, weight, weight_edge, att)
         for chunk in ctx.settings.chunks(edges):

@@ -166,7 +166,7 @@ class TopoQANetwork(nn.Module):
             if layout is None:
                 order, layout = EdgeLayout.of(edge_index, batch, num_graphs)
                 edge_index, edge_attr = edge_index.index_select(1, order), edge_attr.index_select(0, order)
-            pools = self._in_chunks(x, edge_attr, EdgePlan(edge_index, layout))
+            pools = self._in_chunks(x, edge_attr, EdgePlan(edge_index, layout, self.spec.attention_head))
         else:
             pools = self._whole(x, edge_index, edge_attr, batch, num_graphs, layout)
         nodes, edges = pools
