@@ -43,7 +43,7 @@ def squared_errors(network: TopoQANetwork, store: PackedGraphs) -> list[float]:
     for index in range(len(store)):
         batch = store.batch([index])
         with torch.no_grad():
-            predicted = network(batch.x, batch.edge_index, batch.edge_attr, batch.batch, 1)
+            predicted = network(batch.x, batch.edge_index, batch.edge_attr, batch.batch, 1, batch.layout)
         errors.append(float((predicted - batch.y) ** 2))
     return errors
 

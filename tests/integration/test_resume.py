@@ -245,6 +245,23 @@ def test_a_file_and_a_name_stand_for_checkpoints_too(straight, tmp_path):
         assert result.epochs == max(3, reference.best_epoch + 1)
 
 
+def test_a_checkpoint_of_an_older_training_step_goes_on_and_says_what_that_means(straight, tmp_path, caplog):
+    _, uri, reference = straight
+    name = f"epoch_{reference.best_epoch:04d}.ckpt"
+    path = fetch_artifact(mlflow_client(uri), reference.run_id, f"checkpoints/{name}", tmp_path)
+    said = "of another topotrain (0.0.9)"
+    assert resume(reference.run_id, checkpoint=str(path), tracking_uri=uri).epochs == EPOCHS
+    assert said not in caplog.text
+    content = torch.load(path, weights_only=True)
+    del content["step"]
+    content["topotrain_version"] = "0.0.9"
+    for group in content["optimizer_states"][0]["param_groups"]:
+        group["fused"] = None
+    torch.save(content, path)
+    assert resume(reference.run_id, checkpoint=str(path), tracking_uri=uri).epochs == EPOCHS
+    assert caplog.text.count(said) == 1
+
+
 @pytest.mark.parametrize(
     ("name", "said"),
     [("third_best", "has kept 2 checkpoints"), ("epoch_0099.ckpt", "no checkpoint"), ("nowhere.ckpt", "one of epoch_")],

@@ -42,7 +42,7 @@ def attend(conv: GATv2Conv, nodes: Tensor, edges: Tensor, plan: EdgePlan) -> Ten
         mask = dropout_mask(plan.num_edges, conv.heads, conv.dropout, nodes)
     weights = (conv.lin_l.weight, conv.lin_l.bias, conv.lin_r.weight, conv.lin_r.bias, conv.lin_edge.weight, conv.att)
     settings = _Settings(plan, conv.negative_slope, torch.is_grad_enabled())
-    out: Tensor = _Attention.apply(nodes, edges, *weights, conv.bias, mask, settings)
+    out: Tensor = _Attention.apply(nodes, edges, *weights, conv.bias, mask, settings)  # type: ignore[no-untyped-call]
     return out
 
 
@@ -86,11 +86,15 @@ class _Attention(torch.autograd.Function):
         settings: _Settings,
     ) -> Tensor:
         plan, heads = settings.plan, att.shape[1]
-        weight, offset = torch.cat([weight_l, weight_r]), torch.cat([bias_l, bias_r])  # (2 heads x channels, width)
-        ends, logits, signs = _logits(nodes, edges, weight, offset, weight_edge, att, settings)
+        # The offsets are one more column of the weights, and a column of ones goes with the nodes.
+        offset = torch.cat([bias_l, bias_r]).unsqueeze(1)
+        weight = torch.cat([torch.cat([weight_l, weight_r]), offset], dim=1)  # (2 heads x channels, width + 1)
+        nodes = functional.pad(nodes, (0, 1), value=1.0)  # (num_nodes, width + 1)
+        ends, logits, signs = _logits(nodes, edges, weight, weight_edge, att, settings)
         attention = _softmax(logits, plan)  # (num_edges, heads)
         factors = attention / heads if mask is None else attention * mask
-        out = bag(ends.view(-1, att.shape[2]), *plan.messages(heads), factors.view(-1))
+        index, start = plan.messages
+        out = bag(ends.view(-1, att.shape[2]), index, start, factors.view(-1))
         ctx.settings = settings
         if settings.keep:
             ctx.save_for_backward(nodes, edges, weight, weight_edge, att, mask, ends, signs, attention, factors)
@@ -102,28 +106,24 @@ class _Attention(torch.autograd.Function):
         nodes, edges, weight, weight_edge, att, mask, ends, signs, attention, factors = ctx.saved_tensors
         plan, heads = ctx.settings.plan, att.shape[1]
         grad = grad.contiguous()
-        products = plan.products(grad, ends, heads)  # (num_edges, heads), of the gradient and what was sent
+        products = plan.products(grad, ends)  # (num_edges, heads), of the gradient and what was sent
         products = products.mul_(attention)
         products = products.div_(heads) if mask is None else products.mul_(mask)
         logits_grad = torch.addcmul(products, attention, plan.to_edges(plan.of_targets(products)), value=-1)
-        sent = bag(grad, *plan.received(heads), plan.of_sources(factors))  # (heads x num_nodes, channels)
+        index, start = plan.received
+        sent = bag(grad, index, start, plan.of_sources(factors))  # (heads x num_nodes, channels)
         grads = _Gradients(nodes, edges, weight, weight_edge, att)
         for chunk in ctx.settings.chunks(edges):
             grads.add(chunk, _spread(logits_grad, signs, chunk, att, ctx.settings.slope), ends, sent)
-        half = weight.shape[0] // 2
-        grad_weight, grad_edge, grad_att = grads.of_weights()
-        return (
-            *(grads.nodes, grads.edges),
-            *(grad_weight[:half], grads.offset[:half], grad_weight[half:], grads.offset[half:]),
-            *(grad_edge, grad_att, grad.sum(dim=0), None, None),
-        )
+        left, right, *others = grads.of_weights()
+        of_ends = left[:, :-1], left[:, -1], right[:, :-1], right[:, -1]
+        return grads.nodes, grads.edges, *of_ends, *others, grad.sum(dim=0), None, None
 
 
 def _logits(
     nodes: Tensor,
     edges: Tensor,
     weight: Tensor,
-    offset: Tensor,
     weight_edge: Tensor,
     att: Tensor,
     settings: _Settings,
@@ -143,7 +143,7 @@ def _logits(
     ones = nodes.new_ones(channels)
     for chunk in settings.chunks(edges):
         own = ends[chunk.nodes]
-        torch.addmm(offset, nodes[chunk.nodes], weight.t(), out=own)
+        torch.mm(nodes[chunk.nodes], weight.t(), out=own)
         table = own.view(-1, wide)
         if shares:
             table = torch.cat([table, edges[chunk.rows] @ weight_edge.t()])
@@ -177,8 +177,7 @@ class _Gradients:
 
     def __init__(self, nodes: Tensor, edges: Tensor, weight: Tensor, weight_edge: Tensor, att: Tensor) -> None:
         self.inputs, self.weights, self.att = (nodes, edges), (weight, weight_edge), att.view(-1)
-        self.nodes, self.edges = torch.empty_like(nodes), torch.empty_like(edges)
-        self.offset = weight.new_zeros(weight.shape[0])
+        self.nodes, self.edges = torch.empty_like(nodes[:, :-1]), torch.empty_like(edges)
         self._weight = weight.new_zeros(weight.shape[1], weight.shape[0])
         self._inner = weight.new_zeros(weight_edge.shape[1], weight_edge.shape[0])
         self._att = torch.zeros_like(self.att)
@@ -198,12 +197,12 @@ class _Gradients:
         both = table.mul_(self.att).view(num_nodes, 2, *self._shape)
         both[:, 0] += sent.view(self._shape[0], -1, self._shape[1])[:, chunk.nodes].transpose(0, 1)
         back = both.flatten(1)  # (chunk's nodes, 2 heads x channels)
-        torch.mm(back, self.weights[0], out=self.nodes[chunk.nodes])
+        torch.mm(back, self.weights[0][:, :-1], out=self.nodes[chunk.nodes])
         self._weight.addmm_(nodes[chunk.nodes].t(), back)
-        self.offset += back.sum(dim=0)
 
-    def of_weights(self) -> tuple[Tensor, Tensor, Tensor]:
+    def of_weights(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Of both ends' weights, of the edges', and of ``att``."""
         inner = self._inner.t()
         att = self._att + (inner * self.weights[1]).sum(dim=1)
-        return self._weight.t().contiguous(), inner * self.att.unsqueeze(1), att.view(1, *self._shape)
+        left, right = self._weight.t().chunk(2)
+        return left, right, inner * self.att.unsqueeze(1), att.view(1, *self._shape)

@@ -69,10 +69,11 @@ class EdgePlan:
     Args:
         edge_index: (2, num_edges) source row, target row, in the layout's order.
         layout: how the edges lie.
+        heads: of the attention.
     """
 
-    def __init__(self, edge_index: Tensor, layout: EdgeLayout) -> None:
-        self.layout = layout
+    def __init__(self, edge_index: Tensor, layout: EdgeLayout, heads: int) -> None:
+        self.layout, self.heads = layout, heads
         self.source, self.target = edge_index[0], edge_index[1]
         self.by_source = layout.by_source
         self.num_nodes, self.num_edges = layout.node_start[-1], edge_index.shape[1]
@@ -82,8 +83,6 @@ class EdgePlan:
         self.ends = torch.stack([2 * self.source, 2 * self.target + 1], dim=1).view(-1)  # (2 num_edges,)
         self.end_start = torch.arange(0, 2 * self.num_edges + 1, 2)  # (num_edges + 1)
         self.places = places = torch.arange(self.num_edges)
-        self._messages: tuple[Tensor, Tensor] | None = None
-        self._received: tuple[Tensor, Tensor] | None = None
         # Bag 2 i: edges from node i; bag 2 i + 1: edges to it.
         self.edge_bags = torch.empty(2 * self.num_edges, dtype=torch.int64)
         self.edge_bags[places + self.target_start.index_select(0, sources)] = self.by_source
@@ -92,10 +91,11 @@ class EdgePlan:
         first = self.source_start + self.target_start  # (num_nodes + 1)
         self.edge_bag_start = torch.cat([torch.stack([first[:-1], between], dim=1).view(-1), first[-1:]])
 
-    @property
-    def shares_rows(self) -> bool:
-        """Whether so many edges share rows of attributes that it pays to use it."""
-        return self.layout.row_start[-1] <= WORTH_SHARING * self.num_edges and self.layout.shared
+    @cached_property
+    def uses_rows(self) -> bool:
+        """Whether to compute with rows of attributes: so many edges share one, or each has its own in their order."""
+        few = self.layout.row_start[-1] <= WORTH_SHARING * self.num_edges
+        return few or torch.equal(self.layout.edge_row, self.places)
 
     @cached_property
     def by_row(self) -> Tensor:
@@ -107,28 +107,30 @@ class EdgePlan:
         """(num_rows + 1) where the edges of each row begin in ``by_row``."""
         return starts(self.layout.edge_row.index_select(0, self.by_row), self.layout.row_start[-1])
 
-    def messages(self, heads: int) -> tuple[Tensor, Tensor]:
+    @cached_property
+    def messages(self) -> tuple[Tensor, Tensor]:
         """What every node receives: rows of nodes seen as (2 num_nodes heads, channels), and where they begin."""
-        if self._messages is None:
-            index = (2 * heads * self.source).unsqueeze(1) + torch.arange(heads)  # (num_edges, heads)
-            self._messages = index.view(-1), heads * self.target_start
-        return self._messages
+        index = (2 * self.heads * self.source).unsqueeze(1) + torch.arange(self.heads)  # (num_edges, heads)
+        return index.view(-1), self.heads * self.target_start
 
-    def received(self, heads: int) -> tuple[Tensor, Tensor]:
+    @cached_property
+    def received(self) -> tuple[Tensor, Tensor]:
         """Targets that every head of every source sends to, those of a head together, and where they begin."""
-        if self._received is None:
-            index = self.target.index_select(0, self.by_source).repeat(heads)
-            first = self.source_start[:-1] + self.num_edges * torch.arange(heads).unsqueeze(1)  # (heads, num_nodes)
-            self._received = index, functional.pad(first.view(-1), (0, 1), value=index.shape[0])
-        return self._received
+        index = self.target.index_select(0, self.by_source).repeat(self.heads)
+        of_heads = self.num_edges * torch.arange(self.heads).unsqueeze(1)
+        first = self.source_start[:-1] + of_heads  # (heads, num_nodes)
+        return index, functional.pad(first.view(-1), (0, 1), value=index.shape[0])
 
-    def products(self, grad: Tensor, ends: Tensor, heads: int) -> Tensor:
+    def products(self, grad: Tensor, ends: Tensor) -> Tensor:
         """(num_edges, heads) of the target's row of grad (num_nodes, channels) and what its source sent."""
-        index, start = self.messages(heads)
+        index, start = self.messages
         rows = ends.view(-1, grad.shape[1])
+        if self.num_edges > 2 * self.num_nodes**2:  # more doubled edges than a matrix takes
+            return torch.einsum("ehc,ec->eh", rows[index].view(-1, self.heads, grad.shape[1]), grad[self.target])
         zeros = grad.new_zeros(index.shape[0])
         pattern = torch.sparse_csr_tensor(start, index, zeros, (grad.shape[0], rows.shape[0]), check_invariants=False)
-        return torch.sparse.sampled_addmm(pattern, grad, rows.t(), beta=0.0).values().view(-1, heads)
+        products: Tensor = torch.sparse.sampled_addmm(pattern, grad, rows.t(), beta=0.0).values()
+        return products.view(-1, self.heads)
 
     def of_targets(self, values: Tensor) -> Tensor:
         """(num_nodes, heads) sums over the edges to each node."""

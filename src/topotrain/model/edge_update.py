@@ -25,7 +25,7 @@ def updated_edges(linear: Tensor, bias: Tensor, nodes: Tensor, edges: Tensor, pl
     Returns:
         (num_edges, width).
     """
-    out: Tensor = _EdgeUpdate.apply(nodes, edges, linear, bias, plan)
+    out: Tensor = _EdgeUpdate.apply(nodes, edges, linear, bias, plan)  # type: ignore[no-untyped-call]
     return out
 
 

@@ -5,7 +5,7 @@ Source: Han et al., Briefings in Bioinformatics 26(2), bbaf083, 2025; GATv2: Bro
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -91,21 +91,31 @@ class EdgeUpdatingLayer(nn.Module):
         )
         self.edge_update = EdgeUpdate(spec.hidden_dim, spec.attention_head)
 
-    def forward(self, x: Tensor, edge_index: Tensor, edge_attr: Tensor) -> tuple[Tensor, Tensor]:
-        """(num_nodes, hidden), (2, num_edges), (num_edges, hidden) to new nodes and edges of the same shapes."""
-        nodes = self.conv(x, edge_index, edge_attr)  # (num_nodes, hidden)
-        edges = self.edge_update(nodes, edge_index, edge_attr)  # (num_edges, hidden)
-        return functional.elu(nodes), functional.elu(edges)
+    def forward(self, x: Tensor, ends: Tensor | EdgePlan, edge_attr: Tensor) -> tuple[Tensor, Tensor]:
+        """New nodes and edges.
 
-    def planned(self, x: Tensor, edge_attr: Tensor, plan: EdgePlan) -> tuple[Tensor, Tensor]:
-        """The same in chunks of edges; rows of ``edge_attr`` may be shared, as the plan says."""
-        nodes = attend(self.conv, x, edge_attr, plan)  # (num_nodes, hidden)
-        linear = self.edge_update.linear
-        return functional.elu(nodes), updated_edges(linear.weight, linear.bias, nodes, edge_attr, plan)
+        Args:
+            x: (num_nodes, hidden).
+            ends: (2, num_edges) source row, target row; or their plan, to compute in chunks of edges.
+            edge_attr: (num_edges, hidden); with a plan it may be (num_rows, hidden), whose rows edges share.
+
+        Returns:
+            (num_nodes, hidden) and (num_edges, hidden).
+        """
+        if isinstance(ends, EdgePlan):
+            linear = self.edge_update.linear
+            nodes = attend(self.conv, x, edge_attr, ends)  # (num_nodes, hidden)
+            return functional.elu(nodes), updated_edges(linear.weight, linear.bias, nodes, edge_attr, ends)
+        nodes = self.conv(x, ends, edge_attr)
+        edges = self.edge_update(nodes, ends, edge_attr)  # (num_edges, hidden)
+        return functional.elu(nodes), functional.elu(edges)
 
 
 class TopoQANetwork(nn.Module):
     """Scores interface graphs with a predicted DockQ in [0, 1].
+
+    On a CPU it computes in chunks of edges (``attention.py``), elsewhere with PyG's layers: the same function of the
+    same weights.
 
     Args:
         spec: shape of the network.
@@ -156,61 +166,53 @@ class TopoQANetwork(nn.Module):
             if layout is None:
                 order, layout = EdgeLayout.of(edge_index, batch, num_graphs)
                 edge_index, edge_attr = edge_index.index_select(1, order), edge_attr.index_select(0, order)
-            pools = self._chunked(x, edge_index, edge_attr, batch, layout)
+            pools = self._in_chunks(x, edge_attr, EdgePlan(edge_index, layout, self.spec.attention_head))
         else:
-            row = None if layout is None else layout.edge_row
-            pools = self._plain(x, edge_index, edge_attr, batch, num_graphs, row)
-        pooled_nodes, pooled_edges = pools
-        readout = torch.cat([pooled_nodes, self.edge_readout(pooled_edges)], dim=1)  # (num_graphs, 3 hidden / 2)
+            pools = self._whole(x, edge_index, edge_attr, batch, num_graphs, layout)
+        nodes, edges = pools
+        readout = torch.cat([nodes, self.edge_readout(edges)], dim=1)  # (num_graphs, 3 hidden / 2)
         scores: Tensor = self.head(readout).squeeze(-1)  # (num_graphs,)
         return scores
 
-    def _chunked(
-        self, x: Tensor, edge_index: Tensor, edge_attr: Tensor, batch: Tensor, layout: EdgeLayout
-    ) -> tuple[Tensor, Tensor]:
-        """Pooled nodes and edges, (num_graphs, hidden) each, on the CPU."""
-        plan = EdgePlan(edge_index, layout)
+    def _in_chunks(self, x: Tensor, edge_attr: Tensor, plan: EdgePlan) -> tuple[Tensor, Tensor]:
+        """Pooled nodes and pooled edges, (num_graphs, hidden) each, in chunks of edges."""
+        layout, reduce = plan.layout, POOLING[self.spec.pooling_type]
         nodes = scaled_linear(x, self.node_scaling, self.node_embedding)  # (num_nodes, hidden)
-        first, *others = self.edge_encoder if isinstance(self.edge_encoder, nn.Sequential) else [self.edge_encoder]
+        first, *others = _parts(self.edge_encoder)
         edges = scaled_linear(edge_attr, self.edge_scaling, first)  # (num_rows, hidden)
-        for other in others:
-            edges = other(edges)
-        if not plan.shares_rows and layout.shared:
+        for part in others:
+            edges = part(edges)
+        if not plan.uses_rows:
             edges = edges.index_select(0, layout.edge_row)  # (num_edges, hidden)
         for layer in self.layers:
-            nodes, edges = layer.planned(nodes, edges, plan)
-        reduce = POOLING[self.spec.pooling_type]
-        if reduce == "max":
-            graphs = batch.index_select(0, plan.source)
-            return self._pooled(nodes, batch, len(layout.node_start) - 1), self._pooled(
-                edges, graphs, len(layout.node_start) - 1
-            )
+            nodes, edges = layer(nodes, plan, edges)
         return pooled(nodes, layout.node_start, reduce), pooled(edges, layout.edge_start, reduce)
 
-    def _plain(
-        self, x: Tensor, edge_index: Tensor, edge_attr: Tensor, batch: Tensor, num_graphs: int, edge_row: Tensor | None
+    def _whole(
+        self,
+        x: Tensor,
+        edge_index: Tensor,
+        edge_attr: Tensor,
+        batch: Tensor,
+        num_graphs: int,
+        layout: EdgeLayout | None,
     ) -> tuple[Tensor, Tensor]:
-        """The same with PyG's layers, on any device and in any precision."""
+        """The same with PyG's layers."""
         nodes = self.node_embedding(self.node_scaling(x))  # (num_nodes, hidden)
         edges = self.edge_encoder(self.edge_scaling(edge_attr))  # (num_rows, hidden)
-        if edge_row is not None:
-            edges = edges[edge_row]  # (num_edges, hidden)
+        if layout is not None:
+            edges = edges.index_select(0, layout.edge_row)  # (num_edges, hidden)
         for layer in self.layers:
             nodes, edges = layer(nodes, edge_index, edges)
-        return self._pooled(nodes, batch, num_graphs), self._pooled(edges, batch[edge_index[0]], num_graphs)
-
-    def _pooled(self, values: Tensor, graph: Tensor, num_graphs: int) -> Tensor:
-        """(num_graphs, hidden) of rows in any order."""
         reduce = POOLING[self.spec.pooling_type]
-        out: Tensor = scatter(values, graph, dim=0, dim_size=num_graphs, reduce=reduce)
-        return out
+        pooled_nodes = scatter(nodes, batch, dim=0, dim_size=num_graphs, reduce=reduce)
+        return pooled_nodes, scatter(edges, batch[edge_index[0]], dim=0, dim_size=num_graphs, reduce=reduce)
 
 
 def computes_in_chunks(values: Tensor, weight: Tensor) -> bool:
-    """Whether the CPU's own layers compute this: elsewhere, and in other precisions, PyG's do."""
-    full = (torch.float32, torch.float64)
-    on_cpu = values.device.type == "cpu" and values.dtype in full and weight.dtype == values.dtype
-    return on_cpu and not torch.is_autocast_enabled("cpu")
+    """Whether the network's own layers take these values: those on a CPU in full precision; PyG's take all others."""
+    full = values.dtype == weight.dtype and values.dtype in (torch.float32, torch.float64)
+    return full and values.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
 
 
 def network_of_weights(spec: NetworkSpec, weights: Mapping[str, Tensor]) -> TopoQANetwork:
@@ -238,3 +240,7 @@ def _edge_encoder(spec: NetworkSpec) -> nn.Module:
     return nn.Sequential(
         nn.Linear(spec.edge_dim, spec.hidden_dim), *norm, nn.ReLU(), nn.Linear(spec.hidden_dim, spec.hidden_dim)
     )
+
+
+def _parts(encoder: nn.Module) -> Sequence[Any]:
+    return list(encoder) if isinstance(encoder, nn.Sequential) else [encoder]

@@ -56,7 +56,7 @@ def scaled_linear(values: Tensor, scaling: InputScaling, linear: nn.Linear) -> T
         scaling: of as many columns.
         linear: from these columns.
     """
-    out: Tensor = _ScaledLinear.apply(values, linear.weight, linear.bias, scaling.mean, scaling.scale)
+    out: Tensor = _ScaledLinear.apply(values, linear.weight, linear.bias, scaling.mean, scaling.scale)  # type: ignore[no-untyped-call]
     return out
 
 

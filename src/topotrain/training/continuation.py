@@ -21,6 +21,7 @@ from topotrain.fields import (
     TAG_BEST_EPOCH,
     TAG_PARAM_DRIFT,
 )
+from topotrain.model.lightning import STEP
 from topotrain.model.network import NetworkSpec
 from topotrain.schema.check import check_same_schema
 from topotrain.schema.feature_schema import FeatureSchema
@@ -68,6 +69,12 @@ class Continuation:
         selection = self.selection
         _keep_what_is_there(selection, checkpoints)
         log.info("going on after epoch %d", max(selection.history, default=-1))
+        if self.content.get("step", 1) != STEP:
+            log.warning(
+                "the checkpoint is of another topotrain (%s), whose dropout falls otherwise: the results will differ "
+                "from those of a run that was never cut off",
+                self.content.get("topotrain_version", "unknown"),
+            )
         known = recorder.store.runs.steps(recorder.run_id, next(iter(selection.points.values()), {}))
         for epoch, metrics in selection.points.items():
             missing = {name: value for name, value in metrics.items() if epoch not in known.get(name, ())}

@@ -20,7 +20,7 @@ from topotrain.data.prepare import PreparedData, prepare_data
 from topotrain.errors import ConfigError, InterruptedRunError
 from topotrain.fields import CHECKPOINT_DIR, DOCKQ_COLUMN, INTERRUPTED_NOTE, LAST_CHECKPOINT, quality_name
 from topotrain.invocation import resume_command, threads_asked
-from topotrain.model.lightning import ScoringModule
+from topotrain.model.lightning import STEP, ScoringModule
 from topotrain.model.network import TopoQANetwork
 from topotrain.progress import track
 from topotrain.signals import release
@@ -236,6 +236,7 @@ class TrainingRun:
             "data_digest": data.digest,
             "run_id": self.recorder.run_id,
             "topotrain_version": __version__,
+            "step": STEP,
         }
         drift = self.continuation.drift if self.continuation else {}
         callbacks = [
