@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 import os
 import sqlite3
+from contextlib import closing
 from functools import cached_property
 from pathlib import Path
+from uuid import uuid4
 
 from filelock import FileLock
 from mlflow.entities import ViewType
@@ -156,8 +158,15 @@ def _create_once(database: Path) -> None:
         # Made aside and renamed: whoever sees the database sees all of it, and a kill leaves none that is half made.
         aside = database.with_name(f".{database.name}.new")
         aside.unlink(missing_ok=True)
-        MlflowClient(tracking_uri=f"sqlite:///{aside}").search_experiments(max_results=1)
-        with sqlite3.connect(aside) as connection:  # readers and writers then do not wait for each other
-            connection.execute("PRAGMA journal_mode=WAL")
-        connection.close()
+        with closing(_new_database()) as made, closing(sqlite3.connect(aside)) as file:
+            made.backup(file)
+            file.execute("PRAGMA journal_mode=WAL")  # readers and writers then do not wait for each other
         os.replace(aside, database)
+
+
+def _new_database() -> sqlite3.Connection:
+    """MLflow's tables in memory: on disk, each of its many hundred statements would wait for the disk."""
+    name = f"file:topotrain-{uuid4().hex}?mode=memory&cache=shared"
+    connection = sqlite3.connect(name, uri=True)  # the database is there as long as somebody is connected
+    MlflowClient(tracking_uri=f"sqlite:///{name}&uri=true").search_experiments(max_results=1)
+    return connection
