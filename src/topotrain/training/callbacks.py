@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import logging
+import os
 import shutil
 import sys
 import time
@@ -10,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
+from lightning_fabric.plugins import TorchCheckpointIO
 from pytorch_lightning.callbacks import Callback, Checkpoint, RichProgressBar
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
@@ -26,6 +30,7 @@ from topotrain.fields import (
     VAL_RANKING_LOSS,
     VAL_SPEARMAN,
 )
+from topotrain.files import write_whole
 from topotrain.model.lightning import ScoringModule
 from topotrain.tracking.recorder import Recorder
 from topotrain.training.selection import Selection, write_kept_index
@@ -106,12 +111,11 @@ class EpochEnd(Checkpoint):
         }
         outcome = self.selection.update(epoch, metrics)
         self._save(trainer, outcome.keep.file_name if outcome.keep else None)
-        for dropped in outcome.dropped:
-            self.recorder.remove(f"{CHECKPOINT_DIR}/{dropped.file_name}")
-        self.recorder.metrics({**metrics, **outcome.improved_metrics}, step=epoch)
+        tags = {}
         if outcome.is_best and outcome.keep:
-            best = f"{CHECKPOINT_DIR}/{outcome.keep.file_name}"
-            self.recorder.tags({TAG_BEST_CHECKPOINT: best, TAG_BEST_EPOCH: str(epoch)})
+            tags = {TAG_BEST_CHECKPOINT: f"{CHECKPOINT_DIR}/{outcome.keep.file_name}", TAG_BEST_EPOCH: str(epoch)}
+        removed = [f"{CHECKPOINT_DIR}/{dropped.file_name}" for dropped in outcome.dropped]
+        self.recorder.epoch({**metrics, **outcome.improved_metrics}, step=epoch, tags=tags, removed=removed)
         if self.recorder.complete:  # else a file may still have to be delivered
             for dropped in outcome.dropped:
                 (self.folder / dropped.file_name).unlink(missing_ok=True)
@@ -128,11 +132,30 @@ class EpochEnd(Checkpoint):
     def _save(self, trainer: pl.Trainer, kept_name: str | None) -> None:
         last = self.folder / LAST_CHECKPOINT
         trainer.save_checkpoint(last)
-        self.recorder.file(last, CHECKPOINT_DIR)
+        self.recorder.checkpoint(last)
         if kept_name:
-            shutil.copyfile(last, self.folder / kept_name)
-            self.recorder.file(self.folder / kept_name, CHECKPOINT_DIR)
-            self.recorder.file(write_kept_index(self.selection, self.folder), CHECKPOINT_DIR)
+            _same_file(last, self.folder / kept_name)
+            self.recorder.checkpoint(self.folder / kept_name)
+            self.recorder.checkpoint(write_kept_index(self.selection, self.folder))
+
+
+class WholeCheckpoints(TorchCheckpointIO):
+    """Writes each checkpoint as a file of its own, whole or not at all, with nothing in between that takes time."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
+        """Replace the file; whoever holds the old one by another name keeps it as it was."""
+        content = io.BytesIO()
+        torch.save(checkpoint, content)
+        write_whole(Path(path), content.getbuffer())
+
+
+def _same_file(written: Path, name: Path) -> None:
+    """Give a checkpoint another name as well: the next one is another file. A copy, where the disk knows no links."""
+    name.unlink(missing_ok=True)
+    try:
+        os.link(written, name)
+    except OSError:
+        shutil.copyfile(written, name)
 
 
 class EpochLines(Callback):
