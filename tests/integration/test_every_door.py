@@ -21,7 +21,6 @@ from kit.graphs import write_graph_set
 from kit.recorded import point_mlflow_at
 from topotrain.config import load_config
 from topotrain.data.graph_file import read_graph
-from topotrain.data.packed_graphs import PackedGraphs
 from topotrain.data.prepare import PreparedData, prepare_data
 from topotrain.errors import SchemaError, UserInputError
 from topotrain.model.checkpoint import network_of, read_checkpoint
@@ -333,11 +332,8 @@ def test_weights_know_widths_and_say_them_in_the_same_words(name, trained, tmp_p
     metadata, old = tmp_path / "feature_metadata.json", tmp_path / "old.ckpt"
     metadata.write_text(schema.to_json())
     torch.save({"state_dict": original_weights()}, old)
-    write_graph_set(tmp_path / "set", train_targets=1, val_targets=0, decoys=1, **WIDTHS[name])
-    graph = read_graph(tmp_path / "set" / "graphs" / "T0" / "m0.pt")
     doors: dict[str, Callable[[], Any]] = {
         "load": lambda: Scorer.load(trained.weights, metadata),
         "import": lambda: import_checkpoint(old, "old", metadata=metadata, tracking_uri=store_uri),
-        "pack": lambda: PackedGraphs.of_graphs([graph], FeatureSchema(node_dim=5, edge_dim=3)),
     }
     assert {door: difference(enter) for door, enter in doors.items()} == dict.fromkeys(doors, text)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import shutil
 import weakref
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from kit.commands import exit_status
 from kit.recorded import point_mlflow_at
 from topotrain.data.graph_dir import GraphDirectory
 from topotrain.data.graph_file import read_graph
+from topotrain.data.stored_schema import inspect_directory
 from topotrain.scoring import predict_directory
 from topotrain.scoring.load import load_scorer
 from topotrain.scoring.scorer import Scorer
@@ -178,9 +180,29 @@ def test_only_a_batch_of_graphs_is_in_memory(predict, finished, tmp_path, monkey
         return graph
 
     monkeypatch.setattr(predict_directory, "read_graph", watched)
-    arguments = ["--graphs", finished.graph_set.graphs, "--out", tmp_path / "t.csv", "--rank"]
+    elsewhere = shutil.copytree(finished.graph_set.graphs, tmp_path / "graphs")
+    arguments = ["--graphs", elsewhere, "--out", tmp_path / "t.csv", "--rank"]
     assert predict(*arguments, "--batch-size", 2)[0] == 0
     assert 2 <= most <= 4  # the batch being read, and at most the one before it
+
+
+def test_graphs_that_are_packed_already_are_not_read_again(predict, finished, tmp_path, monkeypatch):
+    graphs = shutil.copytree(finished.graph_set.graphs, tmp_path / "graphs")
+    arguments = ["--graphs", graphs, "--rank", "--out"]
+    assert predict(*arguments, tmp_path / "read.csv")[0] == 0
+    inspect_directory(graphs)
+    read: list[str] = []
+
+    def counted(path: Path, key: str) -> Any:
+        read.append(key)
+        return read_graph(path, key)
+
+    monkeypatch.setattr(predict_directory, "read_graph", counted)
+    changed = graphs / "V1" / "m3.pt"
+    os.utime(changed, (1_700_000_000, 1_700_000_000))
+    assert predict(*arguments, tmp_path / "packed.csv")[0] == 0
+    assert read == ["V1/m3"]
+    assert (tmp_path / "packed.csv").read_bytes() == (tmp_path / "read.csv").read_bytes()
 
 
 def _swap_node_columns(content: dict[str, Any]) -> None:

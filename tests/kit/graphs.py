@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from topotrain.data.graph_file import Graph
+from topotrain.data.packed_graphs import PackedGraphs
+from topotrain.data.packing import pack
+from topotrain.schema.feature_schema import FeatureSchema
 
 
 @dataclass(frozen=True)
@@ -101,3 +106,11 @@ def write_graph_set(
         (root / f"{split}.csv").write_text("\n".join(lines) + "\n")
     if sidecar:
         (root / "graphs" / "graph_metadata.json").write_text(json.dumps({"_builder": "test", **entries}))
+
+
+def packed_graphs(graphs: Sequence[Graph], schema: FeatureSchema, *labels: Sequence[Any], **more: Any) -> PackedGraphs:
+    """Graphs that lie in memory."""
+    packed = [pack(graph) for graph in graphs]
+    return PackedGraphs(
+        lambda positions: [packed[i] for i in positions], [graph.key for graph in graphs], schema, *labels, **more
+    )

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
+from kit.graphs import packed_graphs
 from topotrain.data import column_statistics as module
 from topotrain.data.column_statistics import ColumnStatistics, column_statistics
 from topotrain.data.graph_file import Graph
-from topotrain.data.packed_graphs import PackedGraphs
 from topotrain.schema.feature_schema import FeatureSchema
 
 
@@ -27,7 +27,7 @@ def graph(number: int, num_edges: int) -> Graph:
 def test_parts_give_what_the_whole_gives(values_at_a_time, monkeypatch):
     monkeypatch.setattr(module, "VALUES_AT_A_TIME", values_at_a_time)
     graphs = [graph(number, number % 4) for number in range(20)]
-    nodes, edges = column_statistics(PackedGraphs.of_graphs(graphs, FeatureSchema(node_dim=4, edge_dim=2)))
+    nodes, edges = column_statistics(packed_graphs(graphs, FeatureSchema(node_dim=4, edge_dim=2)))
     for found, rows in ((nodes, [g.x for g in graphs]), (edges, [g.edge_attr for g in graphs])):
         every = torch.cat(rows).double()
         assert found.count == len(every)

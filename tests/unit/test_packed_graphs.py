@@ -10,12 +10,11 @@ import torch
 from torch import Tensor
 from torch_geometric.data import Batch, Data
 
+from kit.graphs import packed_graphs
 from topotrain.config import DataloaderConfig
 from topotrain.data.graph_file import Graph
 from topotrain.data.module import EpochSampler, GraphDataModule
-from topotrain.data.packed_graphs import PackedGraphs
 from topotrain.data.packing import pack, unpack
-from topotrain.errors import SchemaError
 from topotrain.schema.feature_schema import FeatureSchema
 
 SCHEMA = FeatureSchema(node_dim=5, edge_dim=3)
@@ -49,7 +48,7 @@ def edges(edge_index: Tensor, edge_attr: Tensor) -> list[tuple[int, int, tuple[f
 
 @pytest.mark.parametrize("indices", [[0, 1, 2, 3, 4], [3], [2], [2, 4], [4, 0, 4], [3, 1, 2]])
 def test_batches_equal_those_of_pyg(indices: list[int]) -> None:
-    store = PackedGraphs.of_graphs(GRAPHS, SCHEMA, [0.0, 0.1, 0.2, 0.3, 0.4])
+    store = packed_graphs(GRAPHS, SCHEMA, [0.0, 0.1, 0.2, 0.3, 0.4])
     batch = store.batch(indices)
     expected = Batch.from_data_list(
         [
@@ -70,11 +69,11 @@ def test_batches_equal_those_of_pyg(indices: list[int]) -> None:
 
 
 def test_a_batch_does_not_change_its_store() -> None:
-    store = PackedGraphs.of_graphs(GRAPHS, SCHEMA)
+    store = packed_graphs(GRAPHS, SCHEMA)
     batch = store.batch([0, 3])
     for tensor in (batch.x, batch.edge_index, batch.edge_attr, batch.y):
         tensor.fill_(7)
-    again, fresh = store.batch([0, 3]), PackedGraphs.of_graphs(GRAPHS, SCHEMA).batch([0, 3])
+    again, fresh = store.batch([0, 3]), packed_graphs(GRAPHS, SCHEMA).batch([0, 3])
     for name in ("x", "edge_index", "edge_attr"):
         assert torch.equal(getattr(again, name), getattr(fresh, name)), name
 
@@ -88,7 +87,7 @@ def test_packing_loses_nothing(number: int) -> None:
 
 
 def test_edges_are_sorted_and_the_layout_says_how_they_lie() -> None:
-    batch = PackedGraphs.of_graphs(GRAPHS, SCHEMA).batch([0, 1, 2, 3, 4])
+    batch = packed_graphs(GRAPHS, SCHEMA).batch([0, 1, 2, 3, 4])
     layout = batch.layout
     assert layout.node_start == [0, 4, 5, 8, 15, 17]
     assert layout.edge_start == [0, 6, 7, 7, 27, 27]
@@ -112,28 +111,15 @@ def test_equal_attributes_of_both_directions_are_kept_once() -> None:
 
 
 def test_unknown_labels_are_nan_and_names_are_kept() -> None:
-    store = PackedGraphs.of_graphs(GRAPHS, SCHEMA, targets=list("abcde"))
+    store = packed_graphs(GRAPHS, SCHEMA, targets=list("abcde"))
     assert len(store) == 5
     assert torch.isnan(store.y).all()
     assert store.keys == [f"T{i}/m" for i in range(5)]
     assert store.targets == list("abcde")
 
 
-@pytest.mark.parametrize(
-    ("other", "words"),
-    [
-        ({"x": torch.ones(4, 6)}, "graph T9/m does not have the features of the schema .*node dim: 5 against 6"),
-        ({"edge_attr": torch.ones(6, 2)}, "graph T9/m does .*edge dim: 3 against 2"),
-        ({"edge_index": torch.zeros(2, 0, dtype=torch.int64), "edge_attr": torch.zeros(0, 4)}, "edge dim: 3 against 4"),
-    ],
-)
-def test_another_width_is_refused(other: dict[str, Any], words: str) -> None:
-    with pytest.raises(SchemaError, match=words):
-        PackedGraphs.of_graphs([graph(0), graph(9, **other)], SCHEMA)
-
-
 def test_a_batch_moves_whole() -> None:
-    batch = PackedGraphs.of_graphs(GRAPHS, SCHEMA).batch([0, 1])
+    batch = packed_graphs(GRAPHS, SCHEMA).batch([0, 1])
     moved = batch.to("meta")
     tensors = [*vars(moved).values(), *vars(moved.layout).values()]
     assert {tensor.device.type for tensor in tensors if isinstance(tensor, Tensor)} == {"meta"}
@@ -157,7 +143,7 @@ def test_the_order_depends_on_seed_and_epoch_alone() -> None:
 
 
 def test_loaders_drop_no_graph_and_validation_keeps_its_order() -> None:
-    store = PackedGraphs.of_graphs(GRAPHS, SCHEMA, [0.0, 0.1, 0.2, 0.3, 0.4])
+    store = packed_graphs(GRAPHS, SCHEMA, [0.0, 0.1, 0.2, 0.3, 0.4])
     module = GraphDataModule(store, store, DataloaderConfig(batch_size=2))
     train = [batch.index.tolist() for batch in module.train_dataloader()]
     assert [len(part) for part in train] == [2, 2, 1]

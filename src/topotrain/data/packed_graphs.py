@@ -6,9 +6,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from topotrain.data.graph_file import Graph
-from topotrain.data.packing import GraphBatch, PackedGraph, batch_of, pack
-from topotrain.schema.check import check_fits
+from topotrain.data.packing import GraphBatch, PackedGraph, batch_of
 from topotrain.schema.feature_schema import FeatureSchema
 
 
@@ -37,26 +35,6 @@ class PackedGraphs:
         values = list(dockq) if dockq is not None else [float("nan")] * len(self.keys)
         self.y = torch.tensor(values, dtype=torch.float32)
 
-    @classmethod
-    def of_graphs(
-        cls,
-        graphs: Sequence[Graph],
-        schema: FeatureSchema,
-        dockq: Sequence[float] | None = None,
-        targets: Sequence[str] | None = None,
-    ) -> PackedGraphs:
-        """Graphs that lie in memory.
-
-        Raises:
-            SchemaError: a graph has other widths than the schema.
-        """
-        for graph in graphs:
-            _check_width(graph, schema)
-        packed = [pack(graph) for graph in graphs]
-        return cls(
-            lambda positions: [packed[i] for i in positions], [graph.key for graph in graphs], schema, dockq, targets
-        )
-
     def __len__(self) -> int:
         return len(self.keys)
 
@@ -68,12 +46,3 @@ class PackedGraphs:
         """The graphs at these positions, in this order."""
         index = torch.tensor(list(positions), dtype=torch.int64)
         return batch_of(self.read(positions), self._edge_dim, self.y[index], index)
-
-
-def _check_width(graph: Graph, schema: FeatureSchema) -> None:
-    """Hold a graph's widths against the schema's; a graph without edges need not state one."""
-    edge_dim = graph.edge_attr.shape[1]
-    if graph.edge_attr.shape[0] == 0 and edge_dim == 0:
-        edge_dim = schema.edge_dim
-    found = FeatureSchema(node_dim=graph.x.shape[1], edge_dim=edge_dim)
-    check_fits(schema, found, f"graph {graph.key}", of="schema", beside="graph", wanted="graphs of one width")

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from topotrain.data.edge_layout import EdgeLayout
 from topotrain.data.graph_file import Graph
+from topotrain.schema.feature_schema import GraphFacts
 
 SOURCE, TARGET, BY_SOURCE, ROW, ORDER = range(5)
 EDGE_COLUMNS = 5
@@ -32,6 +33,19 @@ class PackedGraph:
     x: Tensor
     edge_attr: Tensor
     edges: Tensor
+
+
+@dataclass(frozen=True)
+class KnownGraph:
+    """A packed graph, and what it says of itself."""
+
+    facts: GraphFacts
+    packed: PackedGraph
+
+    @classmethod
+    def of(cls, graph: Graph) -> KnownGraph:
+        """A graph as it was read."""
+        return cls(graph.facts, pack(graph))
 
 
 @dataclass

@@ -17,6 +17,7 @@ from topotrain.data.graph_file import Graph
 from topotrain.data.labels import Label, read_labels
 from topotrain.data.matching import Matched, match_labels
 from topotrain.data.packed_graphs import PackedGraphs
+from topotrain.data.packing import KnownGraph
 from topotrain.data.store import GraphStore
 from topotrain.data.store_build import update_digest
 from topotrain.data.targets import COLUMN, SOURCES, Target, TargetRule, Targets, target_line, target_warnings
@@ -99,6 +100,10 @@ class Split:
             (count, sample.key, sample.position) for count, sample in zip(nodes.tolist(), self.samples, strict=True)
         )
         return self.store.graph(position)
+
+    def known(self) -> Iterator[KnownGraph]:
+        """Each graph packed, with what it says of itself, in the order of the samples."""
+        return (self.store.known(sample.position) for sample in self.samples)
 
     def packed(self, schema: FeatureSchema) -> PackedGraphs:
         """The graphs with their labels, for batches."""

@@ -27,7 +27,7 @@ from topotrain.text import one_line
 
 if TYPE_CHECKING:
     from topotrain.data.graph_file import Graph
-    from topotrain.data.packing import PackedGraph
+    from topotrain.data.packing import KnownGraph, PackedGraph
     from topotrain.data.parts import MemoryPart, Part
 
 log = logging.getLogger("topotrain")
@@ -113,6 +113,25 @@ class GraphStore:
             log.warning("%s: packed graphs can't be kept (%s): they stay in memory", folder, one_line(error))
         return cls(directory, folder, *_in_memory(folder, directory, keys, progress))
 
+    @classmethod
+    def as_it_is(cls, directory: GraphDirectory, cache: Path | None = None) -> GraphStore:
+        """What is packed of a directory's graphs and still what their files hold; nothing is read or packed.
+
+        Args:
+            directory: the graphs' files.
+            cache: where stores are kept; by default the user's cache directory.
+        """
+        folder = store_folder(directory.root, cache)
+        index = _read_index(folder, log.debug) or StoreIndex()
+        stale = set(_stale(index, directory, index.keys))
+        store = cls(directory, folder, index.only(np.array([key not in stale for key in index.keys], dtype=bool)))
+        with suppress(DataError):
+            return store.mapped()
+        return cls(directory, None, StoreIndex())
+
+    def __contains__(self, key: str) -> bool:
+        return key in self.index.position
+
     def __len__(self) -> int:
         return len(self.index.keys)
 
@@ -154,6 +173,12 @@ class GraphStore:
             packed = self._repaired[position] = self._again(position)
         self._count(packed)
         return packed
+
+    def known(self, position: int) -> KnownGraph:
+        """A graph packed, with what it says of itself."""
+        from topotrain.data.packing import KnownGraph
+
+        return KnownGraph(self.facts(position), self.packed(position))
 
     def graph(self, position: int) -> Graph:
         """A graph as its file has it, with the metadata that a schema is resolved from."""

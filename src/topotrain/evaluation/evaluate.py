@@ -193,7 +193,7 @@ def _load(store: Store | None, evaluated: EvaluatedModel) -> Scorer:
 
 def _reports(scorer: Scorer, split: Split) -> tuple[dict[str, RankingReport], str]:
     """Of the model and of the baselines, and which raw feature was the best."""
-    predicted = np.array(list(scorer.scores(split.graphs())))
+    predicted = np.array(list(scorer.scores(split.known())))
     true, targets = truth(split)
     feature, report = feature_baseline(raw_features(split), true, targets, quality=split.column)
     reports = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -113,6 +113,31 @@ def check_graph(expected: FeatureSchema, graph: GraphFacts, metadata: DirectoryM
     return found
 
 
+class GraphJudge:
+    """``check_graph`` for many graphs: what was found to fit is not worked out again for another that says the same.
+
+    Args:
+        expected: the model's schema.
+        metadata: of the graphs' directory, if they have one.
+    """
+
+    def __init__(self, expected: FeatureSchema, metadata: DirectoryMetadata = ALONE) -> None:
+        self.expected, self.metadata = expected, metadata
+        self._fitting: dict[Hashable, FeatureSchema] = {}
+
+    def __call__(self, graph: GraphFacts) -> FeatureSchema:
+        """The graph's own schema.
+
+        Raises:
+            SchemaError: it has other features, or disagrees with its metadata.
+            DataError: its own metadata are malformed.
+        """
+        said = graph.node_dim, graph.edge_dim, self.metadata.said_of(graph)
+        if said not in self._fitting:
+            self._fitting[said] = check_graph(self.expected, graph, self.metadata)
+        return self._fitting[said]
+
+
 @dataclass
 class SchemaCheck:
     """Holds the graphs of a directory, with what it says of them, against the schema of a model.
@@ -139,6 +164,7 @@ class SchemaCheck:
         return cls(expected, DirectoryMetadata.read(graph_dir), allow_unverified)
 
     def __post_init__(self) -> None:
+        self._judge = GraphJudge(self.expected, self.metadata)
         if not any(
             names is not None
             for names in (self.expected.edge_columns, self.expected.edge_module, self.expected.node_columns)
@@ -156,7 +182,7 @@ class SchemaCheck:
             SchemaError: it has other features, or columns without names.
             DataError: its own metadata are malformed.
         """
-        missing = unverified(self.expected, check_graph(self.expected, graph, self.metadata))
+        missing = unverified(self.expected, self._judge(graph))
         if missing and not self.allow_unverified:
             raise SchemaError(
                 f"{self.metadata.graph_dir}: nothing names the {' and '.join(missing)} columns of graph {graph.key}, "

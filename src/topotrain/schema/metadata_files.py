@@ -174,6 +174,16 @@ class Sidecar:
     edge_dim: int | None
     registry: Mapping[str, Any]
 
+    def said_of(self, key: str) -> Any:
+        """Plain values that are equal for graphs of which the same is said, but for their number of edges."""
+        entry = self.graphs.get(key)
+        if entry is None:
+            return None
+        edges = {name: value for name, value in (entry.get("info") or {}).items() if name != EDGE_COUNT}
+        # Lists of names are kept once, so that the same ones are the same object.
+        others = {name: id(value) if isinstance(value, list) else value for name, value in entry.items()}
+        return {**others, "info": edges}
+
 
 @dataclass(frozen=True)
 class Summary:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
@@ -18,6 +18,7 @@ from topotrain.schema.metadata_files import (
     Sidecar,
     Summary,
     checked,
+    edge_count_apart,
     find_summary,
     read_sidecar,
     read_summary,
@@ -117,6 +118,11 @@ class DirectoryMetadata:
         """
         known = facts if facts.edge_dim is not None else replace(facts, edge_dim=edge_dim)
         return self.merge([known], use_layer_norm=True)[0]
+
+    def said_of(self, graph: GraphFacts) -> Hashable:
+        """All that is said of a graph but for its name and its number of edges; equal for graphs of one kind."""
+        own, _ = edge_count_apart(graph.metadata)
+        return json.dumps([own, self.sidecar.said_of(graph.key) if self.sidecar else None])
 
     def merge(self, facts: Sequence[GraphFacts], use_layer_norm: bool) -> tuple[FeatureSchema, list[_Described]]:
         """The one schema of these graphs, without notes, and what was found of each."""

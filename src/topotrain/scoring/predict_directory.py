@@ -10,10 +10,12 @@ from pathlib import Path
 
 from topotrain.data.demo import demo_paths
 from topotrain.data.graph_dir import GraphDirectory
-from topotrain.data.graph_file import Graph, read_graph
+from topotrain.data.graph_file import read_graph
 from topotrain.data.labels import Label, read_labels
 from topotrain.data.matching import match_labels
+from topotrain.data.packing import KnownGraph
 from topotrain.data.split import target_of
+from topotrain.data.store import GraphStore
 from topotrain.data.targets import COLUMN, Target, TargetRule, Targets, show_targets
 from topotrain.errors import DataError
 from topotrain.fields import DEMO
@@ -157,6 +159,8 @@ def score_directory(
 ) -> Iterator[tuple[str, float]]:
     """Score every graph below a directory, a batch in memory at a time.
 
+    Graphs that are packed for training come from there; the others are read, and not packed for the one time.
+
     Args:
         scorer: the model.
         directory: of the graphs.
@@ -173,23 +177,30 @@ def score_directory(
         DataError: a graph can't be read or scored, and ``failures`` was not given.
     """
     keys = directory.keys
+    packed = GraphStore.as_it_is(directory)
     for start in range(0, len(keys), batch_size):
         part = keys[start : start + batch_size]
-        graphs: list[Graph] = []
+        graphs: list[KnownGraph] = []
         for key in part:
             with _noted(key, failures):
-                graph = read_graph(directory.path(key), key)
+                graph = _known(key, directory, packed)
                 if hold is not None:
                     hold(graph.facts)
                 graphs.append(graph)
         for graph, result in zip(graphs, scorer.score_each(graphs), strict=True):
             if isinstance(result, float):
-                yield graph.key, result
+                yield graph.facts.key, result
             else:
-                with _noted(graph.key, failures):
+                with _noted(graph.facts.key, failures):
                     raise result
         if progress is not None:
             progress(start + len(part), len(keys), part[-1])
+
+
+def _known(key: str, directory: GraphDirectory, packed: GraphStore) -> KnownGraph:
+    if key in packed:
+        return packed.known(packed.index.position[key])
+    return KnownGraph.of(read_graph(directory.path(key), key))
 
 
 @contextmanager

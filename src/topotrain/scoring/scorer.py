@@ -14,11 +14,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from topotrain.data.graph_file import Graph
-from topotrain.data.packed_graphs import PackedGraphs
+from topotrain.data.packing import KnownGraph, batch_of
 from topotrain.errors import DataError, SchemaError, UserInputError
 from topotrain.fields import SCHEMA_ARTIFACT
 from topotrain.model.network import NetworkSpec, TopoQANetwork, network_of_weights
-from topotrain.schema.check import check_fits, check_graph
+from topotrain.schema.check import GraphJudge, check_fits
 from topotrain.schema.feature_schema import FeatureSchema
 from topotrain.text import one_line, read_json
 
@@ -39,6 +39,7 @@ class Scorer:
 
     def __init__(self, network: TopoQANetwork, schema: FeatureSchema) -> None:
         self.network, self.schema = copy.deepcopy(network).double().eval(), schema
+        self._judge = GraphJudge(schema)
 
     @classmethod
     def load(cls, weights: Path, schema: Path) -> Scorer:
@@ -65,25 +66,21 @@ class Scorer:
         )
         return cls(network, resolved)
 
-    def check(self, graph: Graph) -> None:
+    def check(self, graph: KnownGraph) -> None:
         """Hold one graph against the schema: its widths, and what it says of itself.
 
         Raises:
             SchemaError: they differ; both sides are shown.
             DataError: what it says of itself is malformed, or a value is too large to compute with.
         """
-        check_graph(self.schema, graph.facts)
-        largest = max((float(part.abs().max()) for part in (graph.x, graph.edge_attr) if part.numel()), default=0.0)
+        self._judge(graph.facts)
+        parts = (graph.packed.x, graph.packed.edge_attr)
+        largest = max((float(part.abs().max()) for part in parts if part.numel()), default=0.0)
         if largest > LARGEST_FEATURE:
-            raise DataError(f"graph {graph.key} has a feature of {largest:.3g}, too large to compute with", "less")
+            raise DataError(
+                f"graph {graph.facts.key} has a feature of {largest:.3g}, too large to compute with", "less"
+            )
 
-    def scores(self, graphs: Iterable[Graph]) -> Iterator[float]:
-        """As ``score``, for any number of graphs, a batch of them in memory at a time."""
-        waiting = iter(graphs)
-        while part := list(islice(waiting, SCORING_BATCH)):
-            yield from self.score(part)
-
-    @torch.inference_mode()
     def score(self, graphs: Sequence[Graph]) -> list[float]:
         """Predicted DockQ of each graph, in order; each is held to the schema first.
 
@@ -91,30 +88,38 @@ class Scorer:
             SchemaError: a graph has other features than the model was trained on.
             DataError: a graph's score is not finite.
         """
+        return list(self.scores(map(KnownGraph.of, graphs)))
+
+    def scores(self, graphs: Iterable[KnownGraph]) -> Iterator[float]:
+        """As ``score``, for any number of packed graphs, a batch of them in memory at a time."""
+        waiting = iter(graphs)
+        while part := list(islice(waiting, SCORING_BATCH)):
+            yield from self._scored(part)
+
+    def score_each(self, graphs: Sequence[Graph | KnownGraph]) -> list[float | UserInputError]:
+        """As ``score``, but a graph that can't be scored has its error in its place and costs no other anything."""
+        known = [KnownGraph.of(graph) if isinstance(graph, Graph) else graph for graph in graphs]
+        try:
+            return [*self.scores(known)]
+        except (DataError, SchemaError) as error:
+            if len(known) == 1:
+                return [error]
+            return [result for graph in known for result in self.score_each([graph])]
+
+    @torch.inference_mode()
+    def _scored(self, graphs: Sequence[KnownGraph]) -> list[float]:
         for graph in graphs:
             self.check(graph)
-        scores: list[float] = []
-        for start in range(0, len(graphs), SCORING_BATCH):
-            part = graphs[start : start + SCORING_BATCH]
-            batch = PackedGraphs.of_graphs(part, self.schema).batch(range(len(part)))
-            predicted = self.network(
-                *(batch.x.double(), batch.edge_index, batch.edge_attr.double(), batch.batch, batch.num_graphs),
-                layout=batch.layout,
-            )
-            for graph, value in zip(part, predicted.tolist(), strict=True):
-                if not math.isfinite(value):
-                    raise DataError(f"graph {graph.key} has features too large to compute with", "those of training")
-                scores.append(value)
-        return scores
-
-    def score_each(self, graphs: Sequence[Graph]) -> list[float | UserInputError]:
-        """As ``score``, but a graph that can't be scored has its error in its place and costs no other anything."""
-        try:
-            return [*self.score(graphs)]
-        except (DataError, SchemaError) as error:
-            if len(graphs) == 1:
-                return [error]
-            return [result for graph in graphs for result in self.score_each([graph])]
+        unknown = torch.full((len(graphs),), float("nan"))
+        batch = batch_of([graph.packed for graph in graphs], self.schema.edge_dim, unknown, torch.arange(len(graphs)))
+        predicted: list[float] = self.network(
+            *(batch.x.double(), batch.edge_index, batch.edge_attr.double(), batch.batch, batch.num_graphs),
+            layout=batch.layout,
+        ).tolist()
+        for graph, value in zip(graphs, predicted, strict=True):
+            if not math.isfinite(value):
+                raise DataError(f"graph {graph.facts.key} has features too large to compute with", "those of training")
+        return predicted
 
 
 def save_weights(network: TopoQANetwork, path: Path) -> None:

@@ -13,7 +13,7 @@ from topotrain.features import build_recorded_graphs
 from topotrain.features.builder import Models
 from topotrain.fields import DOCKQ_COLUMN
 from topotrain.progress import OnItemDone
-from topotrain.schema.check import check_graph
+from topotrain.schema.check import GraphJudge
 from topotrain.schema.resolve import DirectoryMetadata
 from topotrain.scoring.load import load_scorer
 from topotrain.scoring.predict_directory import score_directory
@@ -84,6 +84,6 @@ def score_structures(
         directory = GraphDirectory(Path(folder))
         target = Targets(structures, directory.keys, targets).by_key
         show_targets(target)
-        scores = score_directory(scorer, directory, hold=lambda facts: check_graph(scorer.schema, facts, metadata))
+        scores = score_directory(scorer, directory, hold=GraphJudge(scorer.schema, metadata))
         rows = rank_by_target(Scored.of(key, target[key].name, score) for key, score in scores)
     return ScoreReport(tuple(rows), report.failures, report.changes_line, scorer.schema.label_column)
