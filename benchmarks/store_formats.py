@@ -21,6 +21,7 @@ import sys
 import tempfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -367,9 +368,15 @@ def checksums() -> dict[str, float]:
 
         kinds["xxhash.xxh3_128"] = lambda data: xxhash.xxh3_128(data).digest()
     return {
-        name: len(block) / 1e9 / min(seconds(lambda kind=kind: kind(block)) for _ in range(3))  # type: ignore[misc]
+        name: len(block) / 1e9 / min(seconds(partial(kind, block)) for _ in range(3))
         for name, kind in kinds.items()
     }
+
+
+def write_all(store: Store, graphs: Sequence[Data]) -> None:
+    """To the disk, not to its cache alone."""
+    store.write(iter(graphs))
+    os.sync()
 
 
 def measure(shape_name: str, number: int, rounds: int, root: Path) -> list[dict[str, Any]]:
@@ -384,10 +391,9 @@ def measure(shape_name: str, number: int, rounds: int, root: Path) -> list[dict[
         folder = root / f"{shape_name}-{place}"
         folder.mkdir(parents=True)
         store, names = kind(folder, shape), [*names, name]
-        wrote = seconds(lambda store=store: (store.write(iter(graphs)), os.sync()))
+        wrote = seconds(partial(write_all, store, graphs))
         size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / MEGA
         rows[name] = {"format": name, "graphs": shape_name, "write s": wrote, "MB": size}
-    del graphs
     passes: dict[tuple[str, str], list[dict[str, float]]] = {}
     for _ in range(rounds):
         for name in names:
