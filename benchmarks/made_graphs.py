@@ -14,6 +14,7 @@ import json
 import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -142,6 +143,12 @@ def write_set(root: Path, shape: Shape, number: int, *, sidecar: bool = True, se
     return made
 
 
+@cache
+def column_names(prefix: str, width: int) -> list[str]:
+    """One list for all graphs."""
+    return [f"{prefix}{column}" for column in range(width)]
+
+
 def sidecar_entry(shape: Shape, graph: Data) -> dict[str, Any]:
     """What ``graph_metadata.json`` says of a graph."""
     return {
@@ -152,8 +159,8 @@ def sidecar_entry(shape: Shape, graph: Data) -> dict[str, Any]:
             "feature_dim": shape.edge_dim,
             "edge_feature_variant": f"made_{shape.edge_dim}",
         },
-        "node_feature_columns": [f"n{column}" for column in range(shape.node_dim)],
-        "edge_feature_columns": [f"e{column}" for column in range(shape.edge_dim)],
+        "node_feature_columns": column_names("n", shape.node_dim),
+        "edge_feature_columns": column_names("e", shape.edge_dim),
     }
 
 
