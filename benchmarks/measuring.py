@@ -1,4 +1,4 @@
-"""How the benchmarks measure: memory of a process, pairs of times in turn, ratios with their spread, tables."""
+"""How the benchmarks measure: memory of a process, ratios with their spread, tables."""
 
 from __future__ import annotations
 
@@ -57,18 +57,6 @@ def seconds(action: Callable[[], Any]) -> float:
     return time.perf_counter() - started
 
 
-def in_turn(actions: Mapping[str, Callable[[], Any]], rounds: int, warm_up: int = 1) -> dict[str, list[float]]:
-    """Seconds of each action in each round; the order turns round, so that none is always the first."""
-    for _ in range(warm_up):
-        for action in actions.values():
-            action()
-    taken: dict[str, list[float]] = {name: [] for name in actions}
-    for number in range(rounds):
-        for name in list(actions) if number % 2 == 0 else list(reversed(actions)):
-            taken[name].append(seconds(actions[name]))
-    return taken
-
-
 def memory(pid: int | None = None) -> dict[str, float]:
     """Resident megabytes of a process: now (anonymous and of files), and at most so far.
 
@@ -83,11 +71,6 @@ def memory(pid: int | None = None) -> dict[str, float]:
             found[wanted[name]] = int(value.split()[0]) * 1024 / MEGA
     found["resident"] = found["anon"] + found["file"]
     return found
-
-
-def reset_peak() -> None:
-    """Begin to look for the peak anew."""
-    Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
 
 
 def forget_pages(folder: Path) -> None:

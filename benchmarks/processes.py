@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -170,12 +171,14 @@ class Commands:
 
     def python(self, code: str) -> Timeline:
         """A line of Python."""
-        return run_process([sys.executable, "-c", code], environment(None, self.threads), self.workdir)
+        env = environment(self.workdir / "cache", self.threads)
+        return run_process([sys.executable, "-c", code], env, self.workdir)
 
-    def imports(self, side: str) -> float:
-        """Resident megabytes of a process that has imported what a run imports."""
-        code = f"{IMPORTS[side]}; import measuring, sys; print('%.1f' % measuring.memory()['resident'], file=sys.stderr)"
-        return float(self.python(code).output.split()[-1])
+    def imports(self, side: str) -> dict[str, float]:
+        """Megabytes of a process that has imported what a run imports."""
+        code = f"{IMPORTS[side]}; import json, measuring, sys; print(json.dumps(measuring.memory()), file=sys.stderr)"
+        found: dict[str, float] = json.loads(self.python(code).output.splitlines()[-1])
+        return found
 
     def fresh(self, name: str) -> Path:
         """An empty folder."""
@@ -202,9 +205,16 @@ class Commands:
         *,
         cache: Path | None = None,
         limit: int | None = None,
-        overrides: Sequence[str] = (),
     ) -> tuple[Timeline, Path]:
-        """One training run of a side, in a process; its folder holds store and checkpoints."""
+        """One training run of a side, in a process; its folder holds store and checkpoints.
+
+        Args:
+            side: ours or the reference.
+            made: what it learns from.
+            epochs: how many.
+            cache: the user's cache directory; a fresh one by default.
+            limit: batches of an epoch, and of its validation.
+        """
         folder = self.fresh(side)
         uri = self.store(folder)
         if side == THEIRS:
@@ -212,9 +222,10 @@ class Commands:
             more = [] if limit is None else ["--limit-batches", str(limit)]
             found = self.reference("train", *map(str, files), "--epochs", str(epochs), "--tracking-uri", uri, *more)
             return found, folder
-        place = cache or folder / "cache"
-        settings = [*made.overrides, f"trainer.num_epochs={epochs}", f"paths.cache={place}", *overrides]
+        settings = [*made.overrides, f"trainer.num_epochs={epochs}"]
         arguments = [word for setting in settings for word in ("--override", setting)]
         if limit is not None:
             arguments += ["--limit-train-batches", str(limit), "--limit-val-batches", str(limit)]
-        return self.topotrain("run", "--tracking-uri", uri, *arguments, cache=place, here=folder), folder
+        return self.topotrain(
+            "run", "--tracking-uri", uri, *arguments, cache=cache or folder / "cache", here=folder
+        ), folder

@@ -79,7 +79,8 @@ class Scaling(nn.Module):
         self.scale.copy_(torch.where(constant, torch.ones_like(deviation), deviation))
 
     def forward(self, values: Tensor) -> Tensor:
-        return (values - self.mean) / self.scale
+        scaled: Tensor = (values - self.mean) / self.scale
+        return scaled
 
 
 class EdgeUpdate(nn.Module):
@@ -218,7 +219,9 @@ class Scorer(pl.LightningModule):
     def configure_optimizers(self) -> Any:
         chosen = self.settings
         optimizer = torch.optim.Adam(self.parameters(), lr=chosen.learning_rate, weight_decay=chosen.weight_decay)
-        scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=chosen.factor, patience=chosen.patience)
+        scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(
+            optimizer, factor=chosen.factor, patience=chosen.patience
+        )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "monitor": "val_loss"}}
 
 
@@ -253,7 +256,7 @@ def train(given: argparse.Namespace) -> None:
     from pytorch_lightning.loggers import MLFlowLogger
 
     files = [GraphFiles.of_labels(given.graphs, labels) for labels in (given.train, given.val)]
-    loaders = [DataLoader(part, batch_size=given.batch_size, shuffle=shuffle) for part, shuffle in zip(files, (1, 0))]
+    loaders = [DataLoader(part, batch_size=given.batch_size, shuffle=part is files[0]) for part in files]
     scorer = make_scorer(files[0], given.seed)
     given.out.mkdir(parents=True, exist_ok=True)
     uri = given.tracking_uri or f"sqlite:///{given.out.absolute() / 'mlflow.db'}"

@@ -67,7 +67,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"{', '.join(PARTS)} (all)")
     parser.add_argument("--rounds", type=int, default=3, help="of every measurement (%(default)s; 15 of a step)")
     parser.add_argument("--threads", type=int, default=1, help="of every process (%(default)s)")
-    parser.add_argument("--graphs", type=int, nargs="+", default=[], help="how many, in place of each part's own numbers")
+    parser.add_argument(
+        "--graphs", type=int, nargs="+", default=[], help="how many, in place of each part's own numbers"
+    )
     add_shape(parser)
     parser.add_argument("--no-sidecar", action="store_true", help="made graphs have no graph_metadata.json")
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data" / "real_docking", metavar="DIR")

@@ -18,7 +18,7 @@ FILES = ("file", "remove")  # of the recorder: those of checkpoints
 
 
 class Clock:
-    """Seconds of some functions in the main thread; what one of them calls of the others counts once, for the caller."""
+    """Seconds of some functions in the main thread; what one calls of the others counts once, for the caller."""
 
     def __init__(self) -> None:
         self.taken: dict[str, float] = {}
@@ -70,7 +70,7 @@ def main(uri: str, overrides: Sequence[str]) -> None:
             setattr(Recorder, name, clock.around(kind, function))
     for kind in vars(callbacks).values():
         if inspect.isclass(kind) and issubclass(kind, Checkpoint) and kind is not Checkpoint:
-            kind.on_train_epoch_end = clock.around("all", kind.on_train_epoch_end, always=True)
+            setattr(kind, "on_train_epoch_end", clock.around("all", kind.on_train_epoch_end, always=True))  # noqa: B010
     marks = Marks(clock)
     logger = logging.getLogger("topotrain")
     logger.setLevel(logging.INFO)

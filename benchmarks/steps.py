@@ -40,7 +40,7 @@ class Pair:
     def step(self, side: str, batch: Any) -> None:
         """One step of the optimiser."""
         self.optimizers[side].zero_grad()
-        self.losses[side](batch).backward()
+        self.losses[side](batch).backward()  # type: ignore[no-untyped-call]
         self.optimizers[side].step()
 
 
@@ -97,8 +97,9 @@ def check_equal(made: Made, cache: Path) -> float:
         for side, network in pair.networks.items():
             network.zero_grad()
             loss = pair.losses[side](batch[side])
-            loss.backward()
-            gradient = torch.cat([value.grad.flatten() for _, value in sorted(network.named_parameters())])
+            loss.backward()  # type: ignore[no-untyped-call]
+            gradients = [value.grad for _, value in sorted(network.named_parameters())]
+            gradient = torch.cat([value.flatten() for value in gradients if value is not None])
             found[side] = (loss.detach(), gradient)
         for ours, theirs in zip(found[OURS], found[THEIRS], strict=True):
             worst = max(worst, float((ours - theirs).norm() / theirs.norm()))

@@ -28,7 +28,7 @@ def run_id_of(store: Path) -> str:
 
 
 def clone_runs(source: Path, target: Path, number: int) -> Path:
-    """A store with so many copies of a store's one run: parameters, tags, curves and inputs, each under its own name."""
+    """A store with so many copies of another's one run: parameters, tags, curves and inputs, under other names."""
     shutil.copyfile(source, target)
     with sqlite3.connect(target) as database:
         original = run_id_of(target)
@@ -39,9 +39,7 @@ def clone_runs(source: Path, target: Path, number: int) -> Path:
                 if table == "runs":
                     changed |= {"name": name}
                 _copy(database, table, "run_uuid", original, changed)
-            database.execute(
-                "UPDATE tags SET value = ? WHERE run_uuid = ? AND key = 'mlflow.runName'", (name, run_id)
-            )
+            database.execute("UPDATE tags SET value = ? WHERE run_uuid = ? AND key = 'mlflow.runName'", (name, run_id))
             database.execute("UPDATE runs SET start_time = start_time + ? WHERE run_uuid = ?", (place, run_id))
             rows = database.execute("SELECT input_uuid FROM inputs WHERE destination_id = ?", (original,)).fetchall()
             for (row,) in rows:
