@@ -14,7 +14,7 @@ from made_graphs import DEMO, LARGE, WIDE, Made, Shape, write_set
 from measuring import Spread, forget_pages, ratios, seconds
 from processes import OURS, THEIRS, Commands, Timeline
 from steps import BATCH, FORMULA, measure_step, roofline
-from stores import clone_runs, fetch_model, run_id_of
+from stores import clone_runs, model_of, run_id_of
 
 Row = dict[str, Any]
 
@@ -143,7 +143,9 @@ def resident(bench: Bench) -> list[Row]:
     sets = [(number, bench.shape) for number in bench.sizes([20000, 100000])]
     if not bench.smoke and not bench.graphs:
         sets.append((14400, WIDE))
-    imports = {side: bench.commands.imports(side) for side in (OURS, THEIRS)}
+    imports = dict.fromkeys((OURS, THEIRS), bench.commands.imports(OURS))
+    if not bench.smoke:
+        imports[THEIRS] = bench.commands.imports(THEIRS)
     rows = []
     for number, shape in sets:
         made = bench.made(number, shape)
@@ -190,7 +192,7 @@ def predict(bench: Bench) -> list[Row]:
     """Scoring a directory."""
     commands, few = bench.commands, bench.made(24)
     trained = bench.trained(few, 2)[0]
-    model = fetch_model(commands, trained[OURS][1])
+    model = model_of(trained[OURS][1])
     checkpoint = trained[THEIRS][1] / "checkpoints" / "last.ckpt"
     rows = []
     for number in bench.sizes([5000]):

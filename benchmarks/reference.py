@@ -94,7 +94,8 @@ class EdgeUpdate(nn.Module):
     def forward(self, x: Tensor, edge_index: Tensor, edge_attr: Tensor) -> Tensor:
         source, target = edge_index
         updated = self.linear(torch.cat([x[source], x[target], edge_attr], dim=-1))  # (num_edges, heads * hidden)
-        return updated.view(-1, self.heads, self.hidden).mean(dim=1)
+        mean: Tensor = updated.view(-1, self.heads, self.hidden).mean(dim=1)
+        return mean
 
 
 class Layer(nn.Module):

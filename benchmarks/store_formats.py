@@ -5,7 +5,7 @@ python benchmarks/store_formats.py [--json FILE] [--shape demo wide] [--graphs 1
 Every format holds the same graphs and gives the same batches of 16: node features, edge ends and edge features, as
 fresh tensors. Each reading is a process of its own that goes once through all graphs in random order: ``cold`` with
 the files dropped from the page cache before, ``warm`` right after. Memory is what that process holds after one pass
-above what it held before it opened the store: anonymous, and pages of mapped files. LMDB is measured where it can be
+above what it held before it opened the store: anonymous, and pages of mapped files (some 10 MB are program code). LMDB is measured where it can be
 imported. The speed of some checksums closes the table.
 """
 
@@ -14,20 +14,20 @@ from __future__ import annotations
 import argparse
 import hashlib
 import importlib.util
-import json
+import multiprocessing
 import os
-import subprocess
 import sys
 import tempfile
 import zlib
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from made_graphs import SHAPES, Shape, make_graphs
+from made_graphs import SHAPES, make_graphs
 from measuring import MEGA, Spread, figure, forget_pages, machine, memory, seconds, table, write_json
 from store_kinds import NEEDS, STORES, Store, parts_of
 from torch_geometric.data import Data
@@ -35,18 +35,17 @@ from torch_geometric.data import Data
 BATCH = 16
 
 
-def read_once(name: str, folder: Path, shape: Shape, number: int, check: float | None) -> dict[str, float]:
+def read_once(name: str, folder: Path, shape: str, number: int, check: float) -> dict[str, float]:
     """One pass in random order in this process: milliseconds a batch, and megabytes held afterwards."""
     torch.set_num_threads(1)
-    store = STORES[name](folder, shape)
+    store = STORES[name](folder, SHAPES[shape])
     before = memory()
     order = np.random.default_rng(0).permutation(number).tolist()
     batches = [order[start : start + BATCH] for start in range(0, number, BATCH)]
     opening = seconds(store.open)
-    if check is not None:
-        total = sum(float(part.double().sum()) for part in store.batch(range(min(BATCH, number))))
-        if abs(total - check) > 1e-6 * max(1.0, abs(check)):
-            raise SystemExit(f"{name}: another content than was written: {total}, {check}")
+    total = sum(float(part.double().sum()) for part in store.batch(range(min(BATCH, number))))
+    if abs(total - check) > 1e-6 * max(1.0, abs(check)):
+        raise ValueError(f"{name}: another content than was written: {total}, {check}")
 
     def one_pass() -> None:
         for batch in batches:
@@ -99,15 +98,17 @@ def measure(shape_name: str, number: int, rounds: int, root: Path) -> list[dict[
         size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / MEGA
         rows[name] = {"format": name, "graphs": shape_name, "write s": wrote, "MB": size}
     passes: dict[tuple[str, str], list[dict[str, float]]] = {}
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["store_formats"])  # imports once; every reading is a new process all the same
+    readers = ProcessPoolExecutor(1, mp_context=context, max_tasks_per_child=1)
     for _ in range(rounds):
         for name in names:
             folder = root / f"{shape_name}-{list(STORES).index(name)}"
             for kind_of_pass in ("cold", "warm", "warm"):
                 if kind_of_pass == "cold":
                     forget_pages(folder)
-                command = [sys.executable, __file__, "--reader", name, shape_name, str(number), str(folder), str(check)]
-                done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-                passes.setdefault((name, kind_of_pass), []).append(json.loads(done.stdout))
+                found = readers.submit(read_once, name, folder, shape_name, number, check).result()
+                passes.setdefault((name, kind_of_pass), []).append(found)
     for name in names:
         cold, warm = passes[name, "cold"], passes[name, "warm"]
         rows[name] |= {f"{kind} ms a batch": Spread.of([one["ms a batch"] for one in found])
@@ -124,12 +125,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--workdir", type=Path, default=None, help="where to write (a temporary folder)")
     parser.add_argument("--json", type=Path, default=None, help="write the numbers here too")
-    parser.add_argument("--reader", nargs=5, default=None, help=argparse.SUPPRESS)
     given = parser.parse_args()
-    if given.reader:
-        name, shape, number, folder, check = given.reader
-        print(json.dumps(read_once(name, Path(folder), SHAPES[shape], int(number), float(check))))
-        return
     torch.set_num_threads(1)
     content: dict[str, Any] = {"machine": machine(), "formats": []}
     for shape, number in zip(given.shape, given.graphs, strict=True):

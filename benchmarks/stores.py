@@ -7,18 +7,12 @@ import sqlite3
 import uuid
 from pathlib import Path
 
-from processes import Commands
-
 RUN_TABLES = ("runs", "params", "tags", "metrics", "latest_metrics")
 
 
-def fetch_model(commands: Commands, folder: Path) -> Path:
-    """The candidate of a run's store, as a local folder."""
-    out = folder / "model"
-    uri = f"sqlite:///{folder / 'mlflow.db'}"
-    code = f"import mlflow; mlflow.set_tracking_uri({uri!r}); mlflow.set_registry_uri({uri!r}); "
-    commands.python(f"{code}mlflow.artifacts.download_artifacts('models:/topoqa@candidate', dst_path={str(out)!r})")
-    return next(path.parent for path in out.rglob("MLmodel"))
+def model_of(folder: Path) -> Path:
+    """A model that a run left, as a local folder; they are beside its store."""
+    return next(folder.rglob("MLmodel")).parent
 
 
 def run_id_of(store: Path) -> str:
