@@ -73,9 +73,17 @@ def memory(pid: int | None = None) -> dict[str, float]:
     return found
 
 
+def settle(folder: Path) -> None:
+    """Wait until a folder's files are on the disk."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+
+
 def forget_pages(folder: Path) -> None:
     """Drop a folder's files from the page cache, so that the next read is from the disk."""
-    os.sync()
+    settle(folder)
     for path in folder.rglob("*"):
         if path.is_file():
             with path.open("rb") as file:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import csv
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from made_graphs import DEMO, LARGE, WIDE, Made, Shape, write_set
 from measuring import Spread, forget_pages, ratios, seconds
@@ -17,6 +19,7 @@ from steps import BATCH, FORMULA, measure_step, roofline
 from stores import clone_runs, model_of, run_id_of
 
 Row = dict[str, Any]
+T = TypeVar("T")
 
 
 @dataclass
@@ -75,6 +78,12 @@ class Bench:
                     {side: self.commands.train(side, made, epochs, limit=limit) for side in sides}
                 )
         return self._trained[key]
+
+    def each(self, actions: Mapping[str, Callable[[], T]]) -> dict[str, T]:
+        """The results of some actions, one after another; where times do not matter, side by side."""
+        with ThreadPoolExecutor(2 if self.smoke else 1) as pool:
+            started = {name: pool.submit(action) for name, action in actions.items()}
+            return {name: future.result() for name, future in started.items()}
 
     def epochs(self, usual: int) -> int:
         """How many."""
@@ -143,9 +152,7 @@ def resident(bench: Bench) -> list[Row]:
     sets = [(number, bench.shape) for number in bench.sizes([20000, 100000])]
     if not bench.smoke and not bench.graphs:
         sets.append((14400, WIDE))
-    imports = dict.fromkeys((OURS, THEIRS), bench.commands.imports(OURS))
-    if not bench.smoke:
-        imports[THEIRS] = bench.commands.imports(THEIRS)
+    imports = bench.each({side: partial(bench.commands.imports, side) for side in (OURS, THEIRS)})
     rows = []
     for number, shape in sets:
         made = bench.made(number, shape)
@@ -202,11 +209,12 @@ def predict(bench: Bench) -> list[Row]:
             folder = commands.fresh("predict")
             for when in ("warm",) if bench.smoke else taken:
                 graphs = few.graphs if when == "start" else made.graphs
-                for side in (OURS, THEIRS):
-                    if when == "cold":
-                        forget_pages(graphs)
-                    out = folder / f"{side}.csv"
-                    taken[when][side].append(_score(commands, side, model, checkpoint, graphs, out, folder).end)
+                actions = {
+                    OURS: partial(_score_ours, commands, model, graphs, folder, cold=when == "cold"),
+                    THEIRS: partial(_score_theirs, commands, checkpoint, graphs, folder, cold=when == "cold"),
+                }
+                for side, line in bench.each(actions).items():
+                    taken[when][side].append(line.end)
             _same_graphs(folder / f"{OURS}.csv", folder / f"{THEIRS}.csv", number)
         for when in ("warm",) if bench.smoke else ("cold", "warm"):
             pairs = list(zip(taken[when][OURS], taken[when][THEIRS], strict=True))
@@ -219,13 +227,18 @@ def predict(bench: Bench) -> list[Row]:
     return rows
 
 
-def _score(
-    commands: Commands, side: str, model: Path, checkpoint: Path, graphs: Path, out: Path, folder: Path
-) -> Timeline:
-    if side == OURS:
-        files = ("--model", str(model), "--graphs", str(graphs), "--out", str(out))
-        return commands.topotrain("predict", *files, cache=folder / "cache")
-    return commands.reference("score", "--checkpoint", str(checkpoint), "--graphs", str(graphs), "--out", str(out))
+def _score_ours(commands: Commands, model: Path, graphs: Path, folder: Path, *, cold: bool) -> Timeline:
+    if cold:
+        forget_pages(graphs)
+    files = ("--model", str(model), "--graphs", str(graphs), "--out", str(folder / f"{OURS}.csv"))
+    return commands.topotrain("predict", *files, cache=folder / "cache")
+
+
+def _score_theirs(commands: Commands, checkpoint: Path, graphs: Path, folder: Path, *, cold: bool) -> Timeline:
+    if cold:
+        forget_pages(graphs)
+    files = ("--checkpoint", str(checkpoint), "--graphs", str(graphs), "--out", str(folder / f"{THEIRS}.csv"))
+    return commands.reference("score", *files)
 
 
 def _same_graphs(ours: Path, theirs: Path, number: int) -> None:
@@ -271,8 +284,8 @@ def commands(bench: Bench) -> list[Row]:
     }
     taken: dict[str, list[float]] = {name: [] for name in actions}
     for _ in range(bench.rounds):
-        for name, action in actions.items():
-            taken[name].append(action().end)
+        for name, line in bench.each(actions).items():
+            taken[name].append(line.end)
     rows = [alone("commands", "topotrain --help", "s", "0.1 s", taken["--help"])]
     rows.append(alone("commands", "import of MLflow's client", "s", "", taken["import"]))
     for name in ("summarise", "leaderboard"):

@@ -158,6 +158,7 @@ class Commands:
     workdir: Path
     threads: int = 1
     _number: int = 0
+    _one: threading.Lock = field(default_factory=threading.Lock)
 
     def topotrain(self, *arguments: str, cache: Path | None = None, here: Path | None = None) -> Timeline:
         """A command of topotrain."""
@@ -182,8 +183,9 @@ class Commands:
 
     def fresh(self, name: str) -> Path:
         """An empty folder."""
-        self._number += 1
-        folder = self.workdir / "runs" / f"{name}-{self._number}"
+        with self._one:
+            self._number += 1
+            folder = self.workdir / "runs" / f"{name}-{self._number}"
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         return folder
@@ -191,9 +193,9 @@ class Commands:
     def store(self, folder: Path) -> str:
         """The URI of an empty store; making its tables is not part of any run."""
         template = self.workdir / "template.db"
-        if not template.exists():
-            code = f"import mlflow; mlflow.MlflowClient('sqlite:///{template}').search_experiments()"
-            self.python(code)
+        with self._one:
+            if not template.exists():
+                self.python(f"import mlflow; mlflow.MlflowClient('sqlite:///{template}').search_experiments()")
         shutil.copyfile(template, folder / "mlflow.db")
         return f"sqlite:///{folder / 'mlflow.db'}"
 

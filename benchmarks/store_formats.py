@@ -5,8 +5,8 @@ python benchmarks/store_formats.py [--json FILE] [--shape demo wide] [--graphs 1
 Every format holds the same graphs and gives the same batches of 16: node features, edge ends and edge features, as
 fresh tensors. Each reading is a process of its own that goes once through all graphs in random order: ``cold`` with
 the files dropped from the page cache before, ``warm`` right after. Memory is what that process holds after one pass
-above what it held before it opened the store: anonymous, and pages of mapped files (some 10 MB are program code). LMDB is measured where it can be
-imported. The speed of some checksums closes the table.
+above what it held before it opened the store: anonymous, and pages of mapped files, of which some 10 MB are program
+code. LMDB is measured where it can be imported. The speed of some checksums closes the table.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import argparse
 import hashlib
 import importlib.util
 import multiprocessing
-import os
 import sys
 import tempfile
 import zlib
@@ -28,7 +27,7 @@ from typing import Any
 import numpy as np
 import torch
 from made_graphs import SHAPES, make_graphs
-from measuring import MEGA, Spread, figure, forget_pages, machine, memory, seconds, table, write_json
+from measuring import MEGA, Spread, figure, forget_pages, machine, memory, seconds, settle, table, write_json
 from store_kinds import NEEDS, STORES, Store, parts_of
 from torch_geometric.data import Data
 
@@ -78,7 +77,7 @@ def checksums() -> dict[str, float]:
 def write_all(store: Store, graphs: Sequence[Data]) -> None:
     """To the disk, not to its cache alone."""
     store.write(iter(graphs))
-    os.sync()
+    settle(store.folder)
 
 
 def measure(shape_name: str, number: int, rounds: int, root: Path) -> list[dict[str, Any]]:
@@ -99,7 +98,8 @@ def measure(shape_name: str, number: int, rounds: int, root: Path) -> list[dict[
         rows[name] = {"format": name, "graphs": shape_name, "write s": wrote, "MB": size}
     passes: dict[tuple[str, str], list[dict[str, float]]] = {}
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["store_formats"])  # imports once; every reading is a new process all the same
+    # These are imported once, though every reading is a new process.
+    context.set_forkserver_preload(["torch", "torch_geometric.data", "safetensors.torch", "pyarrow"])
     readers = ProcessPoolExecutor(1, mp_context=context, max_tasks_per_child=1)
     for _ in range(rounds):
         for name in names:

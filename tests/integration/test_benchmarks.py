@@ -12,7 +12,18 @@ from pathlib import Path
 
 import pytest
 
-PARTS = ("step", "epoch", "first-epoch", "memory", "schema", "predict", "recording", "commands", "per-graph", "roofline")
+PARTS = (
+    "step",
+    "epoch",
+    "first-epoch",
+    "memory",
+    "schema",
+    "predict",
+    "recording",
+    "commands",
+    "per-graph",
+    "roofline",
+)
 
 
 def run_script(root: Path, name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
