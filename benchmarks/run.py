@@ -95,7 +95,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for part in given.parts or PARTS:
             started = time.perf_counter()
             rows = PARTS[part](bench)
-            check(rows)
+            if given.smoke:
+                check(rows)
             content["rows"] += rows
             shown = [{column: row.get(column, "") for column in COLUMNS} for row in rows]
             print(f"\n{part}: {time.perf_counter() - started:.0f} s\n\n{table(shown)}", flush=True)
