@@ -1,0 +1,72 @@
+"""The benchmarks on tiny graphs: that they measure what they say, not how fast anything is."""
+
+from __future__ import annotations
+
+import ast
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PARTS = (
+    "step",
+    "epoch",
+    "first-epoch",
+    "memory",
+    "schema",
+    "predict",
+    "recording",
+    "commands",
+    "per-graph",
+    "roofline",
+)
+
+
+def run_script(root: Path, name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(root / "benchmarks" / name), *arguments]
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, env=env, text=True, capture_output=True)
+
+
+@pytest.mark.long
+def test_every_part_beside_the_reference(root, tmp_path):
+    """Equal losses and gradients on equal weights are held by the part ``step`` itself."""
+    out = tmp_path / "results.json"
+    done = run_script(root, "run.py", "--smoke", "--json", str(out), "--workdir", str(tmp_path / "work"))
+    assert done.returncode == 0, done.stderr
+    content = json.loads(out.read_text())
+    rows = content["rows"]
+    assert {row["part"] for row in rows} == set(PARTS)
+    assert content["machine"]["cores"] >= 1
+    for row in rows:
+        ours = row["ours"]
+        assert math.isfinite(ours["median"] if isinstance(ours, dict) else ours), row
+        if "times as fast" in row:
+            assert 0 < row["times as fast"]["least"] <= row["times as fast"]["median"] <= row["times as fast"]["most"]
+    (step,) = (row for row in rows if row["part"] == "step")
+    assert step["losses and gradients differ by"] < 1e-4
+    for part in PARTS:
+        assert f"\n{part}: " in done.stdout
+
+
+@pytest.mark.long
+def test_every_format_gives_what_was_written(root, tmp_path):
+    """Each reader holds its first batch against what was made."""
+    out = tmp_path / "formats.json"
+    sizes = ["--shape", "demo", "--graphs", "20", "--rounds", "1"]
+    done = run_script(root, "store_formats.py", *sizes, "--workdir", str(tmp_path), "--json", str(out))
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(out.read_text())["formats"]
+    assert len(rows) >= 6 and all(row["warm ms a batch"]["median"] > 0 for row in rows)
+
+
+@pytest.mark.parametrize("script", ["run.py", "reference.py", "made_graphs.py", "store_formats.py"])
+def test_help_has_an_example(root, script):
+    """What ``--help`` shows is the module's docstring."""
+    source = (root / "benchmarks" / script).read_text()
+    assert f"python benchmarks/{script} " in ast.get_docstring(ast.parse(source))
+    assert "description=__doc__" in source
