@@ -5,15 +5,19 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from types import ModuleType
 from typing import Any, Generic, TypeVar
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 
+OWN_FOLDER = str(Path(__file__).resolve().parents[1])
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 
 
@@ -84,7 +88,7 @@ class _Worker(Generic[Task, Result]):
         ours, theirs = context.Pipe()
         self.connection: Connection = ours
         self._process = context.Process(target=_serve, args=(work, theirs), daemon=True)
-        with _single_threaded():
+        with _single_threaded(), _main_apart():
             self._process.start()
         # The process alone holds its end, so that its death is the end of the connection.
         theirs.close()
@@ -122,6 +126,22 @@ def _end_with_parent() -> None:
     if parent is not None:
         parent.join()
     os._exit(1)
+
+
+@contextmanager
+def _main_apart() -> Iterator[None]:
+    """A process started within runs this code, and not the program's own file: a user's script would begin anew.
+
+    A model version that was loaded puts the code that it carries first on the path.
+    """
+    main, path = sys.modules["__main__"], list(sys.path)
+    sys.modules["__main__"] = ModuleType("__main__")
+    sys.path.insert(0, OWN_FOLDER)
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
+        sys.path[:] = path
 
 
 @contextmanager

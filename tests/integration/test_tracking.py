@@ -25,7 +25,8 @@ from topotrain.errors import TrackingError
 from topotrain.fields import BEST_SELECTION_METRIC, BEST_VAL_LOSS, SELECTION_METRIC, TAG_HEARTBEAT, VAL_LOSS
 from topotrain.model.checkpoint import read_checkpoint
 from topotrain.schema.feature_schema import FeatureSchema
-from topotrain.tracking import store
+from topotrain.tracking import database as database_module
+from topotrain.tracking import epochs
 from topotrain.tracking.address import resolve_tracking_uri
 from topotrain.tracking.logged_models import NewVersion
 from topotrain.tracking.recorder import DatasetFacts, Recorder
@@ -343,12 +344,16 @@ def test_processes_that_create_one_fresh_store_at_once(tmp_path, monkeypatch):
     database = tmp_path / "a fresh one" / "mlflow.db"
     uri = f"sqlite:///{database}"
 
-    def half_made(tracking_uri: str) -> None:
+    real = database_module.MlflowClient
+
+    def half_made(tracking_uri: str) -> Any:
+        if "mode=memory" in tracking_uri:
+            return real(tracking_uri=tracking_uri)
         Path(tracking_uri.removeprefix("sqlite:///")).write_bytes(b"half a database")
         raise OSError("killed here")
 
     with monkeypatch.context() as patch:
-        patch.setattr(store, "MlflowClient", half_made)
+        patch.setattr(database_module, "MlflowClient", half_made)
         with pytest.raises(TrackingError):
             Store.open(uri)
     assert not database.exists(), "half a database looks like a whole one"
@@ -373,6 +378,42 @@ def test_processes_that_create_one_fresh_store_at_once(tmp_path, monkeypatch):
     client = mlflow_client(uri)
     assert len(client.search_runs([found[0]])) == 4
     assert client.get_experiment(found[0]).artifact_location == (database.parent / "mlartifacts").as_uri()
+
+
+@pytest.mark.parametrize("kept", ["nothing", "as made", b"no database", b"", "of another store"])
+def test_tables_are_made_once_and_copied_whatever_became_of_what_is_kept(tmp_path, monkeypatch, kept):
+    monkeypatch.setattr(database_module, "cache_dir", lambda: tmp_path / "cache")
+    made: list[str] = []
+    monkeypatch.setattr(
+        database_module, "_made_by_mlflow", lambda real=database_module._made_by_mlflow: made.append("") or real()
+    )
+    if kept != "nothing":
+        Store.open(f"sqlite:///{tmp_path / 'before' / 'mlflow.db'}")
+        (tables,) = (tmp_path / "cache").rglob("*.db")
+        if isinstance(kept, bytes):
+            tables.write_bytes(kept)
+        elif kept == "of another store":
+            tables.write_bytes((tmp_path / "before" / "mlflow.db").read_bytes())
+    made.clear()
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    uri = f"sqlite:///{tmp_path / 'here' / 'mlflow.db'}"
+    Recorder.open(Store.open(uri), "tests", command="run").close("FINISHED")
+    assert len(made) == (0 if kept == "as made" else 1)
+    (first,) = [one for one in mlflow_client(uri).search_experiments() if one.name == "Default"]
+    assert Path(first.artifact_location) == tmp_path / "here" / "mlruns" / "0"
+    assert {path.name for path in (tmp_path / "here").iterdir()} <= {
+        "mlflow.db",
+        "mlflow.db-wal",
+        "mlflow.db-shm",
+        "mlflow.db.lock",
+    }
+
+
+def test_tables_that_can_not_be_kept_are_made_each_time(tmp_path, monkeypatch):
+    (tmp_path / "cache").write_text("no folder")
+    monkeypatch.setattr(database_module, "cache_dir", lambda: tmp_path / "cache")
+    assert Store.open(f"sqlite:///{tmp_path / 'mlflow.db'}").runs.experiment_id("one") == "1"
 
 
 @pytest.mark.parametrize("content", [b"not a database at all" * 100, b"\0" * 4096])
@@ -480,15 +521,15 @@ def test_an_outage_loses_nothing_and_keeps_the_order(recorder, tmp_path, caplog)
 
 def test_an_outage_during_training_costs_nothing(graph_set, store_uri, monkeypatch, caplog):
     """The server is away from the first to the fourth epoch, while checkpoints come and go."""
-    real = Recorder.metrics
+    real = Recorder.epoch
     outages: list[Outage] = []
 
-    def metrics(self: Recorder, values: Any, step: int) -> None:
+    def epoch(self: Recorder, values: Any, step: int, **more: Any) -> None:
         if step == 0:
             self._client = Outage(self._client)
             outages.append(self._client)
         outages[0].down = 1 <= step < 4
-        real(self, values, step)
+        real(self, values, step, **more)
 
     def replace(self: Recorder, local: Path, directory: str) -> None:
         if outages and outages[0].down:
@@ -496,8 +537,9 @@ def test_an_outage_during_training_costs_nothing(graph_set, store_uri, monkeypat
         put(self, local, directory)
 
     put = Recorder._replace
-    monkeypatch.setattr(Recorder, "metrics", metrics)
+    monkeypatch.setattr(Recorder, "epoch", epoch)
     monkeypatch.setattr(Recorder, "_replace", replace)
+    monkeypatch.setattr(epochs, "SECONDS_APART", 0.0)
     extra = ["trainer.num_epochs=6", "checkpoints.keep=1", "mlflow.register=none", "selection.primary_metric=val_loss"]
     # Each epoch is the best so far, so that each writes a checkpoint and drops the one before.
     from topotrain.model.lightning import ScoringModule
@@ -521,6 +563,58 @@ def test_an_outage_during_training_costs_nothing(graph_set, store_uri, monkeypat
     assert names == {"checkpoints/last.ckpt", "checkpoints/kept.json", "checkpoints/epoch_0005.ckpt"}
     assert run.data.tags["topotrain.best_epoch"] == "5"
     assert any("answers again" in record.getMessage() for record in caplog.records)
+
+
+def test_short_epochs_share_a_call_and_whatever_follows_finds_their_points(recorder, tmp_path):
+    """What was recorded within a second goes with the next call of another kind, before it."""
+    recorder._client = watched = Outage(recorder._client)
+    last = tmp_path / "last.ckpt"
+    for step in range(5):
+        last.write_text(str(step))
+        recorder.checkpoint(last)
+        recorder.epoch({"loss": float(step)}, step=step, tags={"topotrain.best_epoch": str(step)})
+    client, run_id = watched.client, recorder.run_id
+    assert [point.step for point in client.get_metric_history(run_id, "loss")] == [0], "the first does not wait"
+    written = local_artifact(client.get_run(run_id), "checkpoints/last.ckpt")
+    assert Path(str(written)).read_text() == "4", "a checkpoint waits for no points"
+    recorder.params({"a.b": "1"}, see="x")
+    calls = [sorted(key for key in options) for name, options in watched.taken if name == "log_batch"]
+    assert calls == [["metrics", "tags"], ["metrics", "tags"], ["params"]]
+    assert [point.step for point in client.get_metric_history(run_id, "loss")] == [0, 1, 2, 3, 4]
+    assert client.get_run(run_id).data.tags["topotrain.best_epoch"] == "4"
+
+
+def test_epochs_a_second_apart_are_recorded_as_they_end(recorder, monkeypatch):
+    client, now = mlflow_client(recorder.uri), [0.0]
+    monkeypatch.setattr(epochs.time, "monotonic", lambda: now[0])
+    for step in range(3):
+        now[0] = step * epochs.SECONDS_APART
+        recorder.epoch({"loss": 0.0}, step=step)
+        assert len(client.get_metric_history(recorder.run_id, "loss")) == step + 1
+
+
+def test_many_epochs_of_a_moment_are_within_what_a_call_may_carry(recorder):
+    for step in range(400):
+        recorder.epoch({f"m{i}": 0.0 for i in range(10)}, step=step)
+    recorder.close("FINISHED")
+    assert recorder.complete
+    assert len(mlflow_client(recorder.uri).get_metric_history(recorder.run_id, "m9")) == 400
+
+
+def test_what_an_epoch_dropped_is_removed_after_its_points(recorder, tmp_path):
+    client = mlflow_client(recorder.uri)
+    for step in range(3):
+        kept = tmp_path / f"epoch_{step:04d}.ckpt"
+        kept.write_text("weights")
+        recorder.checkpoint(kept)
+        dropped = [f"checkpoints/epoch_{step - 1:04d}.ckpt"] if step else []
+        recorder.epoch({"loss": 0.0}, step=step, removed=dropped)
+    assert len(client.list_artifacts(recorder.run_id, "checkpoints")) == 3
+    recorder.close("KILLED", "a note")
+    assert [one.path for one in client.list_artifacts(recorder.run_id, "checkpoints")] == [
+        "checkpoints/epoch_0002.ckpt"
+    ]
+    assert [point.step for point in client.get_metric_history(recorder.run_id, "loss")] == [0, 1, 2]
 
 
 def test_a_file_replaces_one_of_the_same_name(recorder, tmp_path):

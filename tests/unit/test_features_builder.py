@@ -304,6 +304,26 @@ class TestPool:
         results.close()
         assert multiprocessing.active_children() == []
 
+    def test_a_script_without_a_guard_is_not_run_again(self, tmp_path: Path) -> None:
+        script = tmp_path / "script.py"
+        script.write_text(
+            f"from {halve_or_die.__module__} import halve_or_die\n"
+            "from topotrain.processes import run_tasks\n"
+            "print(sorted(run_tasks(halve_or_die, [1, 2, 4], 2, died=print)))\n"
+        )
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+        ended = subprocess.run(
+            [sys.executable, str(script)], capture_output=True, text=True, env=environment, timeout=120
+        )
+        assert (ended.stdout, ended.returncode) == ("[0.5, 1.0, 2.0]\n", 0), ended.stderr
+
+    def test_workers_run_this_code(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A loaded model version puts the code it carries first on the path."""
+        (tmp_path / "topotrain").mkdir()
+        (tmp_path / "topotrain" / "__init__.py").touch()
+        monkeypatch.syspath_prepend(tmp_path)
+        assert sorted(run_tasks(halve_or_die, [1, 2], 2, died=lambda number: -1.0)) == [0.5, 1.0]
+
     def test_workers_end_with_a_parent_that_was_killed(self) -> None:
         code = f"from {halve_or_wait.__module__} import halve_or_wait\n"
         code += "from topotrain.processes import run_tasks\n"

@@ -23,6 +23,7 @@ from topotrain.cli.options import (
     target_options,
 )
 from topotrain.cli.output import artifact_name, deliver, say, say_outcome
+from topotrain.cli.startup import heavy_imports
 from topotrain.errors import ConfigError
 
 
@@ -69,10 +70,11 @@ def evaluate(
     topotrain evaluate --model models:/topoqa/3 --graphs graphs/ --labels test.csv
     topotrain evaluate --run-id latest --format json | jq .figures.model.mean_ranking_loss
     """
-    from topotrain.data.targets import TargetRule
-    from topotrain.evaluation.evaluate import evaluate as evaluate_model
-    from topotrain.progress import track
-    from topotrain.tracking.report_run import keep_report
+    with heavy_imports():
+        from topotrain.data.targets import TargetRule
+        from topotrain.evaluation.evaluate import evaluate as evaluate_model
+        from topotrain.progress import track
+        from topotrain.tracking.report_run import keep_report
 
     evaluation = evaluate_model(
         model=model,
@@ -137,9 +139,10 @@ def promote(
     topotrain promote --model topoqa --version 4 --gate "val_loss<0.06" --dry-run
     topotrain promote --model topoqa --rollback
     """
-    from topotrain.evaluation.promote import promote as promote_version
-    from topotrain.evaluation.promote import rollback as roll_back
-    from topotrain.tracking.report_run import keep_report
+    with heavy_imports():
+        from topotrain.evaluation.promote import promote as promote_version
+        from topotrain.evaluation.promote import rollback as roll_back
+        from topotrain.tracking.report_run import keep_report
 
     all_gates = [*gates, *gate]
     if rollback:
@@ -228,13 +231,14 @@ def predict(
     topotrain predict --model models:/topoqa@champion --graphs graphs/ --out predictions.csv --rank
     topotrain predict --model models:/topoqa/3 --graphs graphs/ --labels test.csv --out predictions.parquet
     """
-    from topotrain.data.targets import TargetRule
-    from topotrain.progress import counter
-    from topotrain.scoring.predict_directory import predict_directory
-    from topotrain.scoring.scorer import SCORING_BATCH
-    from topotrain.signals import interruptible
-    from topotrain.text import as_json as to_json
-    from topotrain.tracking.report_run import keep_report
+    with heavy_imports():
+        from topotrain.data.targets import TargetRule
+        from topotrain.progress import counter
+        from topotrain.scoring.predict_directory import predict_directory
+        from topotrain.scoring.scorer import SCORING_BATCH
+        from topotrain.signals import interruptible
+        from topotrain.text import as_json as to_json
+        from topotrain.tracking.report_run import keep_report
 
     with interruptible(), counter("scoring") as progress:
         done = predict_directory(
@@ -266,9 +270,11 @@ def describe(model: str, as_json: bool, tracking_uri: str | None) -> None:
     topotrain describe models:/topoqa@champion
     topotrain describe models:/topoqa/3 --json | jq .recipe.data.digest
     """
-    from topotrain.reports.describe import describe as describe_model
-    from topotrain.reports.describe import story
-    from topotrain.text import as_json as to_json
+    with heavy_imports():
+        import topotrain.tracking.store  # noqa: F401 (with the rest)
+        from topotrain.reports.describe import describe as describe_model
+        from topotrain.reports.describe import story
+        from topotrain.text import as_json as to_json
 
     document = describe_model(model, tracking_uri)
     deliver(to_json(document) if as_json else story(document))
@@ -289,7 +295,8 @@ def import_checkpoint(
     topotrain import-checkpoint topoqa.ckpt --model-name published --pooling mean
     topotrain import-checkpoint old.ckpt --model-name topoqa --metadata feature_metadata.json
     """
-    from topotrain.scoring.import_checkpoint import import_checkpoint as import_file
+    with heavy_imports():
+        from topotrain.scoring.import_checkpoint import import_checkpoint as import_file
 
     done = import_file(
         Path(path),

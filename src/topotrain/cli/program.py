@@ -12,6 +12,7 @@ import click
 
 from topotrain.cli import cache, models, reports, structures, training
 from topotrain.cli.output import say
+from topotrain.cli.startup import end_quickly
 from topotrain.errors import EXIT_FAULT, EXIT_USER, InterruptedRunError, TopotrainError
 from topotrain.messages import log_to_stderr
 from topotrain.signals import follow_parent
@@ -82,6 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit with the status of docs/runs.md."""
     log_to_stderr()
     follow_parent()
+    end_quickly()
     try:
         given = sys.argv[1:] if arguments is None else list(arguments)
         cli.main(args=given or ["--help"], prog_name="topotrain", standalone_mode=False)

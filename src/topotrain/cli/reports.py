@@ -21,6 +21,7 @@ from topotrain.cli.options import (
     run_option,
 )
 from topotrain.cli.output import artifact_name, deliver, say
+from topotrain.cli.startup import heavy_imports
 
 REQUEST_SECONDS = 10  # a server that hangs would else hold MLflow up for six minutes before anything could be said
 
@@ -37,9 +38,11 @@ def summarise(run_id: str | None, run_dir: str | None, experiment: str | None, t
     topotrain summarise --run-id latest
     topotrain summarise --run-id 1f0c9a2e | jq .best_val_loss
     """
-    from topotrain.reports.summarise import summarise as summarise_run
-    from topotrain.text import as_json as to_json
-    from topotrain.tracking.report_run import keep_report
+    with heavy_imports():
+        import topotrain.tracking.store  # noqa: F401 (with the rest)
+        from topotrain.reports.summarise import summarise as summarise_run
+        from topotrain.text import as_json as to_json
+        from topotrain.tracking.report_run import keep_report
 
     document = summarise_run(run_id or run_dir or "latest", experiment=experiment, tracking_uri=tracking_uri)
     text = to_json(document)
@@ -69,12 +72,14 @@ def monitor(
     topotrain monitor --run-id latest --follow
     topotrain monitor --run-id 1f0c9a2e --format json | jq -r .best_checkpoint.uri
     """
-    from topotrain.invocation import wait_at_most
-    from topotrain.reports.monitor import monitor as look
-    from topotrain.reports.monitor_view import page, show_changes
-    from topotrain.signals import interruptible
-    from topotrain.text import as_json as to_json
-    from topotrain.tracking.report_run import keep_report
+    with heavy_imports():
+        import topotrain.tracking.store  # noqa: F401 (with the rest)
+        from topotrain.invocation import wait_at_most
+        from topotrain.reports.monitor import monitor as look
+        from topotrain.reports.monitor_view import page, show_changes
+        from topotrain.signals import interruptible
+        from topotrain.text import as_json as to_json
+        from topotrain.tracking.report_run import keep_report
 
     where = {"experiment": experiment, "tracking_uri": tracking_uri}
     if follow:
@@ -102,10 +107,12 @@ def leaderboard(limit: int, form: str, experiment: str | None, tracking_uri: str
     topotrain leaderboard
     topotrain leaderboard --limit 50 --format csv > runs.csv
     """
-    from topotrain.reports.leaderboard import leaderboard as board
-    from topotrain.reports.leaderboard_view import as_columns, as_csv, show_tables
-    from topotrain.text import as_json as to_json
-    from topotrain.tracking.report_run import keep_report
+    with heavy_imports():
+        import topotrain.tracking.store  # noqa: F401 (with the rest)
+        from topotrain.reports.leaderboard import leaderboard as board
+        from topotrain.reports.leaderboard_view import as_columns, as_csv, show_tables
+        from topotrain.text import as_json as to_json
+        from topotrain.tracking.report_run import keep_report
 
     rows = board(limit=limit or None, experiment=experiment, tracking_uri=tracking_uri)
     text = {"table": as_columns, "csv": as_csv, "json": to_json}[form](rows)

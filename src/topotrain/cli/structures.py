@@ -20,6 +20,7 @@ from topotrain.cli.options import (
     target_options,
 )
 from topotrain.cli.output import deliver, say, say_outcome
+from topotrain.cli.startup import heavy_imports
 from topotrain.errors import DataError
 
 Models = Literal["first", "all"]
@@ -241,11 +242,12 @@ def score(
     \b
     topotrain score structures/ --model models:/topoqa@candidate --out scores.csv
     """
-    from topotrain.data.targets import TargetRule
-    from topotrain.progress import counter
-    from topotrain.scoring.score_table import scores_csv
-    from topotrain.scoring.structures import score_structures
-    from topotrain.tracking.report_run import keep_report
+    with heavy_imports():
+        from topotrain.data.targets import TargetRule
+        from topotrain.progress import counter
+        from topotrain.scoring.score_table import scores_csv
+        from topotrain.scoring.structures import score_structures
+        from topotrain.tracking.report_run import keep_report
 
     with counter("building graphs") as progress:
         report = score_structures(

@@ -20,6 +20,7 @@ from topotrain.cli.options import (
     override_options,
 )
 from topotrain.cli.output import say
+from topotrain.cli.startup import heavy_imports
 from topotrain.errors import UnfinishedBatchError
 
 if TYPE_CHECKING:
@@ -64,7 +65,8 @@ def run(
     topotrain run --override paths.graph=graphs --override paths.train_labels=train.csv \\
                   --override paths.val_labels=val.csv
     """
-    from topotrain.training.fit import Limits, fit
+    with heavy_imports():
+        from topotrain.training.fit import Limits, fit
 
     result = fit(
         config,
@@ -106,8 +108,9 @@ def batch(
     topotrain batch --manifest manifests/run_all.yaml --override trainer.num_epochs=20
     topotrain batch --manifest manifests/run_all.yaml --resume
     """
-    from topotrain.batches.batch import batch as run_batch
-    from topotrain.batches.display import failure_line, summary_lines
+    with heavy_imports():
+        from topotrain.batches.batch import batch as run_batch
+        from topotrain.batches.display import failure_line, summary_lines
 
     result = run_batch(
         manifest,
@@ -154,8 +157,9 @@ def resume(
     topotrain resume --run-id 1f0c9a2e --override trainer.num_epochs=200
     topotrain resume --run-id first --checkpoint best --override optimizer.learning_rate=0.0001
     """
-    from topotrain.training.resume import AlreadyComplete
-    from topotrain.training.resume import resume as resume_run
+    with heavy_imports():
+        from topotrain.training.resume import AlreadyComplete
+        from topotrain.training.resume import resume as resume_run
 
     result = resume_run(
         run_id,

@@ -92,7 +92,8 @@ def clear_cache(
     unknown = sorted(set(names) - {entry.path.name for entry in entries})
     if unknown:
         raise DataError(f"nothing of the name {unknown[0]!r} is kept", "a name that topotrain cache list shows")
-    removed, busy = [], []
+    removed: list[CacheEntry] = []
+    busy: list[CacheEntry] = []
     for entry in entries:
         if (names and entry.path.name not in names) or (only_gone and not entry.gone):
             continue

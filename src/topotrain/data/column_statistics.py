@@ -12,7 +12,7 @@ from torch import Tensor
 from topotrain.data.packed_graphs import PackedGraphs
 from topotrain.data.packing import ROW
 
-GRAPHS_AT_A_TIME = 128
+VALUES_AT_A_TIME = 2**20
 
 
 @dataclass(frozen=True)
@@ -67,11 +67,31 @@ class ColumnStatistics:
 
 def column_statistics(graphs: PackedGraphs) -> tuple[ColumnStatistics, ColumnStatistics]:
     """Of the nodes and of the edges of these graphs, every edge counted."""
-    nodes = edges = ColumnStatistics(0, torch.zeros(0), torch.zeros(0))
-    for at in range(0, len(graphs), GRAPHS_AT_A_TIME):
-        part = graphs.read(range(at, min(at + GRAPHS_AT_A_TIME, len(graphs))))
-        nodes = nodes.joined(ColumnStatistics.of(torch.cat([one.x for one in part])))
-        rows = [one.edge_attr[one.edges[:, ROW].long()] for one in part if one.edges.shape[0]]
-        if rows:
-            edges = edges.joined(ColumnStatistics.of(torch.cat(rows)))
-    return nodes, edges
+    nodes, edges = _Running(), _Running()
+    for position in range(len(graphs)):
+        (graph,) = graphs.read([position])
+        nodes.add(graph.x)
+        edges.add(graph.edge_attr[graph.edges[:, ROW].long()])
+    return nodes.total(), edges.total()
+
+
+class _Running:
+    """Statistics of rows that come a few at a time."""
+
+    def __init__(self) -> None:
+        self._total = ColumnStatistics(0, torch.zeros(0), torch.zeros(0))
+        self._waiting: list[Tensor] = []
+        self._size = 0
+
+    def add(self, rows: Tensor) -> None:
+        if rows.shape[0]:
+            self._waiting.append(rows.clone())  # of a mapped file, which may be given back
+            self._size += rows.numel()
+        if self._size > VALUES_AT_A_TIME:
+            self.total()
+
+    def total(self) -> ColumnStatistics:
+        if self._waiting:
+            self._total = self._total.joined(ColumnStatistics.of(torch.cat(self._waiting)))
+            self._waiting, self._size = [], 0
+        return self._total

@@ -41,7 +41,7 @@ SLACK = 2**20  # bytes that gone graphs may always take
 IN_MEMORY = "in memory"
 SHOWN_FAILURES = 10
 SAID_FROM = 1_000  # graphs; fewer are packed before anybody wonders
-RELEASE_AFTER = 64 * 2**20  # bytes read from mapped files
+RELEASE_AFTER = 16 * 2**20  # bytes read from mapped files
 
 
 def store_folder(root: Path, cache: Path | None = None) -> Path:
@@ -152,6 +152,7 @@ class GraphStore:
         packed = self._part(int(row["part"])).graph(extent)
         if checksum(packed) != row["checksum"]:
             packed = self._repaired[position] = self._again(position)
+        self._count(packed)
         return packed
 
     def graph(self, position: int) -> Graph:
@@ -163,13 +164,15 @@ class GraphStore:
 
     def read(self, positions: Sequence[int]) -> list[PackedGraph]:
         """Several graphs, not copied."""
+        return [self.packed(position) for position in positions]
+
+    def _count(self, packed: PackedGraph) -> None:
+        """Give mapped memory back now and then."""
+        self._read += packed.x.nbytes + packed.edge_attr.nbytes + packed.edges.nbytes
         if self._read > RELEASE_AFTER:
             self._read = 0
             for part in self._parts.values():
                 part.release()
-        found = [self.packed(position) for position in positions]
-        self._read += sum(one.x.nbytes + one.edge_attr.nbytes + one.edges.nbytes for one in found)
-        return found
 
     def mapped(self) -> GraphStore:
         """This store, with every part mapped: it stays whole when another process packs changed files anew.

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,12 +16,14 @@ from typing_extensions import TypedDict  # which pydantic asks for below Python 
 from topotrain.errors import DataError
 from topotrain.fields import SUMMARY_NAME
 from topotrain.schema.documents import List, Object, Section, Text, Width, fault
+from topotrain.schema.json_stream import members
 from topotrain.text import one_line, read_json
 
 # Marks of an entry that describes one graph, in a file that also holds entries about all of them.
 GRAPH_ENTRY_KEYS = frozenset(
     {"edge_module", "edge_params", "edge_metadata", "node_feature_columns", "edge_feature_columns"}
 )
+GRAPH_METADATA = "graph metadata"
 MAX_DEPTH = 50  # of values in values
 PARENTS_SEARCHED = 3
 TIMESTAMP = re.compile(r"(\d{4})-(\d{2})-(\d{2})_(\d{2})-(\d{2})-(\d{2})")
@@ -199,12 +202,16 @@ def read_sidecar(path: Path, *, required: bool) -> Sidecar | None:
     """
     if not path.exists() and not required:
         return None
-    content = _read_object(path, "graph metadata")
-    graphs = {
-        key.removesuffix(".pt"): checked(GRAPH_ENTRY, entry, path, key)
-        for key, entry in content.items()
-        if not key.startswith("_") and isinstance(entry, Mapping) and GRAPH_ENTRY_KEYS & set(entry)
-    }
+    graphs: dict[str, GraphEntry] = {}
+    content: dict[str, Any] = {}
+    once = _Once()
+    for key, value in _members(path):
+        if _deeper_than(value, MAX_DEPTH - 1):
+            raise DataError(f"{path}: values nested deeper than {MAX_DEPTH}", GRAPH_METADATA)
+        if not key.startswith("_") and isinstance(value, Mapping) and GRAPH_ENTRY_KEYS & set(value):
+            graphs[key.removesuffix(".pt")] = once.entry(checked(GRAPH_ENTRY, value, path, key))
+        else:
+            content[key] = value
     edges = content.get("_edge_schema")
     stated = {key: content[name] for name, key, kind in AT_THE_TOP if isinstance(content.get(name), kind)}
     stated |= edges if isinstance(edges, Mapping) else {}
@@ -216,6 +223,32 @@ def read_sidecar(path: Path, *, required: bool) -> Sidecar | None:
         edge_dim=head.edge_feature_dim,
         registry=_or_none(content.get("_module_registry")) or {},
     )
+
+
+def _members(path: Path) -> Iterator[tuple[str, Any]]:
+    """What a sidecar holds; of 100,000 graphs it is half a gigabyte, so never the whole of it at once."""
+    try:
+        yield from members(path)
+    except (OSError, ValueError, RecursionError):
+        yield from _read_object(path, GRAPH_METADATA).items()  # raises, and says what is wrong where
+
+
+class _Once:
+    """Keeps what the entries of a sidecar have in common once: lists of names, parameters."""
+
+    def __init__(self) -> None:
+        self._lists: dict[tuple[Any, ...], list[Any]] = {}
+        self._mappings: dict[str, Mapping[str, Any]] = {}
+
+    def entry(self, entry: GraphEntry) -> GraphEntry:
+        for name in ("node_feature_columns", "edge_feature_columns"):
+            names = entry.get(name)
+            if isinstance(names, list) and all(type(one) is str for one in names):
+                entry[name] = self._lists.setdefault(tuple(names), names)  # type: ignore[literal-required]
+        params = entry.get("edge_params")
+        if params is not None:
+            entry["edge_params"] = self._mappings.setdefault(json.dumps(params), params)
+        return entry
 
 
 def read_summary(path: Path) -> Summary:

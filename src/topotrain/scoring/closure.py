@@ -88,10 +88,21 @@ def _files(package: Path, parts: list[str]) -> Iterator[Path]:
 
 
 def _distribution(package: str) -> str:
-    """The distribution that brings a package, by its usual name."""
-    brought = {_usual(name) for name in _distributions()[package]}
+    """The distribution that brings a package, by its usual name; one of the package's own name where there is one."""
     own = _usual(package)
+    if _brings(own, package):
+        return own
+    brought = {_usual(name) for name in _distributions()[package]}
     return own if own in brought else sorted(brought)[0]
+
+
+def _brings(distribution: str, package: str) -> bool:
+    """Whether a distribution's record lists a package: asked first, since going through all there are takes long."""
+    try:
+        record = metadata.distribution(distribution).read_text("RECORD") or ""
+    except metadata.PackageNotFoundError:
+        return False
+    return any(f"\n{start}" in f"\n{record}" for start in (f"{package}/", f"{package}.py,"))
 
 
 @lru_cache(maxsize=1)

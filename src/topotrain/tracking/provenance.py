@@ -6,6 +6,7 @@ import os
 import platform
 import subprocess
 import sys
+from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -27,8 +28,9 @@ def provenance_tags() -> dict[str, str]:
     return tags
 
 
+@lru_cache(maxsize=1)
 def installed_packages() -> str:
-    """Every installed distribution, pinned, one a line."""
+    """Every installed distribution, pinned, one a line, when it was first asked for: nothing imported changes later."""
     pins = {pin for pin in map(_pin, metadata.distributions()) if pin}
     return "\n".join(sorted(pins, key=str.lower)) + "\n"
 

@@ -7,13 +7,13 @@ import logging
 import re
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param
 from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
@@ -23,14 +23,15 @@ from mlflow.utils.validation import MAX_PARAM_VAL_LENGTH, MAX_TAG_VAL_LENGTH
 
 from topotrain.credentials import mask_credentials, mask_uri, mask_values
 from topotrain.errors import TrackingError
-from topotrain.fields import DATASET_DIGEST_LENGTH, TAG_COMMAND, TAG_STATUS_NOTE
+from topotrain.fields import CHECKPOINT_DIR, DATASET_DIGEST_LENGTH, TAG_COMMAND, TAG_STATUS_NOTE
 from topotrain.files import write_whole
 from topotrain.invocation import release_adopted_run, take_adopted_run
 from topotrain.text import as_json, one_line
 from topotrain.tracking.address import web_address
 from topotrain.tracking.delivery import Delivery
+from topotrain.tracking.epochs import EpochRecords, points_of, tags_of
 from topotrain.tracking.heartbeat import Heartbeat
-from topotrain.tracking.logged_models import ModelFiles, NewVersion
+from topotrain.tracking.logged_models import ModelFiles, NewVersion, RunPoints
 from topotrain.tracking.outages import Asker
 from topotrain.tracking.store import Store
 
@@ -76,6 +77,8 @@ class Recorder(Asker):
         self.artifact_uri = str(run.info.artifact_uri)
         self._artifacts = get_artifact_repository(self.artifact_uri, tracking_uri=self.uri)
         self._delivery = Delivery(run_id, self.artifact_uri)
+        self._epochs = EpochRecords(self._deliver_epochs)
+        self._run_points = RunPoints(run_id)
         self._spool = Path(tempfile.mkdtemp(prefix="topotrain-spool-"))
         self._spooled = 0
         self._heartbeat = Heartbeat(self._client, run_id)
@@ -181,22 +184,31 @@ class Recorder(Asker):
         entries = [Param(key, value) for key, value in short.items()]
         for start in range(0, len(entries), MAX_PARAMS_PER_CALL):
             part = entries[start : start + MAX_PARAMS_PER_CALL]
-            self._delivery.add("parameters", lambda part=part: self._client.log_batch(self.run_id, params=part))  # type: ignore[misc]
+            self._add("parameters", lambda part=part: self._client.log_batch(self.run_id, params=part))  # type: ignore[misc]
 
     def metrics(self, values: Mapping[str, float], step: int) -> None:
         """Log one point for each metric, in one call."""
-        now = int(datetime.now(UTC).timestamp() * 1000)
-        entries = [Metric(key, float(value), now, step) for key, value in values.items()]
-        self._delivery.add("metrics", lambda: self._client.log_batch(self.run_id, metrics=entries))
+        entries, self._run_points = points_of(values, step), RunPoints(self.run_id)
+        self._add("metrics", lambda: self._client.log_batch(self.run_id, metrics=entries))
+
+    def epoch(
+        self, values: Mapping[str, float], step: int, tags: Mapping[str, str] | None = None, removed: Sequence[str] = ()
+    ) -> None:
+        """Log what an epoch leaves beside its checkpoints; of epochs that follow within a second, in one call.
+
+        Args:
+            values: its metrics.
+            step: its number.
+            tags: to set.
+            removed: artifacts to remove.
+        """
+        self._run_points = RunPoints(self.run_id)
+        self._epochs.add(points_of(values, step), mask_values(tags or {}, names=True), removed)
 
     def tags(self, values: Mapping[str, str]) -> None:
         """Set tags; one too long for the server is cut, and ends by saying so."""
-        mark = " ... (cut)"
-        entries = [
-            RunTag(key, value if len(value) <= MAX_TAG_VAL_LENGTH else value[: MAX_TAG_VAL_LENGTH - len(mark)] + mark)
-            for key, value in mask_values(values, names=True).items()
-        ]
-        self._delivery.add("tags", lambda: self._client.log_batch(self.run_id, tags=entries))
+        entries = tags_of(mask_values(values, names=True))
+        self._add("tags", lambda: self._client.log_batch(self.run_id, tags=entries))
 
     def text(self, content: str, artifact: str) -> None:
         """Write a small text artifact."""
@@ -215,20 +227,15 @@ class Recorder(Asker):
 
         The file must stay until the recorder is closed.
         """
-        self._delivery.add(f"artifact {local.name}", lambda: self._replace(local, directory))
+        self._add(f"artifact {local.name}", lambda: self._replace(local, directory))
+
+    def checkpoint(self, local: Path) -> None:
+        """Write a file of an epoch among the checkpoints, now, before the points of its epoch and those that wait."""
+        self._delivery.add(f"artifact {local.name}", lambda: self._replace(local, CHECKPOINT_DIR))
 
     def remove(self, artifact: str) -> None:
         """Remove an artifact that this run wrote, where the store can."""
-
-        def delete() -> None:
-            try:
-                self._artifacts.delete_artifacts(artifact)
-            except Exception:  # noqa: BLE001 (each backend raises its own kinds)
-                # A store that answers will not do it later either (it may forbid removal), and must hold nothing up.
-                self._artifacts.list_artifacts(str(Path(artifact).parent))
-                log.debug("the artifact store keeps %s", artifact)
-
-        self._delivery.add(f"removal of {artifact}", delete)
+        self._add(f"removal of {artifact}", lambda: self._remove(artifact))
 
     def version(self, files: ModelFiles, name: str, *, title: str, step: int, tags: Mapping[str, str]) -> NewVersion:
         """Make a logged model of this run and register it as the next version.
@@ -246,8 +253,8 @@ class Recorder(Asker):
         Raises:
             TrackingError: the server refuses.
         """
-        new = NewVersion(files, name, title=title, run_id=self.run_id, step=step, tags=mask_values(tags))
-        self._delivery.add(f"a version of {name}", lambda: new.deliver(self._client))
+        new = NewVersion(files, name, title=title, points=self._run_points, step=step, tags=mask_values(tags))
+        self._add(f"a version of {name}", lambda: new.deliver(self._client))
         return new
 
     def version_tags(self, name: str, number: str, tags: Mapping[str, str | None]) -> None:
@@ -261,7 +268,7 @@ class Recorder(Asker):
                 elif key in present:
                     self._client.delete_model_version_tag(name, number, key)
 
-        self._delivery.add(f"tags of {name} version {number}", tag)
+        self._add(f"tags of {name} version {number}", tag)
 
     def alias(self, name: str, alias: str, version: NewVersion | str) -> None:
         """Point an alias at a version, given by its number where it is registered already.
@@ -274,7 +281,7 @@ class Recorder(Asker):
             number = version if isinstance(version, str) else version.number
             self._client.set_registered_model_alias(name, alias, number)
 
-        self._delivery.add(f"alias {alias} of {name}", point)
+        self._add(f"alias {alias} of {name}", point)
 
     def datasets(self, facts: list[DatasetFacts]) -> None:
         """Log the run's inputs."""
@@ -299,7 +306,7 @@ class Recorder(Asker):
                 # MLflow looks for a data set, then inserts it: another run may have done so in between.
                 self._client.log_inputs(self.run_id, datasets=inputs)
 
-        self._delivery.add("data sets", log_inputs)
+        self._add("data sets", log_inputs)
 
     @property
     def complete(self) -> bool:
@@ -314,6 +321,8 @@ class Recorder(Asker):
             note: why, for ``topotrain.status_note``.
         """
         self._heartbeat.stop()
+        if self._epochs.waiting:
+            self._delivery.now("metrics", self._epochs.flush)
         if note:
             self._delivery.now("note", lambda: self.tags({TAG_STATUS_NOTE: note}))
         self._delivery.now("status", lambda: self._client.set_terminated(self.run_id, status=status))
@@ -322,6 +331,25 @@ class Recorder(Asker):
         else:
             names = ", ".join(self._delivery.waiting)
             log.error("not delivered of run %s: %s; texts are kept in %s", self.run_id, names, self._spool)
+
+    def _add(self, what: str, call: Callable[[], None]) -> None:
+        """Deliver something after everything before it."""
+        self._epochs.flush()
+        self._delivery.add(what, call)
+
+    def _deliver_epochs(self, points: list[Metric], tags: dict[str, str], removed: list[str]) -> None:
+        entries = tags_of(tags)
+        self._delivery.add("metrics", lambda: self._client.log_batch(self.run_id, metrics=points, tags=entries))
+        for artifact in removed:
+            self._delivery.add(f"removal of {artifact}", lambda artifact=artifact: self._remove(artifact))  # type: ignore[misc]
+
+    def _remove(self, artifact: str) -> None:
+        try:
+            self._artifacts.delete_artifacts(artifact)
+        except Exception:  # noqa: BLE001 (each backend raises its own kinds)
+            # A store that answers will not do it later either (it may forbid removal), and must hold nothing up.
+            self._artifacts.list_artifacts(str(Path(artifact).parent))
+            log.debug("the artifact store keeps %s", artifact)
 
     def _replace(self, local: Path, directory: str) -> None:
         directory = "" if directory == "." else directory

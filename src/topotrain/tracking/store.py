@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
-import sqlite3
 from functools import cached_property
 from pathlib import Path
 
-from filelock import FileLock
 from mlflow.entities import ViewType
 from mlflow.tracking import MlflowClient
 
@@ -18,6 +16,7 @@ from topotrain.text import one_line
 from topotrain.tracking.address import Say, database_path, resolve_tracking_uri
 from topotrain.tracking.artifacts import Artifacts
 from topotrain.tracking.batches import Batches
+from topotrain.tracking.database import create_once, keep_statistics
 from topotrain.tracking.outages import Asker
 from topotrain.tracking.runs import Runs
 from topotrain.tracking.verdicts import Verdicts
@@ -48,7 +47,8 @@ class Store(Asker):
         _settle_mlflow()
         try:
             if database is not None:
-                _create_once(database)
+                create_once(database)
+                keep_statistics(database)
             client = MlflowClient(tracking_uri=uri, registry_uri=uri)
             client.search_experiments(view_type=ViewType.ACTIVE_ONLY, max_results=1)
         except Exception as error:  # noqa: BLE001 (each backend raises its own kinds)
@@ -143,21 +143,3 @@ def _settle_mlflow() -> None:
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # standard output is for documents
-
-
-def _create_once(database: Path) -> None:
-    """Create a local database under a lock: MLflow leaves it unusable when two processes do so at once."""
-    if database.exists() and database.stat().st_size:
-        return
-    database.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{database}.lock"):
-        if database.exists() and database.stat().st_size:
-            return
-        # Made aside and renamed: whoever sees the database sees all of it, and a kill leaves none that is half made.
-        aside = database.with_name(f".{database.name}.new")
-        aside.unlink(missing_ok=True)
-        MlflowClient(tracking_uri=f"sqlite:///{aside}").search_experiments(max_results=1)
-        with sqlite3.connect(aside) as connection:  # readers and writers then do not wait for each other
-            connection.execute("PRAGMA journal_mode=WAL")
-        connection.close()
-        os.replace(aside, database)

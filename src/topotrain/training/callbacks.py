@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import logging
+import os
 import shutil
 import sys
 import time
@@ -10,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
+from lightning_fabric.plugins import TorchCheckpointIO
 from pytorch_lightning.callbacks import Callback, Checkpoint, RichProgressBar
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
@@ -106,12 +110,11 @@ class EpochEnd(Checkpoint):
         }
         outcome = self.selection.update(epoch, metrics)
         self._save(trainer, outcome.keep.file_name if outcome.keep else None)
-        for dropped in outcome.dropped:
-            self.recorder.remove(f"{CHECKPOINT_DIR}/{dropped.file_name}")
-        self.recorder.metrics({**metrics, **outcome.improved_metrics}, step=epoch)
+        tags = {}
         if outcome.is_best and outcome.keep:
-            best = f"{CHECKPOINT_DIR}/{outcome.keep.file_name}"
-            self.recorder.tags({TAG_BEST_CHECKPOINT: best, TAG_BEST_EPOCH: str(epoch)})
+            tags = {TAG_BEST_CHECKPOINT: f"{CHECKPOINT_DIR}/{outcome.keep.file_name}", TAG_BEST_EPOCH: str(epoch)}
+        removed = [f"{CHECKPOINT_DIR}/{dropped.file_name}" for dropped in outcome.dropped]
+        self.recorder.epoch({**metrics, **outcome.improved_metrics}, step=epoch, tags=tags, removed=removed)
         if self.recorder.complete:  # else a file may still have to be delivered
             for dropped in outcome.dropped:
                 (self.folder / dropped.file_name).unlink(missing_ok=True)
@@ -128,11 +131,35 @@ class EpochEnd(Checkpoint):
     def _save(self, trainer: pl.Trainer, kept_name: str | None) -> None:
         last = self.folder / LAST_CHECKPOINT
         trainer.save_checkpoint(last)
-        self.recorder.file(last, CHECKPOINT_DIR)
+        self.recorder.checkpoint(last)
         if kept_name:
-            shutil.copyfile(last, self.folder / kept_name)
-            self.recorder.file(self.folder / kept_name, CHECKPOINT_DIR)
-            self.recorder.file(write_kept_index(self.selection, self.folder), CHECKPOINT_DIR)
+            _same_file(last, self.folder / kept_name)
+            self.recorder.checkpoint(self.folder / kept_name)
+            self.recorder.checkpoint(write_kept_index(self.selection, self.folder))
+
+
+class NewFiles(TorchCheckpointIO):
+    """Writes each checkpoint as a file of its own in the run's scratch folder, from where it is recorded."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
+        """Write a new file; who holds the old one by another name keeps it as it was.
+
+        Nobody goes on from this folder, so that nothing is written aside and renamed: a disk may make renaming over
+        a file wait until what was written is on it.
+        """
+        content = io.BytesIO()
+        torch.save(checkpoint, content)
+        Path(path).unlink(missing_ok=True)
+        Path(path).write_bytes(content.getbuffer())
+
+
+def _same_file(written: Path, name: Path) -> None:
+    """Give a checkpoint another name as well: the next one is another file. A copy, where the disk knows no links."""
+    name.unlink(missing_ok=True)
+    try:
+        os.link(written, name)
+    except OSError:
+        shutil.copyfile(written, name)
 
 
 class EpochLines(Callback):

@@ -26,7 +26,13 @@ from topotrain.progress import track
 from topotrain.signals import release
 from topotrain.text import one_line
 from topotrain.tracking.recorder import Recorder
-from topotrain.training.callbacks import ConfiguredSettings, EpochEnd, EpochSeeds, progress_callback
+from topotrain.training.callbacks import (
+    ConfiguredSettings,
+    EpochEnd,
+    EpochSeeds,
+    NewFiles,
+    progress_callback,
+)
 from topotrain.training.continuation import RATE, Continuation
 from topotrain.training.hardware import make_trainer
 from topotrain.training.initial_weights import load_initial_weights
@@ -276,6 +282,7 @@ class TrainingRun:
             enable_progress_bar=any(isinstance(c, pl.callbacks.ProgressBar) for c in callbacks),
             default_root_dir=str(self.workdir),
             callbacks=callbacks,
+            plugins=[NewFiles()],
         )
 
     def _register(self, data: PreparedData, *, candidate: bool) -> list[str]:
