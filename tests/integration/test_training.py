@@ -92,6 +92,17 @@ def test_epoch_metrics_are_those_of_the_whole_validation_set(make_graph_set, sto
         assert history(result, name)[result.epochs - 1] == pytest.approx(value, abs=1e-6), name
 
 
+@pytest.mark.parametrize("precision", ["64-true", "bf16-true", "bf16-mixed"])
+def test_other_precisions_train_nearly_alike(graph_set, store_uri, precision):
+    """Lightning turns batches into some of them, and PyG's layers take those that the chunks do not."""
+
+    def loss(*overrides: str) -> float:
+        extra = ["model.dropout=0", "trainer.num_epochs=1", QUIET, *overrides]
+        return topotrain.fit(overrides=[*graph_set.overrides, *extra], tracking_uri=store_uri).metrics[TRAIN_MSE]
+
+    assert loss(f"trainer.precision={precision}") == pytest.approx(loss(), rel=1e-6 if precision == "64-true" else 0.05)
+
+
 def test_selection_metric_is_of_the_same_epoch(finished):
     losses, ranks, metrics = (history(finished.result, n) for n in (VAL_LOSS, VAL_SPEARMAN, SELECTION_METRIC))
     assert len(set(ranks.values())) > 1, "equal correlations could not tell one epoch from the next"

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 
-@dataclass(frozen=True)
+@dataclass  # not frozen: Lightning makes a copy and sets its fields where it computes in another precision
 class EdgeLayout:
     """Edges of several graphs, those of each graph together and sorted by target.
 
