@@ -23,7 +23,7 @@ def cache_dir() -> Path:
     return Path(platformdirs.user_cache_dir("topotrain"))
 
 
-def write_whole(path: Path, content: bytes | memoryview) -> None:
+def write_whole(path: Path, content: bytes) -> None:
     """Write a file aside and rename it, so that a kill leaves the old one or the new one, never half of one.
 
     Raises:

@@ -116,8 +116,8 @@ def cut_off(graph_set, uri, monkeypatch, where: str, epoch: int, *overrides: str
     def dying(self, *args, **kwargs):
         seen["run"] = self.run_id
         step = kwargs.get("step")
-        name = Path(args[0]).name if where == "file" else None
-        if (where == "metrics" and step == epoch) or (where == "file" and name == f"epoch_{epoch:04d}.ckpt"):
+        name = Path(args[0]).name if where == "checkpoint" else None
+        if (where == "epoch" and step == epoch) or (where == "checkpoint" and name == f"epoch_{epoch:04d}.ckpt"):
             raise _Killed
         return real(self, *args, **kwargs)
 
@@ -142,7 +142,7 @@ def cut_off(graph_set, uri, monkeypatch, where: str, epoch: int, *overrides: str
 def test_cut_off_in_any_epoch_it_ends_with_the_same_bits(straight, monkeypatch, tmp_path, epoch):
     """The checkpoint of the epoch is there, its points are not: the worst moment."""
     graph_set, uri, reference = straight
-    run_id = cut_off(graph_set, uri, monkeypatch, "metrics", epoch)
+    run_id = cut_off(graph_set, uri, monkeypatch, "epoch", epoch)
     result = resume(run_id, tracking_uri=uri)
     assert result.run_id == run_id
     assert mlflow_client(uri).get_run(run_id).info.status == "FINISHED"
@@ -156,7 +156,7 @@ def test_cut_off_in_any_epoch_it_ends_with_the_same_bits(straight, monkeypatch, 
 def test_cut_off_between_a_checkpoint_and_its_copy(straight, monkeypatch, tmp_path):
     """The kept copy of epoch 0 was never written; the last checkpoint is it."""
     graph_set, uri, reference = straight
-    run_id = cut_off(graph_set, uri, monkeypatch, "file", 0)
+    run_id = cut_off(graph_set, uri, monkeypatch, "checkpoint", 0)
     assert artifact_names(mlflow_client(uri), run_id, "checkpoints") == {"last.ckpt"}
     resume(run_id, tracking_uri=uri)
     assert_same(uri, reference.run_id, run_id, tmp_path)
@@ -173,7 +173,7 @@ def test_cut_off_between_a_checkpoint_and_its_copy(straight, monkeypatch, tmp_pa
 def test_other_recipes_go_on_to_the_same_bits_too(straight, monkeypatch, tmp_path, recipe):
     graph_set, uri, _ = straight
     reference = train(graph_set, uri, *recipe)
-    run_id = cut_off(graph_set, uri, monkeypatch, "metrics", 1, *recipe)
+    run_id = cut_off(graph_set, uri, monkeypatch, "epoch", 1, *recipe)
     resume(run_id, tracking_uri=uri)
     assert_same(uri, reference.run_id, run_id, tmp_path)
     if recipe == ["early_stopping.patience=2"]:
@@ -274,7 +274,7 @@ def test_a_checkpoint_of_another_run_is_refused(straight, tmp_path):
 def test_kept_checkpoints_that_are_gone_are_no_longer_kept(straight, monkeypatch, tmp_path, caplog):
     """Somebody tidied the artifacts up; what is left is enough to go on with."""
     graph_set, uri, reference = straight
-    run_id = cut_off(graph_set, uri, monkeypatch, "metrics", 4)
+    run_id = cut_off(graph_set, uri, monkeypatch, "epoch", 4)
     from topotrain.tracking.recorder import Recorder
     from topotrain.tracking.store import Store
 
@@ -293,7 +293,7 @@ def test_overrides_win_and_counters_are_kept(straight, monkeypatch, tmp_path, ca
     graph_set, uri, _ = straight
     # Of this seed the first epoch is the best of the first four, so that every counter has counted.
     patience = ("scheduler.patience=50", "early_stopping.patience=50")
-    run_id = cut_off(graph_set, uri, monkeypatch, "metrics", 2, "seed=2", *patience)
+    run_id = cut_off(graph_set, uri, monkeypatch, "epoch", 2, "seed=2", *patience)
     stored = checkpoint(uri, run_id, "last.ckpt", tmp_path / "before")
     assert (stored["selection"]["waited"], stored["lr_schedulers"][0]["num_bad_epochs"]) == (2, 2)
     caplog.clear()
@@ -335,7 +335,7 @@ def test_a_rate_that_is_asked_for_wins_over_the_schedulers_even_where_it_is_the_
     straight, monkeypatch, caplog
 ):
     graph_set, uri, reference = straight
-    run_id = cut_off(graph_set, uri, monkeypatch, "metrics", 4)
+    run_id = cut_off(graph_set, uri, monkeypatch, "epoch", 4)
     client = mlflow_client(uri)
     lowered = metric_history(client, reference.run_id, "learning_rate")[5]
     assert lowered < 0.01  # the configured rate
@@ -382,7 +382,7 @@ def test_another_shape_is_refused_of_a_complete_run_too(straight, override):
 
 def test_a_change_is_told_once_however_often_the_run_is_cut_off_after_it(straight, monkeypatch):
     graph_set, uri, _ = straight
-    run_id = cut_off(graph_set, uri, monkeypatch, "metrics", 2)
+    run_id = cut_off(graph_set, uri, monkeypatch, "epoch", 2)
     with monkeypatch.context() as patch:  # cut off again, before an epoch has ended
 
         def fail(*_: Any) -> None:
@@ -428,7 +428,7 @@ def test_a_run_that_is_alive_is_left_alone_unless_forced(straight, monkeypatch):
     from topotrain.tracking.heartbeat import sign_of_life
 
     graph_set, uri, _ = straight
-    run_id = cut_off(graph_set, uri, monkeypatch, "metrics", 1)
+    run_id = cut_off(graph_set, uri, monkeypatch, "epoch", 1)
     mlflow_client(uri).set_tag(run_id, "topotrain.heartbeat", json.dumps(sign_of_life()))
     with pytest.raises(TrackingError, match="still being trained.*--force"):
         resume(run_id, tracking_uri=uri)
@@ -448,7 +448,7 @@ def test_a_run_without_a_checkpoint(graph_set, store_uri):
 
 def test_under_mlflow_run_the_run_made_for_it_becomes_the_continuation(straight, monkeypatch, tmp_path):
     graph_set, uri, reference = straight
-    run_id = cut_off(graph_set, uri, monkeypatch, "metrics", 3)
+    run_id = cut_off(graph_set, uri, monkeypatch, "epoch", 3)
     client = mlflow_client(uri)
     before = points(uri, run_id)
     made = client.create_run(client.get_run(run_id).info.experiment_id).info.run_id
@@ -465,7 +465,7 @@ def test_under_mlflow_run_the_run_made_for_it_becomes_the_continuation(straight,
 
 def test_mlflow_run_with_a_run_id_goes_on_with_that_run(straight, monkeypatch, tmp_path):
     graph_set, uri, reference = straight
-    run_id = cut_off(graph_set, uri, monkeypatch, "metrics", 2)
+    run_id = cut_off(graph_set, uri, monkeypatch, "epoch", 2)
     monkeypatch.setenv("MLFLOW_RUN_ID", run_id)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     assert resume().run_id == run_id

@@ -25,7 +25,7 @@ from topotrain.errors import TrackingError
 from topotrain.fields import BEST_SELECTION_METRIC, BEST_VAL_LOSS, SELECTION_METRIC, TAG_HEARTBEAT, VAL_LOSS
 from topotrain.model.checkpoint import read_checkpoint
 from topotrain.schema.feature_schema import FeatureSchema
-from topotrain.tracking import store
+from topotrain.tracking import epochs, store
 from topotrain.tracking.address import resolve_tracking_uri
 from topotrain.tracking.logged_models import NewVersion
 from topotrain.tracking.recorder import DatasetFacts, Recorder
@@ -480,15 +480,15 @@ def test_an_outage_loses_nothing_and_keeps_the_order(recorder, tmp_path, caplog)
 
 def test_an_outage_during_training_costs_nothing(graph_set, store_uri, monkeypatch, caplog):
     """The server is away from the first to the fourth epoch, while checkpoints come and go."""
-    real = Recorder.metrics
+    real = Recorder.epoch
     outages: list[Outage] = []
 
-    def metrics(self: Recorder, values: Any, step: int) -> None:
+    def epoch(self: Recorder, values: Any, step: int, **more: Any) -> None:
         if step == 0:
             self._client = Outage(self._client)
             outages.append(self._client)
         outages[0].down = 1 <= step < 4
-        real(self, values, step)
+        real(self, values, step, **more)
 
     def replace(self: Recorder, local: Path, directory: str) -> None:
         if outages and outages[0].down:
@@ -496,8 +496,9 @@ def test_an_outage_during_training_costs_nothing(graph_set, store_uri, monkeypat
         put(self, local, directory)
 
     put = Recorder._replace
-    monkeypatch.setattr(Recorder, "metrics", metrics)
+    monkeypatch.setattr(Recorder, "epoch", epoch)
     monkeypatch.setattr(Recorder, "_replace", replace)
+    monkeypatch.setattr(epochs, "SECONDS_APART", 0.0)
     extra = ["trainer.num_epochs=6", "checkpoints.keep=1", "mlflow.register=none", "selection.primary_metric=val_loss"]
     # Each epoch is the best so far, so that each writes a checkpoint and drops the one before.
     from topotrain.model.lightning import ScoringModule
@@ -521,6 +522,58 @@ def test_an_outage_during_training_costs_nothing(graph_set, store_uri, monkeypat
     assert names == {"checkpoints/last.ckpt", "checkpoints/kept.json", "checkpoints/epoch_0005.ckpt"}
     assert run.data.tags["topotrain.best_epoch"] == "5"
     assert any("answers again" in record.getMessage() for record in caplog.records)
+
+
+def test_short_epochs_share_a_call_and_whatever_follows_finds_their_points(recorder, tmp_path):
+    """What was recorded within a second goes with the next call of another kind, before it."""
+    recorder._client = watched = Outage(recorder._client)
+    last = tmp_path / "last.ckpt"
+    for step in range(5):
+        last.write_text(str(step))
+        recorder.checkpoint(last)
+        recorder.epoch({"loss": float(step)}, step=step, tags={"topotrain.best_epoch": str(step)})
+    client, run_id = watched.client, recorder.run_id
+    assert [point.step for point in client.get_metric_history(run_id, "loss")] == [0], "the first does not wait"
+    written = local_artifact(client.get_run(run_id), "checkpoints/last.ckpt")
+    assert Path(str(written)).read_text() == "4", "a checkpoint waits for no points"
+    recorder.params({"a.b": "1"}, see="x")
+    calls = [sorted(key for key in options) for name, options in watched.taken if name == "log_batch"]
+    assert calls == [["metrics", "tags"], ["metrics", "tags"], ["params"]]
+    assert [point.step for point in client.get_metric_history(run_id, "loss")] == [0, 1, 2, 3, 4]
+    assert client.get_run(run_id).data.tags["topotrain.best_epoch"] == "4"
+
+
+def test_epochs_a_second_apart_are_recorded_as_they_end(recorder, monkeypatch):
+    client, now = mlflow_client(recorder.uri), [0.0]
+    monkeypatch.setattr(epochs.time, "monotonic", lambda: now[0])
+    for step in range(3):
+        now[0] = step * epochs.SECONDS_APART
+        recorder.epoch({"loss": 0.0}, step=step)
+        assert len(client.get_metric_history(recorder.run_id, "loss")) == step + 1
+
+
+def test_many_epochs_of_a_moment_are_within_what_a_call_may_carry(recorder):
+    for step in range(400):
+        recorder.epoch({f"m{i}": 0.0 for i in range(10)}, step=step)
+    recorder.close("FINISHED")
+    assert recorder.complete
+    assert len(mlflow_client(recorder.uri).get_metric_history(recorder.run_id, "m9")) == 400
+
+
+def test_what_an_epoch_dropped_is_removed_after_its_points(recorder, tmp_path):
+    client = mlflow_client(recorder.uri)
+    for step in range(3):
+        kept = tmp_path / f"epoch_{step:04d}.ckpt"
+        kept.write_text("weights")
+        recorder.checkpoint(kept)
+        dropped = [f"checkpoints/epoch_{step - 1:04d}.ckpt"] if step else []
+        recorder.epoch({"loss": 0.0}, step=step, removed=dropped)
+    assert len(client.list_artifacts(recorder.run_id, "checkpoints")) == 3
+    recorder.close("KILLED", "a note")
+    assert [one.path for one in client.list_artifacts(recorder.run_id, "checkpoints")] == [
+        "checkpoints/epoch_0002.ckpt"
+    ]
+    assert [point.step for point in client.get_metric_history(recorder.run_id, "loss")] == [0, 1, 2]
 
 
 def test_a_file_replaces_one_of_the_same_name(recorder, tmp_path):

@@ -30,7 +30,6 @@ from topotrain.fields import (
     VAL_RANKING_LOSS,
     VAL_SPEARMAN,
 )
-from topotrain.files import write_whole
 from topotrain.model.lightning import ScoringModule
 from topotrain.tracking.recorder import Recorder
 from topotrain.training.selection import Selection, write_kept_index
@@ -139,14 +138,19 @@ class EpochEnd(Checkpoint):
             self.recorder.checkpoint(write_kept_index(self.selection, self.folder))
 
 
-class WholeCheckpoints(TorchCheckpointIO):
-    """Writes each checkpoint as a file of its own, whole or not at all, with nothing in between that takes time."""
+class NewFiles(TorchCheckpointIO):
+    """Writes each checkpoint as a file of its own in the run's scratch folder, from where it is recorded."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
-        """Replace the file; whoever holds the old one by another name keeps it as it was."""
+        """Write a new file; who holds the old one by another name keeps it as it was.
+
+        Nobody goes on from this folder, so that nothing is written aside and renamed: a disk may make renaming over
+        a file wait until what was written is on it.
+        """
         content = io.BytesIO()
         torch.save(checkpoint, content)
-        write_whole(Path(path), content.getbuffer())
+        Path(path).unlink(missing_ok=True)
+        Path(path).write_bytes(content.getbuffer())
 
 
 def _same_file(written: Path, name: Path) -> None:

@@ -30,7 +30,7 @@ from topotrain.training.callbacks import (
     ConfiguredSettings,
     EpochEnd,
     EpochSeeds,
-    WholeCheckpoints,
+    NewFiles,
     progress_callback,
 )
 from topotrain.training.continuation import RATE, Continuation
@@ -279,7 +279,7 @@ class TrainingRun:
             enable_progress_bar=any(isinstance(c, pl.callbacks.ProgressBar) for c in callbacks),
             default_root_dir=str(self.workdir),
             callbacks=callbacks,
-            plugins=[WholeCheckpoints()],
+            plugins=[NewFiles()],
         )
 
     def _register(self, data: PreparedData, *, candidate: bool) -> list[str]:
