@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from mlflow.tracking import MlflowClient
 
 import topotrain
 from kit.graphs import GraphSet, write_graph_set
@@ -234,6 +235,38 @@ def test_an_earlier_checkpoint_opens_a_new_run_with_the_history_up_to_there(stra
     assert same_tensors(last[0]["state_dict"], last[1]["state_dict"])
     assert run.data.params == original.data.params
     assert artifact_names(client, result.run_id, "") >= {"config", "checkpoints", "feature_metadata.json", "figures"}
+
+
+@pytest.mark.parametrize("which", ["last", "best"])
+def test_a_run_s_checkpoints_are_listed_once(straight, monkeypatch, which):
+    graph_set, uri, _ = straight
+    run_id = cut_off(graph_set, uri, monkeypatch, "epoch", 3)
+    listed, real = [], MlflowClient.list_artifacts
+
+    def list_artifacts(self, run_id, path=None):
+        listed.append(path)
+        return real(self, run_id, path)
+
+    monkeypatch.setattr(MlflowClient, "list_artifacts", list_artifacts)
+    resume(run_id, checkpoint=which, tracking_uri=uri)
+    assert listed.count("checkpoints") == 1
+
+
+def test_what_is_recorded_already_is_not_recorded_again(straight, monkeypatch):
+    """Neither points nor checkpoints, but for those of the epochs that follow."""
+    from topotrain.tracking.recorder import Recorder
+
+    graph_set, uri, _ = straight
+    run_id = cut_off(graph_set, uri, monkeypatch, "epoch", EPOCHS - 1)
+    written, real = [], Recorder._replace
+
+    def replace(self, local, directory):
+        written.append(local.name)
+        real(self, local, directory)
+
+    monkeypatch.setattr(Recorder, "_replace", replace)
+    resume(run_id, tracking_uri=uri)
+    assert [name for name in written if not name.endswith(".png")] == ["kept.json"]
 
 
 def test_a_file_and_a_name_stand_for_checkpoints_too(straight, tmp_path):

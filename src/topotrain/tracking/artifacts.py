@@ -6,6 +6,7 @@ import json
 import re
 import tempfile
 import time
+from collections.abc import Set
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -57,22 +58,30 @@ class Artifacts(Asker):
         return absent(root, self.uri)
 
     @asks
-    def text(self, run_id: str, artifact: str) -> str | None:
-        """A text artifact of a run, or ``None`` when the run has none of that name that can be read here."""
-        folder = artifact.rpartition("/")[0]
+    def text(self, run_id: str, artifact: str, *, listed: Set[str] | None = None) -> str | None:
+        """A text artifact of a run, or ``None`` when the run has none of that name that can be read here.
+
+        Args:
+            run_id: of the run.
+            artifact: below the run's artifacts.
+            listed: names in its folder, where somebody has asked for them already.
+        """
+        folder, _, name = artifact.rpartition("/")
         with tempfile.TemporaryDirectory() as scratch:
             try:
                 # Listed first: a failed download does not tell a file that is not there from a server that is away.
-                if artifact not in [item.path for item in self._client.list_artifacts(run_id, folder or None)]:
+                if listed is None:
+                    listed = {Path(item.path).name for item in self._client.list_artifacts(run_id, folder or None)}
+                if name not in listed:
                     return None
                 return self._download(run_id, artifact, Path(scratch)).read_text(encoding="utf-8")
             except (PermissionError, FileNotFoundError, UnicodeDecodeError):
                 return None
 
-    def json(self, run_id: str, artifact: str) -> Any | None:
-        """A JSON artifact of a run, or ``None`` when the run has none of that name that can be read here."""
+    def json(self, run_id: str, artifact: str, *, listed: Set[str] | None = None) -> Any | None:
+        """A JSON artifact of a run, or ``None`` when the run has none of that name that can be read; see ``text``."""
         for attempt in range(READS):
-            text = self.text(run_id, artifact)
+            text = self.text(run_id, artifact, listed=listed)
             try:
                 return None if text is None else json.loads(text)
             except ValueError:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime
 
-from mlflow.entities import Metric
+from mlflow.entities import Metric, RunTag
+from mlflow.utils.validation import MAX_TAG_VAL_LENGTH
 
 SECONDS_APART = 1.0  # a call takes some milliseconds however much it carries: too much of an epoch of 0.2 s
 POINTS_A_CALL = 500  # MLflow takes 1,000
@@ -50,3 +52,18 @@ class EpochRecords:
             self._deliver(points, tags, removed)
         finally:
             self._last = time.monotonic()
+
+
+def points_of(values: Mapping[str, float], step: int) -> list[Metric]:
+    """One point for each metric, of this moment."""
+    now = int(datetime.now(UTC).timestamp() * 1000)
+    return [Metric(key, float(value), now, step) for key, value in values.items()]
+
+
+def tags_of(values: Mapping[str, str]) -> list[RunTag]:
+    """Tags; one too long for the server is cut, and ends by saying so."""
+    mark = " ... (cut)"
+    return [
+        RunTag(key, value if len(value) <= MAX_TAG_VAL_LENGTH else value[: MAX_TAG_VAL_LENGTH - len(mark)] + mark)
+        for key, value in values.items()
+    ]

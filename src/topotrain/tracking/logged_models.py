@@ -54,6 +54,29 @@ class ModelFiles:
         )
 
 
+class RunPoints:
+    """The points of a run that has no more epochs to record, asked for once for all versions that it makes.
+
+    Args:
+        run_id: the run.
+    """
+
+    def __init__(self, run_id: str) -> None:
+        self.run_id = run_id
+        self._points: dict[int, list[Metric]] | None = None
+
+    def at(self, client: MlflowClient, step: int) -> list[Metric]:
+        """Those of one step; not those that are a model's own."""
+        if self._points is None:
+            points: dict[int, list[Metric]] = {}
+            for name in client.get_run(self.run_id).data.metrics:
+                for one in client.get_metric_history(self.run_id, name):
+                    if one.model_id is None:
+                        points.setdefault(one.step, []).append(one)
+            self._points = points
+        return self._points.get(step, [])
+
+
 class NewVersion:
     """A version on its way to the server; nothing of the model is pickled.
 
@@ -61,7 +84,7 @@ class NewVersion:
         files: what the logged model is made of; they must stay until it is delivered.
         name: of the registered model.
         title: of the logged model, for the page.
-        run_id: the run that made it.
+        points: of the run that made it.
         step: epoch of its checkpoint.
         tags: of the logged model and of the version.
 
@@ -70,9 +93,10 @@ class NewVersion:
     """
 
     def __init__(
-        self, files: ModelFiles, name: str, *, title: str, run_id: str, step: int, tags: Mapping[str, str]
+        self, files: ModelFiles, name: str, *, title: str, points: RunPoints, step: int, tags: Mapping[str, str]
     ) -> None:
-        self.files, self.name, self.run_id, self.step, self.tags = files, name, run_id, step, dict(tags)
+        self.files, self.name, self.step, self.tags = files, name, step, dict(tags)
+        self.run_id, self._points = points.run_id, points
         self.title = re.sub(r"""[/:.%"']""", "-", title)  # characters that a logged model's name may not have
         self.number: str | None = None
         self._model_id: str | None = None
@@ -131,9 +155,7 @@ class NewVersion:
         client.log_outputs(self.run_id, [LoggedModelOutput(model_id, self.step)])
         points = [
             Metric(m.key, m.value, m.timestamp, m.step, model_id, m.dataset_name, m.dataset_digest, self.run_id)
-            for name in client.get_run(self.run_id).data.metrics
-            for m in client.get_metric_history(self.run_id, name)
-            if m.step == self.step and m.model_id is None
+            for m in self._points.at(client, self.step)
         ]
         client.log_batch(self.run_id, metrics=points)
 

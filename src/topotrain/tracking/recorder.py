@@ -9,11 +9,11 @@ import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param
 from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
@@ -29,9 +29,9 @@ from topotrain.invocation import release_adopted_run, take_adopted_run
 from topotrain.text import as_json, one_line
 from topotrain.tracking.address import web_address
 from topotrain.tracking.delivery import Delivery
-from topotrain.tracking.epochs import EpochRecords
+from topotrain.tracking.epochs import EpochRecords, points_of, tags_of
 from topotrain.tracking.heartbeat import Heartbeat
-from topotrain.tracking.logged_models import ModelFiles, NewVersion
+from topotrain.tracking.logged_models import ModelFiles, NewVersion, RunPoints
 from topotrain.tracking.outages import Asker
 from topotrain.tracking.store import Store
 
@@ -78,6 +78,7 @@ class Recorder(Asker):
         self._artifacts = get_artifact_repository(self.artifact_uri, tracking_uri=self.uri)
         self._delivery = Delivery(run_id, self.artifact_uri)
         self._epochs = EpochRecords(self._deliver_epochs)
+        self._run_points = RunPoints(run_id)
         self._spool = Path(tempfile.mkdtemp(prefix="topotrain-spool-"))
         self._spooled = 0
         self._heartbeat = Heartbeat(self._client, run_id)
@@ -187,7 +188,7 @@ class Recorder(Asker):
 
     def metrics(self, values: Mapping[str, float], step: int) -> None:
         """Log one point for each metric, in one call."""
-        entries = _points(values, step)
+        entries, self._run_points = points_of(values, step), RunPoints(self.run_id)
         self._add("metrics", lambda: self._client.log_batch(self.run_id, metrics=entries))
 
     def epoch(
@@ -201,11 +202,12 @@ class Recorder(Asker):
             tags: to set.
             removed: artifacts to remove.
         """
-        self._epochs.add(_points(values, step), mask_values(tags or {}, names=True), removed)
+        self._run_points = RunPoints(self.run_id)
+        self._epochs.add(points_of(values, step), mask_values(tags or {}, names=True), removed)
 
     def tags(self, values: Mapping[str, str]) -> None:
         """Set tags; one too long for the server is cut, and ends by saying so."""
-        entries = _tags(mask_values(values, names=True))
+        entries = tags_of(mask_values(values, names=True))
         self._add("tags", lambda: self._client.log_batch(self.run_id, tags=entries))
 
     def text(self, content: str, artifact: str) -> None:
@@ -251,7 +253,7 @@ class Recorder(Asker):
         Raises:
             TrackingError: the server refuses.
         """
-        new = NewVersion(files, name, title=title, run_id=self.run_id, step=step, tags=mask_values(tags))
+        new = NewVersion(files, name, title=title, points=self._run_points, step=step, tags=mask_values(tags))
         self._add(f"a version of {name}", lambda: new.deliver(self._client))
         return new
 
@@ -336,7 +338,7 @@ class Recorder(Asker):
         self._delivery.add(what, call)
 
     def _deliver_epochs(self, points: list[Metric], tags: dict[str, str], removed: list[str]) -> None:
-        entries = _tags(tags)
+        entries = tags_of(tags)
         self._delivery.add("metrics", lambda: self._client.log_batch(self.run_id, metrics=points, tags=entries))
         for artifact in removed:
             self._delivery.add(f"removal of {artifact}", lambda artifact=artifact: self._remove(artifact))  # type: ignore[misc]
@@ -355,20 +357,6 @@ class Recorder(Asker):
             write_whole(Path(self._artifacts.artifact_dir) / directory / local.name, local.read_bytes())
         else:
             self._artifacts.log_artifact(str(local), directory or None)
-
-
-def _points(values: Mapping[str, float], step: int) -> list[Metric]:
-    now = int(datetime.now(UTC).timestamp() * 1000)
-    return [Metric(key, float(value), now, step) for key, value in values.items()]
-
-
-def _tags(values: Mapping[str, str]) -> list[RunTag]:
-    """Tags; one too long for the server is cut, and ends by saying so."""
-    mark = " ... (cut)"
-    return [
-        RunTag(key, value if len(value) <= MAX_TAG_VAL_LENGTH else value[: MAX_TAG_VAL_LENGTH - len(mark)] + mark)
-        for key, value in values.items()
-    ]
 
 
 def default_run_name() -> str:

@@ -45,7 +45,7 @@ class Continuation:
         selection: its state when the checkpoint was made.
         drift: settings that differ from the checkpoint's, each with the old and the new value, as text.
         same_run: whether the run goes on in place, with its records up to the checkpoint.
-        recorded: names of the checkpoints that the run has already; none of a new run.
+        recorded: names of the checkpoints that the run has already, as they are; none of a new run.
     """
 
     content: Mapping[str, Any]
@@ -68,15 +68,17 @@ class Continuation:
         selection = self.selection
         _keep_what_is_there(selection, checkpoints)
         log.info("going on after epoch %d", max(selection.history, default=-1))
-        known = recorder.store.runs.steps(recorder.run_id, next(iter(selection.points.values()), {}))
-        for epoch, metrics in selection.points.items():
+        kept_names = [kept.file_name for kept in selection.kept]
+        for name in [LAST_CHECKPOINT, *kept_names]:
+            if name not in self.recorded:
+                recorder.checkpoint(checkpoints / name)
+        recorder.checkpoint(write_kept_index(selection, checkpoints))
+        points = selection.points
+        known = recorder.store.runs.steps(recorder.run_id, next(iter(points.values()), {})) if self.same_run else {}
+        for epoch, metrics in points.items():
             missing = {name: value for name, value in metrics.items() if epoch not in known.get(name, ())}
             if missing:
-                recorder.metrics(missing, step=epoch)
-        kept_names = [kept.file_name for kept in selection.kept]
-        for name in [LAST_CHECKPOINT, *(name for name in kept_names if name not in self.recorded)]:
-            recorder.file(checkpoints / name, CHECKPOINT_DIR)
-        recorder.file(write_kept_index(selection, checkpoints), CHECKPOINT_DIR)
+                recorder.epoch(missing, step=epoch)
         for name in self.recorded - set(kept_names):
             if name.startswith("epoch_"):  # dropped, but the run was cut off before it was removed
                 recorder.remove(f"{CHECKPOINT_DIR}/{name}")

@@ -96,7 +96,8 @@ def resume(
         original = store.runs.find(run or _begun(store, adopted) or LATEST, experiment)
         _check_can_go_on(original, force=force)
         present = store.artifacts.names(original, CHECKPOINT_DIR)
-        content = _fetch(store, original, checkpoint, present, Path(folder))
+        name = _artifact_name(store, original, checkpoint, present)
+        content = _fetch(store, original, checkpoint, name, present, Path(folder))
         loaded = _recipe(store, original, overrides)
         state = restored_selection(content, loaded.config)
         check_network(content, loaded.config)
@@ -105,16 +106,17 @@ def resume(
         if original.status == "FINISHED" and reached >= recorded and not state.has_epochs_left:
             return AlreadyComplete(original.run_id, original.name, len(state.history))
         data = _same_data(content, loaded.config, progress)
-        for name in {kept.file_name for kept in state.kept} & present:
-            _fetch_to(store, original, name, Path(folder) / name)
+        for kept in {kept.file_name for kept in state.kept} & present:
+            _fetch_to(store, original, kept, Path(folder) / kept)
         same_run = adopted in (None, original.run_id) and reached >= recorded
         drift = drift_of(loaded.config, content, overrides)
-        continuation = Continuation(content, Path(folder), state, drift, same_run, present if same_run else set())
+        unchanged = present if name == LAST_CHECKPOINT else present - {LAST_CHECKPOINT}
+        continuation = Continuation(content, Path(folder), state, drift, same_run, unchanged if same_run else set())
         if same_run:  # reading the data took a while: somebody else may have gone on with the run since
             _check_can_go_on(store.runs.get(original.run_id), force=force)
             recorder = Recorder.reopen(store, original.run_id)
         else:
-            recorder = _open_new(store, original, loaded, run_name, _artifact_name(store, original, checkpoint))
+            recorder = _open_new(store, original, loaded, run_name, name)
         return _training(loaded, recorder, continuation, progress).execute(data)
 
 
@@ -153,12 +155,12 @@ def _check_can_go_on(run: RunRecord, *, force: bool) -> None:
         )
 
 
-def _artifact_name(store: Store, run: RunRecord, checkpoint: str) -> str:
+def _artifact_name(store: Store, run: RunRecord, checkpoint: str, present: set[str]) -> str:
     """``best`` and the like to a file name below ``checkpoints/``; another name stays."""
     if checkpoint == LAST:
         return LAST_CHECKPOINT
     if checkpoint in RANKED:
-        kept = store.artifacts.json(run.run_id, f"{CHECKPOINT_DIR}/{KEPT_INDEX}") or []
+        kept = store.artifacts.json(run.run_id, f"{CHECKPOINT_DIR}/{KEPT_INDEX}", listed=present) or []
         rank = RANKED.index(checkpoint)
         if rank >= len(kept):
             raise TrackingError(
@@ -169,9 +171,8 @@ def _artifact_name(store: Store, run: RunRecord, checkpoint: str) -> str:
     return checkpoint.removeprefix(f"runs:/{run.run_id}/").removeprefix(f"{CHECKPOINT_DIR}/")
 
 
-def _fetch(store: Store, run: RunRecord, checkpoint: str, present: set[str], folder: Path) -> dict[str, Any]:
+def _fetch(store: Store, run: RunRecord, checkpoint: str, name: str, present: set[str], folder: Path) -> dict[str, Any]:
     """Put the checkpoint into a folder as ``last.ckpt``, and read it."""
-    name = _artifact_name(store, run, checkpoint)
     target = folder / LAST_CHECKPOINT
     if name in present:
         _fetch_to(store, run, name, target)
