@@ -8,10 +8,14 @@ import json
 import sqlite3
 import time
 import uuid
+from contextlib import closing
 from typing import Any
 
 import pytest
+import sqlalchemy.event
+from mlflow.tracking import MlflowClient
 from rich.console import Console
+from sqlalchemy.engine import Engine
 
 from kit.recorded import experiment_id, mlflow_client
 from kit.runs import DIGEST, HandMadeRun, epoch, silent_beat
@@ -231,3 +235,68 @@ def test_pages_are_fetched_when_they_are_needed(store_uri, monkeypatch):
     monkeypatch.setattr(runs, "PAGE", 2)
     found = [run.name for run in Store.open(store_uri).runs.best_first("val_loss", "by hand")]
     assert found == ["0", "1", "2", "3", "4"]
+
+
+def statistics(uri: str) -> list[Any]:
+    with closing(sqlite3.connect(uri.removeprefix("sqlite:///"))) as database:
+        if not database.execute("SELECT 1 FROM sqlite_master WHERE name = 'sqlite_stat1'").fetchone():
+            return []
+        return database.execute("SELECT tbl, idx, stat FROM sqlite_stat1 ORDER BY 1, 2").fetchall()
+
+
+def test_a_store_that_grew_is_ordered_without_going_through_it_for_each_run(store_uri):
+    """Without statistics SQLite goes through all values of the metric once for every run: 2,000 runs took 0.2 s."""
+    Store.open(store_uri)
+    before = statistics(store_uri)
+    many_runs(store_uri)
+    store, plans = Store.open(store_uri), list[str]()
+    grown = statistics(store_uri)
+    assert {table for table, _, _ in grown} >= {"runs", "latest_metrics", "params", "tags"} and grown != before
+
+    def explained(connection: Any, cursor: Any, statement: str, given: Any, context: Any, many: bool) -> None:
+        if "ORDER BY clause_1" in statement:
+            plan = connection.connection.dbapi_connection.execute(f"EXPLAIN QUERY PLAN {statement}", given)
+            plans.extend(step for *_, step in plan.fetchall())
+
+    sqlalchemy.event.listen(Engine, "before_cursor_execute", explained)
+    try:
+        assert len(store.runs.best_first("val_loss", limit=10)) == 10
+    finally:
+        sqlalchemy.event.remove(Engine, "before_cursor_execute", explained)
+    assert plans
+    assert not [step for step in plans if step.startswith("SCAN anon")], plans
+
+    HandMadeRun(store_uri, "one more")
+    Store.open(store_uri)
+    assert statistics(store_uri) == grown, "looked at again when it has grown tenfold"
+
+
+def test_a_store_that_is_being_written_is_opened_all_the_same(store_uri, monkeypatch):
+    many_runs(store_uri)
+    with closing(sqlite3.connect(store_uri.removeprefix("sqlite:///"))) as writer:
+        writer.execute("BEGIN IMMEDIATE")
+        assert Store.open(store_uri).runs.best_first("val_loss", limit=3)
+        writer.rollback()
+    assert "latest_metrics" not in {table for table, _, _ in statistics(store_uri)}
+
+
+def test_the_rows_that_are_shown_are_all_that_is_asked_for(store_uri, monkeypatch):
+    for number in range(12):
+        HandMadeRun(store_uri, str(number)).epochs(epoch(0.1 + number / 100), epoch(0.5)).end()
+    asked: list[str] = []
+
+    def count(name: str) -> None:
+        real = getattr(MlflowClient, name)
+
+        def counted(self: Any, *given: Any, **more: Any) -> Any:
+            asked.append(name)
+            return real(self, *given, **more)
+
+        monkeypatch.setattr(MlflowClient, name, counted)
+
+    for name in ("search_runs", "get_metric_history", "get_run", "list_artifacts"):
+        count(name)
+    assert len(leaderboard(limit=4, tracking_uri=store_uri)) == 4
+    assert asked.count("search_runs") == 3, "one for each way to rank"
+    assert asked.count("get_metric_history") <= 4 * 3
+    assert not {"get_run", "list_artifacts"} & set(asked)
