@@ -25,7 +25,8 @@ from topotrain.errors import TrackingError
 from topotrain.fields import BEST_SELECTION_METRIC, BEST_VAL_LOSS, SELECTION_METRIC, TAG_HEARTBEAT, VAL_LOSS
 from topotrain.model.checkpoint import read_checkpoint
 from topotrain.schema.feature_schema import FeatureSchema
-from topotrain.tracking import epochs, store
+from topotrain.tracking import database as database_module
+from topotrain.tracking import epochs
 from topotrain.tracking.address import resolve_tracking_uri
 from topotrain.tracking.logged_models import NewVersion
 from topotrain.tracking.recorder import DatasetFacts, Recorder
@@ -343,12 +344,16 @@ def test_processes_that_create_one_fresh_store_at_once(tmp_path, monkeypatch):
     database = tmp_path / "a fresh one" / "mlflow.db"
     uri = f"sqlite:///{database}"
 
-    def half_made(tracking_uri: str) -> None:
+    real = database_module.MlflowClient
+
+    def half_made(tracking_uri: str) -> Any:
+        if "mode=memory" in tracking_uri:
+            return real(tracking_uri=tracking_uri)
         Path(tracking_uri.removeprefix("sqlite:///")).write_bytes(b"half a database")
         raise OSError("killed here")
 
     with monkeypatch.context() as patch:
-        patch.setattr(store, "MlflowClient", half_made)
+        patch.setattr(database_module, "MlflowClient", half_made)
         with pytest.raises(TrackingError):
             Store.open(uri)
     assert not database.exists(), "half a database looks like a whole one"
@@ -373,6 +378,42 @@ def test_processes_that_create_one_fresh_store_at_once(tmp_path, monkeypatch):
     client = mlflow_client(uri)
     assert len(client.search_runs([found[0]])) == 4
     assert client.get_experiment(found[0]).artifact_location == (database.parent / "mlartifacts").as_uri()
+
+
+@pytest.mark.parametrize("kept", ["nothing", "as made", b"no database", b"", "of another store"])
+def test_tables_are_made_once_and_copied_whatever_became_of_what_is_kept(tmp_path, monkeypatch, kept):
+    monkeypatch.setattr(database_module, "cache_dir", lambda: tmp_path / "cache")
+    made: list[str] = []
+    monkeypatch.setattr(
+        database_module, "_made_by_mlflow", lambda real=database_module._made_by_mlflow: made.append("") or real()
+    )
+    if kept != "nothing":
+        Store.open(f"sqlite:///{tmp_path / 'before' / 'mlflow.db'}")
+        (tables,) = (tmp_path / "cache").rglob("*.db")
+        if isinstance(kept, bytes):
+            tables.write_bytes(kept)
+        elif kept == "of another store":
+            tables.write_bytes((tmp_path / "before" / "mlflow.db").read_bytes())
+    made.clear()
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    uri = f"sqlite:///{tmp_path / 'here' / 'mlflow.db'}"
+    Recorder.open(Store.open(uri), "tests", command="run").close("FINISHED")
+    assert len(made) == (0 if kept == "as made" else 1)
+    (first,) = [one for one in mlflow_client(uri).search_experiments() if one.name == "Default"]
+    assert Path(first.artifact_location) == tmp_path / "here" / "mlruns" / "0"
+    assert {path.name for path in (tmp_path / "here").iterdir()} <= {
+        "mlflow.db",
+        "mlflow.db-wal",
+        "mlflow.db-shm",
+        "mlflow.db.lock",
+    }
+
+
+def test_tables_that_can_not_be_kept_are_made_each_time(tmp_path, monkeypatch):
+    (tmp_path / "cache").write_text("no folder")
+    monkeypatch.setattr(database_module, "cache_dir", lambda: tmp_path / "cache")
+    assert Store.open(f"sqlite:///{tmp_path / 'mlflow.db'}").runs.experiment_id("one") == "1"
 
 
 @pytest.mark.parametrize("content", [b"not a database at all" * 100, b"\0" * 4096])

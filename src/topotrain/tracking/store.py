@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
-import sqlite3
-from contextlib import closing, suppress
 from functools import cached_property
 from pathlib import Path
-from uuid import uuid4
 
-from filelock import FileLock
 from mlflow.entities import ViewType
 from mlflow.tracking import MlflowClient
 
@@ -20,16 +16,13 @@ from topotrain.text import one_line
 from topotrain.tracking.address import Say, database_path, resolve_tracking_uri
 from topotrain.tracking.artifacts import Artifacts
 from topotrain.tracking.batches import Batches
+from topotrain.tracking.database import create_once, keep_statistics
 from topotrain.tracking.outages import Asker
 from topotrain.tracking.runs import Runs
 from topotrain.tracking.verdicts import Verdicts
 from topotrain.tracking.versions import Versions
 
 log = logging.getLogger("topotrain")
-
-GROWTH = 10
-STATISTICS_ROWS = 400  # of each index that are looked at
-STATISTICS_SECONDS = 0.2  # to wait for whoever writes
 
 
 class Store(Asker):
@@ -54,8 +47,8 @@ class Store(Asker):
         _settle_mlflow()
         try:
             if database is not None:
-                _create_once(database)
-                _keep_statistics(database)
+                create_once(database)
+                keep_statistics(database)
             client = MlflowClient(tracking_uri=uri, registry_uri=uri)
             client.search_experiments(view_type=ViewType.ACTIVE_ONLY, max_results=1)
         except Exception as error:  # noqa: BLE001 (each backend raises its own kinds)
@@ -150,44 +143,3 @@ def _settle_mlflow() -> None:
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # standard output is for documents
-
-
-def _create_once(database: Path) -> None:
-    """Create a local database under a lock: MLflow leaves it unusable when two processes do so at once."""
-    if database.exists() and database.stat().st_size:
-        return
-    database.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{database}.lock"):
-        if database.exists() and database.stat().st_size:
-            return
-        # Made aside and renamed: whoever sees the database sees all of it, and a kill leaves none that is half made.
-        aside = database.with_name(f".{database.name}.new")
-        aside.unlink(missing_ok=True)
-        with closing(_new_database()) as made, closing(sqlite3.connect(aside)) as file:
-            made.backup(file)
-            file.execute("PRAGMA journal_mode=WAL")  # readers and writers then do not wait for each other
-        os.replace(aside, database)
-
-
-def _keep_statistics(database: Path) -> None:
-    """Let SQLite look at what a database holds, where that grew tenfold since, so that it finds good ways to answer.
-
-    Without, it orders runs by a metric in a time that grows with the square of their number. It takes milliseconds,
-    and is no more than a help: a database that is busy or can't be written is left as it is.
-    """
-    with suppress(sqlite3.Error), closing(sqlite3.connect(database, timeout=STATISTICS_SECONDS)) as connection:
-        (runs,) = connection.execute("SELECT count(*) FROM runs").fetchone()
-        kept = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'sqlite_stat1'").fetchone()
-        lines = connection.execute("SELECT stat FROM sqlite_stat1 WHERE tbl = 'runs'").fetchall() if kept else []
-        known = max((int(line.split()[0]) for (line,) in lines), default=1)
-        if runs >= GROWTH * known:
-            connection.execute(f"PRAGMA analysis_limit={STATISTICS_ROWS}")
-            connection.execute("ANALYZE")
-
-
-def _new_database() -> sqlite3.Connection:
-    """MLflow's tables in memory: on disk, each of its many hundred statements would wait for the disk."""
-    name = f"file:topotrain-{uuid4().hex}?mode=memory&cache=shared"
-    connection = sqlite3.connect(name, uri=True)  # the database is there as long as somebody is connected
-    MlflowClient(tracking_uri=f"sqlite:///{name}&uri=true").search_experiments(max_results=1)
-    return connection
