@@ -17,12 +17,12 @@ import torch
 from filelock import FileLock
 from torch_geometric.data import Data
 
-from topotrain.data import store as store_module
-from topotrain.data import store_build
+from topotrain.data import store_build, store_index, store_upkeep
 from topotrain.data.graph_dir import GraphDirectory
 from topotrain.data.graph_file import read_graph
 from topotrain.data.split import read_split
-from topotrain.data.store import DAMAGED_MARK, GraphStore, store_folder
+from topotrain.data.store import GraphStore
+from topotrain.data.store_upkeep import DAMAGED_MARK, store_folder
 from topotrain.data.stored_schema import inspect_directory
 from topotrain.errors import DataError
 
@@ -139,7 +139,7 @@ def test_a_file_changed_while_it_was_packed_is_not_trusted(graphs, tmp_path, rea
 
 
 def test_graphs_that_are_gone_leave_no_room_behind(graphs, tmp_path, monkeypatch):
-    monkeypatch.setattr(store_module, "SLACK", 0)
+    monkeypatch.setattr(store_upkeep, "SLACK", 0)
     cache = tmp_path / "cache"
     open_store(graphs, cache)
     held = sum(path.stat().st_size for path in parts(graphs, cache))
@@ -189,14 +189,14 @@ def test_every_byte_of_the_index_is_guarded(graphs, tmp_path):
     open_store(graphs, tmp_path / "cache")
     path = store_folder(graphs, tmp_path / "cache") / "index.npz"
     whole = path.read_bytes()
-    expected = store_module.StoreIndex.read(path.parent)
+    expected = store_index.StoreIndex.read(path.parent)
     for place in np.random.default_rng(0).integers(0, len(whole), 300):
         content = bytearray(whole)
         content[place] ^= 0x10
         path.write_bytes(bytes(content))
         try:
-            found = store_module.StoreIndex.read(path.parent)
-        except store_module.DamagedStoreError:
+            found = store_index.StoreIndex.read(path.parent)
+        except store_index.DamagedStoreError:
             continue
         assert (found.rows == expected.rows).all()
         assert (found.keys, found.metadata, found.parts) == (expected.keys, expected.metadata, expected.parts)
@@ -264,7 +264,7 @@ def test_what_does_not_fit_into_memory_either_is_refused(graphs, tmp_path, monke
     cache = tmp_path / "cache"
     cache.write_text("a file")
     free = type("Memory", (), {"available": 1000})()
-    monkeypatch.setattr(store_module.psutil, "virtual_memory", lambda: free)
+    monkeypatch.setattr(store_upkeep.psutil, "virtual_memory", lambda: free)
     with pytest.raises(DataError, match="9 graphs .* do not fit into memory .*paths.cache"):
         open_store(graphs, cache)
 

@@ -1,4 +1,4 @@
-"""What is kept in the cache directory: packed graphs, graphs that batches built, the demo data."""
+"""What is kept in the cache directory: packed graphs, graphs that batches built, the demo data, MLflow's tables."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from topotrain.data.store import ABOUT, PREFIX
+from topotrain.data.store_upkeep import ABOUT, PREFIX
 from topotrain.errors import DataError
 from topotrain.files import cache_dir, walk_paths
 
-PACKED, BUILT, DEMO = "packed graphs", "built graphs", "demo data"
+PACKED, BUILT, DEMO, TABLES = "packed graphs", "built graphs", "demo data", "MLflow's tables"
 BUILT_FOLDER = "graphs"  # as batches name it
 
 
@@ -128,6 +128,8 @@ def _entry(path: Path) -> CacheEntry | None:
         kind = BUILT
     elif path.name.startswith("demo-"):
         kind = DEMO
+    elif path.name.startswith("mlflow-"):
+        kind = TABLES
     else:
         return None
     sizes = [os.path.getsize(name) for name in walk_paths(str(path))]

@@ -5,22 +5,27 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
-import shutil
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import psutil
-from filelock import FileLock, Timeout
 
 from topotrain.data.graph_dir import GraphDirectory
-from topotrain.data.store_index import DamagedStoreError, StoreIndex
+from topotrain.data.store_index import StoreIndex
+from topotrain.data.store_upkeep import (
+    DAMAGED_MARK,
+    IN_MEMORY,
+    brought_up,
+    in_memory,
+    locked,
+    read_index,
+    stale_keys,
+    store_folder,
+)
 from topotrain.errors import DataError
-from topotrain.files import TEMPORARY_PREFIX, cache_dir, write_whole
+from topotrain.files import write_whole
 from topotrain.progress import Track
 from topotrain.schema.feature_schema import GraphFacts
 from topotrain.text import one_line
@@ -32,23 +37,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("topotrain")
 
-PREFIX = "packed-"
-ABOUT = "about.json"  # for whoever asks what the folder is
-DAMAGED_MARK = "damaged"
 KEPT = "kept"  # what was computed of graphs and will be asked for again
 MOST_KEPT = 200
-SLACK = 2**20  # bytes that gone graphs may always take
-IN_MEMORY = "in memory"
 SHOWN_FAILURES = 10
-SAID_FROM = 1_000  # graphs; fewer are packed before anybody wonders
 RELEASE_AFTER = 16 * 2**20  # bytes read from mapped files
-
-
-def store_folder(root: Path, cache: Path | None = None) -> Path:
-    """Where the packed graphs of a directory are kept."""
-    name = "".join(letter if letter.isalnum() or letter in "._-" else "_" for letter in root.name)[:40]
-    digest = hashlib.sha256(os.fsencode(os.path.realpath(root))).hexdigest()[:16]
-    return (cache or cache_dir()) / f"{PREFIX}{name}-{digest}"
 
 
 class GraphStore:
@@ -100,18 +92,18 @@ class GraphStore:
             DataError: nothing can be written there, and the graphs do not fit into memory.
         """
         folder = store_folder(directory.root, cache)
-        index = _read_index(folder, log.debug)
-        if index is not None and not _stale(index, directory, keys):
+        index = read_index(folder, log.debug)
+        if index is not None and not stale_keys(index, directory, keys):
             store = cls(directory, folder, index)
             with suppress(DataError):  # another process has just packed anew: look again
                 return store if facts_only else store.mapped()
         try:
-            with _locked(folder):
-                store = cls(directory, folder, *_brought_up(folder, directory, keys, progress))
+            with locked(folder):
+                store = cls(directory, folder, *brought_up(folder, directory, keys, progress))
                 return store if facts_only else store.mapped()
         except OSError as error:
             log.warning("%s: packed graphs can't be kept (%s): they stay in memory", folder, one_line(error))
-        return cls(directory, folder, *_in_memory(folder, directory, keys, progress))
+        return cls(directory, folder, *in_memory(folder, directory, keys, progress))
 
     @classmethod
     def as_it_is(cls, directory: GraphDirectory, cache: Path | None = None) -> GraphStore:
@@ -122,8 +114,8 @@ class GraphStore:
             cache: where stores are kept; by default the user's cache directory.
         """
         folder = store_folder(directory.root, cache)
-        index = _read_index(folder, log.debug) or StoreIndex()
-        stale = set(_stale(index, directory, index.keys))
+        index = read_index(folder, log.debug) or StoreIndex()
+        stale = set(stale_keys(index, directory, index.keys))
         store = cls(directory, folder, index.only(np.array([key not in stale for key in index.keys], dtype=bool)))
         with suppress(DataError):
             return store.mapped()
@@ -277,152 +269,3 @@ class GraphStore:
 
 def _sha256(value: Any) -> str:
     return hashlib.sha256(json.dumps(value).encode()).hexdigest()
-
-
-def _read_index(folder: Path, say: Callable[..., None]) -> StoreIndex | None:
-    """The index of a store that is whole; ``None`` where there is none."""
-    try:
-        index = StoreIndex.read(folder)
-        if (folder / DAMAGED_MARK).exists():
-            raise DamagedStoreError("damaged (a checksum was wrong)")
-        return index
-    except FileNotFoundError:
-        return None
-    except DamagedStoreError as error:
-        say("%s: %s: packing the graphs again", folder, error)
-        return None
-
-
-def _stale(index: StoreIndex, directory: GraphDirectory, keys: Sequence[str]) -> list[str]:
-    """Keys that are not packed, or whose files changed since."""
-    states = directory.states(keys)
-    position = np.array([index.position.get(key, -1) for key in keys], dtype=np.int64)
-    same = position >= 0
-    rows = index.rows[position[same]]
-    same[same] = (rows["size"] == states[same, 0]) & (rows["modified"] == states[same, 1])
-    return [key for key, one in zip(keys, same, strict=True) if not one]
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """One process at a time brings a store up to date; the next one waits, and says so.
-
-    Raises:
-        OSError: nothing can be written there.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder.with_name(f"{folder.name}.lock"))
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        log.info("waiting for another process that packs the same graphs (%s)", lock.lock_file)
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-def _brought_up(
-    folder: Path, directory: GraphDirectory, keys: Sequence[str], progress: Track | None
-) -> tuple[StoreIndex, Mapping[str, DataError]]:
-    """Pack what is missing or changed, drop what is gone, write the index."""
-    from topotrain.data.store_build import Packed, pack_files
-
-    index = _read_index(folder, log.warning)
-    if index is None:
-        index = StoreIndex()
-        _clear(folder)
-    stale = _stale(index, directory, keys)
-    if not stale:  # another process was first
-        return index, {}
-    gone = set(stale) | (set(index.keys) - set(directory.keys))
-    kept = index.only(np.array([key not in gone for key in index.keys], dtype=bool))
-    if _mostly_dead(folder, index, kept):
-        stale, kept = sorted({*stale, *kept.keys}), StoreIndex()
-    began = time.monotonic()
-    if len(stale) >= SAID_FROM:
-        log.info("packing %d graphs (once: they are kept in %s)", len(stale), folder)
-    results: list[Packed] = []
-
-    def graphs() -> Iterator[str]:
-        """One after the other, for a bar that counts them."""
-        for packed in pack_files(directory, folder, stale):
-            results.append(packed)
-            yield from packed.keys
-
-    try:
-        for _ in progress(graphs(), len(stale), "packing graphs") if progress else graphs():
-            pass
-        joined = StoreIndex.joined([kept, *(packed.index for packed in results)])
-        about = {"graphs": str(directory.root), "num_graphs": len(joined.keys)}
-        write_whole(folder / ABOUT, json.dumps(about).encode())
-        joined.write(folder)
-    finally:
-        _sweep(folder)
-    if len(stale) >= SAID_FROM:
-        log.info("packed %d graphs in %.1f s", len(stale), time.monotonic() - began)
-    return joined, {key: error for packed in results for key, error in packed.failures.items()}
-
-
-def _mostly_dead(folder: Path, before: StoreIndex, kept: StoreIndex) -> bool:
-    """Whether more than half of what the parts hold is of graphs that changed or are gone."""
-    held = sum(sum(sizes.values()) for _, sizes in kept.parts)
-    rows = kept.rows
-    live = sum(
-        int((rows[name][:, 1] * width).sum()) * 4
-        for name, width in (("x", rows["node_dim"]), ("edge_attr", np.maximum(rows["edge_dim"], 0)), ("edges", 5))
-    )
-    return held > 2 * live + SLACK
-
-
-def _sweep(folder: Path) -> None:
-    """Remove parts that the index does not name: of a build that was cut off, or of graphs that are gone."""
-    try:
-        named = {name for name, _ in StoreIndex.read(folder).parts}
-    except (OSError, DamagedStoreError):
-        named = set()
-    for path in folder.iterdir():
-        if path.name.startswith("part-") and path.name not in named:
-            shutil.rmtree(path, ignore_errors=True)
-        elif path.name.startswith(TEMPORARY_PREFIX):
-            path.unlink(missing_ok=True)
-
-
-def _clear(folder: Path) -> None:
-    for path in folder.iterdir():
-        if path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink(missing_ok=True)
-
-
-def _in_memory(
-    folder: Path, directory: GraphDirectory, keys: Sequence[str], progress: Track | None
-) -> tuple[StoreIndex, Mapping[str, DataError], MemoryPart]:
-    """What is not in the store already is read into memory.
-
-    Raises:
-        DataError: it does not fit.
-    """
-    from topotrain.data.parts import MemoryPart
-    from topotrain.data.store_build import pack_in_memory
-
-    try:
-        index = _read_index(folder, log.debug) or StoreIndex()
-    except OSError:
-        index = StoreIndex()
-    stale = _stale(index, directory, keys)
-    needed, free = int(directory.states(stale)[:, 0].sum()), psutil.virtual_memory().available
-    if needed > free:
-        raise DataError(
-            f"{folder}: packed graphs can't be kept there, and {len(stale)} graphs ({needed / 2**30:.1f} GB) do not "
-            f"fit into memory ({free / 2**30:.1f} GB free)",
-            "room for packed graphs",
-            "free some, or say where else with paths.cache",
-        )
-    part = MemoryPart()
-    shown = progress(stale, len(stale), "reading graphs") if progress else stale
-    packed = pack_in_memory(directory, shown, part, IN_MEMORY)
-    unchanged = index.only(np.array([key not in set(stale) for key in index.keys], dtype=bool))
-    return StoreIndex.joined([unchanged, packed.index]), packed.failures, part
