@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import signal
+import sys
 import threading
 import time
 import traceback
@@ -18,6 +19,7 @@ from topotrain.invocation import serving_parent
 STOPPING = (signal.SIGINT, signal.SIGTERM)
 SAME_WISH_SECONDS = 3.0
 WATCH_SECONDS = 1.0
+AGAIN_SECONDS = 0.01
 
 
 @contextmanager
@@ -44,12 +46,23 @@ def interruptible() -> Iterator[None]:
             signal.signal(signum, signal.SIG_DFL)
             os.kill(os.getpid(), signum)
 
+    def unheard(unraisable: sys.UnraisableHookArgs) -> None:
+        # The signal came while an object was being taken apart, from where no exception gets out: ask again.
+        nonlocal asked_at
+        if isinstance(unraisable.exc_value, InterruptedRunError):
+            asked_at = None
+            threading.Timer(AGAIN_SECONDS, os.kill, (os.getpid(), unraisable.exc_value.signum)).start()
+        else:
+            hook(unraisable)
+
+    hook, sys.unraisablehook = sys.unraisablehook, unheard
     before = {each: signal.signal(each, stop) for each in STOPPING}
     try:
         yield
     finally:
         for each, handler in before.items():
             signal.signal(each, handler)
+        sys.unraisablehook = hook
 
 
 def release(stop: BaseException) -> None:

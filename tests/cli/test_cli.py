@@ -308,9 +308,9 @@ def test_no_command_shows_the_help(topotrain):
 
 
 def test_a_fault_of_ours_has_a_traceback_and_status_1(topotrain, monkeypatch):
-    from topotrain.data import prepare
+    from topotrain.data import stored_schema
 
-    monkeypatch.setattr(prepare, "inspect_directory", lambda *_: 1 / 0)
+    monkeypatch.setattr(stored_schema, "inspect_directory", lambda *_: 1 / 0)
     outcome = topotrain("schema", "anything")
     assert outcome.status == 1
     assert outcome.out == ""
@@ -320,25 +320,25 @@ def test_a_fault_of_ours_has_a_traceback_and_status_1(topotrain, monkeypatch):
 
 @pytest.mark.parametrize(("signum", "status"), [(2, 130), (15, 143)])
 def test_interrupted(topotrain, monkeypatch, signum, status):
-    from topotrain.data import prepare
+    from topotrain.data import stored_schema
     from topotrain.errors import InterruptedRunError
 
     def interrupted(*_: Any) -> None:
         raise InterruptedRunError(signum)
 
-    monkeypatch.setattr(prepare, "inspect_directory", interrupted)
+    monkeypatch.setattr(stored_schema, "inspect_directory", interrupted)
     outcome = topotrain("schema", "anything")
     assert outcome.status == status
     assert outcome.err == f"error: interrupted by signal {signum}\n"
 
 
 def test_ctrl_c_outside_a_run(topotrain, monkeypatch):
-    from topotrain.data import prepare
+    from topotrain.data import stored_schema
 
     def interrupted(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(prepare, "inspect_directory", interrupted)
+    monkeypatch.setattr(stored_schema, "inspect_directory", interrupted)
     outcome = topotrain("schema", "anything")
     assert outcome.status == 130
     assert "Traceback" not in outcome.err

@@ -85,7 +85,7 @@ class _Running:
 
     def add(self, rows: Tensor) -> None:
         if rows.shape[0]:
-            self._waiting.append(rows.clone())  # of a mapped file, which may be given back
+            self._waiting.append(rows)
             self._size += rows.numel()
         if self._size > VALUES_AT_A_TIME:
             self.total()

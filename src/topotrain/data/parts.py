@@ -1,168 +1,184 @@
-"""The arrays of a packed store: files of NumPy's format, written in one go and mapped into memory."""
+"""The files of a packed store: graphs one after the other in an array of NumPy's format, read one at a time."""
 
 from __future__ import annotations
 
-import mmap
+import os
+import weakref
 import zlib
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from numpy.lib import format as npy
-from torch import Tensor
 
 from topotrain.data.packing import EDGE_COLUMNS, PackedGraph
+from topotrain.data.store_index import FILE
 
-X, EDGE_ATTR, EDGES = "x", "edge_attr", "edges"  # as in PackedGraph
-ARRAYS = (X, EDGE_ATTR, EDGES)
+WORD = np.dtype(np.int32)  # everything is kept in words of 32 bits: integers, and the bits of floating point numbers
+ADVISE = getattr(os, "posix_fadvise", None)
+Words = npt.NDArray[np.int32]
 
 
 @dataclass(frozen=True)
 class Extent:
-    """Where a graph lies in its part: the first row and the number of rows of each array.
+    """Where a graph lies in its part, and what it is made of.
 
     Attributes:
-        x: of the nodes.
-        edge_attr: of the distinct edge attributes.
-        edges: of the edges.
+        start: its first word.
+        num_nodes: rows of ``x``.
+        node_dim: columns of ``x``.
+        num_rows: rows of ``edge_attr``.
+        edge_dim: columns of ``edge_attr``.
+        num_edges: rows of ``edges``.
     """
 
-    x: tuple[int, int]
-    edge_attr: tuple[int, int]
-    edges: tuple[int, int]
+    start: int
+    num_nodes: int
+    node_dim: int
+    num_rows: int
+    edge_dim: int
+    num_edges: int
+
+    @classmethod
+    def of(cls, packed: PackedGraph, start: int) -> Extent:
+        """Of a graph that begins there."""
+        (num_nodes, node_dim), (num_rows, edge_dim) = packed.x.shape, packed.edge_attr.shape
+        return cls(start, num_nodes, node_dim, num_rows, edge_dim, packed.edges.shape[0])
+
+    @property
+    def lengths(self) -> tuple[int, int, int]:
+        """Words of nodes, edge attributes, edges."""
+        return self.num_nodes * self.node_dim, self.num_rows * self.edge_dim, self.num_edges * EDGE_COLUMNS
+
+    @property
+    def length(self) -> int:
+        """Words of the graph."""
+        return sum(self.lengths)
 
 
-def checksum(packed: PackedGraph) -> int:
-    """CRC-32 over a graph's arrays."""
-    value = 0
-    for name in ARRAYS:
-        value = zlib.crc32(getattr(packed, name).numpy().data.cast("B"), value) if _size(packed, name) else value
-    return value
+def words_of(packed: PackedGraph) -> Words:
+    """A graph as it is kept."""
+    parts = (packed.x, packed.edge_attr, packed.edges)
+    return np.concatenate([part.contiguous().view(torch.int32).numpy().ravel() for part in parts])
 
 
-def _size(packed: PackedGraph, name: str) -> int:
-    return int(getattr(packed, name).numel())
+def graph_of(words: Words, extent: Extent) -> PackedGraph:
+    """The other way, without a copy."""
+    nodes, rows, edges = torch.split(torch.from_numpy(words), list(extent.lengths))
+    return PackedGraph(
+        nodes.view(torch.float32).view(extent.num_nodes, extent.node_dim),
+        rows.view(torch.float32).view(extent.num_rows, extent.edge_dim),
+        edges.view(extent.num_edges, EDGE_COLUMNS),
+    )
+
+
+def checksum(words: Words) -> int:
+    """CRC-32."""
+    return zlib.crc32(words.data.cast("B")) if len(words) else 0
 
 
 class PartWriter:
-    """Writes graphs of one width after each other.
+    """Writes graphs one after the other; the header keeps room for their length, which is known at the end.
 
     Args:
         folder: of the part; made here.
-        node_dim: width of the nodes.
-        edge_dim: width of the edges; 0 where no graph says.
     """
 
-    def __init__(self, folder: Path, node_dim: int, edge_dim: int) -> None:
+    def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True)
-        self._arrays = {
-            X: _ArrayWriter(folder / f"{X}.npy", np.float32, node_dim),
-            EDGE_ATTR: _ArrayWriter(folder / f"{EDGE_ATTR}.npy", np.float32, edge_dim),
-            EDGES: _ArrayWriter(folder / f"{EDGES}.npy", np.int32, EDGE_COLUMNS),
-        }
+        self.path, self._length = folder / FILE, 0
+        self._file: IO[bytes] = self.path.open("wb")
+        self._write_header()
+        self._begin = self._file.tell()
 
-    def append(self, packed: PackedGraph) -> Extent:
-        """Write one graph.
+    def append(self, packed: PackedGraph) -> tuple[Extent, int]:
+        """Write one graph; where it lies, and its checksum.
 
         Raises:
             OSError: it can't be written.
         """
-        return Extent(*(self._arrays[name].append(getattr(packed, name).numpy()) for name in ARRAYS))
+        words = words_of(packed)
+        self._file.write(words.data.cast("B"))
+        self._length += len(words)
+        return Extent.of(packed, self._length - len(words)), checksum(words)
 
-    def close(self) -> None:
-        """End the files.
+    def close(self) -> int:
+        """End the file; its length in bytes.
 
         Raises:
-            OSError: they can't be written.
+            OSError: it can't be written.
         """
-        for array in self._arrays.values():
-            array.close()
-
-    @property
-    def sizes(self) -> dict[str, int]:
-        """Bytes of each file, once they are closed."""
-        return {name: array.path.stat().st_size for name, array in self._arrays.items()}
-
-
-class _ArrayWriter:
-    """An ``.npy`` file that grows: its header keeps room for the number of rows, which is known at the end."""
-
-    def __init__(self, path: Path, dtype: npt.DTypeLike, width: int) -> None:
-        self.path, self._width, self._rows = path, width, 0
-        self._descr = npy.dtype_to_descr(np.dtype(dtype))
-        self._file: IO[bytes] = path.open("wb")
-        self._write_header()
-        self._begin = self._file.tell()
-
-    def append(self, values: npt.NDArray[Any]) -> tuple[int, int]:
-        count = len(values)
-        if values.size:
-            self._file.write(np.ascontiguousarray(values).data.cast("B"))
-        self._rows += count
-        return self._rows - count, count
-
-    def close(self) -> None:
         self._file.seek(0)
         self._write_header()
         if self._file.tell() != self._begin:
-            raise OSError(f"{self.path}: no room for {self._rows} rows in the header")
+            raise OSError(f"{self.path}: no room for its length in the header")
         self._file.close()
+        return self.path.stat().st_size
 
     def _write_header(self) -> None:
-        shape = (self._rows, self._width)
-        npy.write_array_header_1_0(self._file, {"descr": self._descr, "fortran_order": False, "shape": shape})
+        header = {"descr": npy.dtype_to_descr(WORD), "fortran_order": False, "shape": (self._length,)}
+        npy.write_array_header_1_0(self._file, header)
 
 
 class Part:
-    """A part that was written, mapped into memory.
+    """A part that was written. It stays readable when its file is removed.
 
     Args:
         folder: of the part.
 
     Raises:
-        OSError: a file is missing.
-        ValueError: a file is no array.
+        OSError: the file can't be read.
+        ValueError: it is no array.
     """
 
     def __init__(self, folder: Path) -> None:
-        self._maps: list[mmap.mmap] = []
-        self._tensors: Mapping[str, Tensor] = {name: self._mapped(folder / f"{name}.npy") for name in ARRAYS}
+        self._file = os.open(folder / FILE, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+        weakref.finalize(self, os.close, self._file)
+        with open(self._file, "rb", closefd=False) as file:
+            npy.read_magic(file)
+            _, _, dtype = npy.read_array_header_1_0(file)
+            self._begin = file.tell()
+        if dtype != WORD:
+            raise ValueError(f"{folder / FILE} holds {dtype}")
 
-    def _mapped(self, path: Path) -> Tensor:
-        array = np.load(path, mmap_mode="c", allow_pickle=False)  # private, so that torch takes it; nobody writes to it
-        if isinstance(array, np.memmap) and array.size:
-            self._maps.append(array._mmap)  # type: ignore[attr-defined]
-        return torch.from_numpy(np.asarray(array))
+    def expect(self, extent: Extent) -> None:
+        """Say that a graph will be read soon: a disk answers several such wishes together."""
+        if ADVISE is not None:
+            ADVISE(self._file, *self._bytes(extent), os.POSIX_FADV_WILLNEED)
 
-    def graph(self, extent: Extent) -> PackedGraph:
-        """A graph, not copied: to be used before the next ones are asked for and then let go of."""
-        return PackedGraph(*(self._tensors[name].narrow(0, *getattr(extent, name)) for name in ARRAYS))
+    def words(self, extent: Extent) -> Words:
+        """A graph as it was written.
 
-    def release(self) -> None:
-        """Give the pages back that were read: they count as the process's own, and the system keeps them anyway."""
-        for one in self._maps:
-            one.madvise(mmap.MADV_DONTNEED)
+        Raises:
+            OSError: the file ends before it.
+        """
+        words = np.empty(extent.length, WORD)
+        begin, length = self._bytes(extent)
+        if os.preadv(self._file, [words.data.cast("B")] if length else [], begin) != length:
+            raise OSError(f"the packed graphs end before {begin + length}")
+        return words
+
+    def _bytes(self, extent: Extent) -> tuple[int, int]:
+        return self._begin + extent.start * WORD.itemsize, extent.length * WORD.itemsize
 
 
 class MemoryPart:
     """A part that is kept in memory, where no file can be written."""
 
     def __init__(self) -> None:
-        self._graphs: list[PackedGraph] = []
+        self._graphs: list[Words] = []
 
-    def append(self, packed: PackedGraph) -> Extent:
+    def append(self, packed: PackedGraph) -> tuple[Extent, int]:
         """Keep one graph."""
-        at = len(self._graphs)
-        self._graphs.append(packed)
-        return Extent((at, packed.x.shape[0]), (at, packed.edge_attr.shape[0]), (at, packed.edges.shape[0]))
+        self._graphs.append(words_of(packed))
+        return Extent.of(packed, len(self._graphs) - 1), checksum(self._graphs[-1])
 
-    def graph(self, extent: Extent) -> PackedGraph:
-        """A graph."""
-        return self._graphs[extent.x[0]]
+    def expect(self, extent: Extent) -> None:
+        """It is there."""
 
-    def release(self) -> None:
-        """Nothing is mapped."""
+    def words(self, extent: Extent) -> Words:
+        """A graph as it was kept."""
+        return self._graphs[extent.start]

@@ -83,7 +83,7 @@ class Split:
     def sizes(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
         """Nodes and edges of each graph, both (num_graphs,)."""
         rows = self.store.index.rows[[sample.position for sample in self.samples]]
-        return rows["x"][:, 1].astype(np.float64), rows["edges"][:, 1].astype(np.float64)
+        return rows["num_nodes"].astype(np.float64), rows["num_edges"].astype(np.float64)
 
     def facts(self) -> Iterator[GraphFacts]:
         """What each graph says of itself, in the order of the samples."""

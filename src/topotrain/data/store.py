@@ -33,14 +33,14 @@ from topotrain.text import one_line
 if TYPE_CHECKING:
     from topotrain.data.graph_file import Graph
     from topotrain.data.packing import KnownGraph, PackedGraph
-    from topotrain.data.parts import MemoryPart, Part
+    from topotrain.data.parts import Extent, MemoryPart, Part
 
 log = logging.getLogger("topotrain")
 
 KEPT = "kept"  # what was computed of graphs and will be asked for again
 MOST_KEPT = 200
 SHOWN_FAILURES = 10
-RELEASE_AFTER = 16 * 2**20  # bytes read from mapped files
+PLACE = ("start", "num_nodes", "node_dim", "num_rows", "edge_dim", "num_edges")  # as in Extent
 
 
 class GraphStore:
@@ -67,7 +67,6 @@ class GraphStore:
         self._memory = memory
         self._parts: dict[int, Part | MemoryPart] = {}
         self._repaired: dict[int, PackedGraph] = {}
-        self._read = 0
 
     @classmethod
     def open(
@@ -86,7 +85,7 @@ class GraphStore:
             keys: which of them; those that can't be read are among the ``failures``.
             cache: where stores are kept; by default the user's cache directory.
             progress: wraps the packing to show how far it is.
-            facts_only: whether nobody will ask for the graphs themselves; their arrays are then not mapped.
+            facts_only: whether nobody will ask for the graphs themselves; their files are then not opened.
 
         Raises:
             DataError: nothing can be written there, and the graphs do not fit into memory.
@@ -96,11 +95,11 @@ class GraphStore:
         if index is not None and not stale_keys(index, directory, keys):
             store = cls(directory, folder, index)
             with suppress(DataError):  # another process has just packed anew: look again
-                return store if facts_only else store.mapped()
+                return store if facts_only else store.opened()
         try:
             with locked(folder):
                 store = cls(directory, folder, *brought_up(folder, directory, keys, progress))
-                return store if facts_only else store.mapped()
+                return store if facts_only else store.opened()
         except OSError as error:
             log.warning("%s: packed graphs can't be kept (%s): they stay in memory", folder, one_line(error))
         return cls(directory, folder, *in_memory(folder, directory, keys, progress))
@@ -118,7 +117,7 @@ class GraphStore:
         stale = set(stale_keys(index, directory, index.keys))
         store = cls(directory, folder, index.only(np.array([key not in stale for key in index.keys], dtype=bool)))
         with suppress(DataError):
-            return store.mapped()
+            return store.opened()
         return cls(directory, None, StoreIndex())
 
     def __contains__(self, key: str) -> bool:
@@ -149,22 +148,29 @@ class GraphStore:
         return self.index.facts(position)
 
     def packed(self, position: int) -> PackedGraph:
-        """A graph as the training step wants it, not copied.
+        """A graph as the training step wants it.
 
         Raises:
             DataError: it is damaged, and its file is no longer what was packed.
         """
-        from topotrain.data.parts import Extent, checksum
+        from topotrain.data.parts import checksum, graph_of
 
         if position in self._repaired:
             return self._repaired[position]
+        part, extent = self._place(position)
+        words = part.words(extent)
+        if checksum(words) != self.index.rows[position]["checksum"]:
+            self._repaired[position] = self._again(position)
+            return self._repaired[position]
+        return graph_of(words, extent)
+
+    def _place(self, position: int) -> tuple[Part | MemoryPart, Extent]:
+        from topotrain.data.parts import Extent
+
         row = self.index.rows[position]
-        extent = Extent(*(tuple(row[name].tolist()) for name in ("x", "edge_attr", "edges")))
-        packed = self._part(int(row["part"])).graph(extent)
-        if checksum(packed) != row["checksum"]:
-            packed = self._repaired[position] = self._again(position)
-        self._count(packed)
-        return packed
+        start, num_nodes, node_dim, num_rows, edge_dim, num_edges = (int(row[name]) for name in PLACE)
+        extent = Extent(start, num_nodes, node_dim, num_rows, max(edge_dim, 0), num_edges)
+        return self._part(int(row["part"])), extent
 
     def known(self, position: int) -> KnownGraph:
         """A graph packed, with what it says of itself."""
@@ -180,19 +186,15 @@ class GraphStore:
         return unpack(self.packed(position), facts.key, facts.metadata)
 
     def read(self, positions: Sequence[int]) -> list[PackedGraph]:
-        """Several graphs, not copied."""
+        """Several graphs."""
+        if len(positions) > 1:
+            for position in positions:
+                part, extent = self._place(position)
+                part.expect(extent)
         return [self.packed(position) for position in positions]
 
-    def _count(self, packed: PackedGraph) -> None:
-        """Give mapped memory back now and then."""
-        self._read += packed.x.nbytes + packed.edge_attr.nbytes + packed.edges.nbytes
-        if self._read > RELEASE_AFTER:
-            self._read = 0
-            for part in self._parts.values():
-                part.release()
-
-    def mapped(self) -> GraphStore:
-        """This store, with every part mapped: it stays whole when another process packs changed files anew.
+    def opened(self) -> GraphStore:
+        """This store, with every part open: it stays whole when another process packs changed files anew.
 
         Raises:
             DataError: a part is gone.

@@ -5,17 +5,17 @@ from __future__ import annotations
 import hashlib
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from topotrain.data.graph_dir import GraphDirectory
 from topotrain.data.graph_file import Graph, read_graph
-from topotrain.data.packing import PackedGraph, pack
-from topotrain.data.parts import Extent, MemoryPart, PartWriter, checksum
+from topotrain.data.packing import pack
+from topotrain.data.parts import MemoryPart, PartWriter
 from topotrain.data.store_index import GRAPH, NO_WIDTH, StoreIndex, metadata_text
 from topotrain.errors import DataError
 from topotrain.processes import cores, run_tasks
@@ -27,10 +27,6 @@ PARTS = 50  # aimed at
 # The clock of a file system ticks more slowly than ours: a file changed this shortly before it was read may change
 # again without another time.
 UNSURE_NS = 50_000_000
-
-
-class _Sink(Protocol):
-    def append(self, packed: PackedGraph) -> Extent: ...
 
 
 @dataclass(frozen=True)
@@ -94,40 +90,30 @@ def _died(task: PackTask) -> Packed:
 
 
 def pack_part(task: PackTask) -> Packed:
-    """Pack graphs into parts of their own, one for each width."""
-    writers: dict[tuple[int, int], PartWriter] = {}
-    names: list[str] = []
-
-    def sink(node_dim: int, edge_dim: int) -> tuple[int, _Sink]:
-        if (node_dim, edge_dim) not in writers:
-            names.append(f"part-{uuid.uuid4().hex[:16]}")
-            writers[node_dim, edge_dim] = PartWriter(task.folder / names[-1], node_dim, edge_dim)
-        return list(writers).index((node_dim, edge_dim)), writers[node_dim, edge_dim]
-
+    """Pack graphs into a part of their own."""
+    name = f"part-{uuid.uuid4().hex[:16]}"
+    part = PartWriter(task.folder / name)
     try:
-        rows, failures = _packed_rows(GraphDirectory(task.root), task.keys, sink)
+        rows, failures = _packed_rows(GraphDirectory(task.root), task.keys, part)
     finally:
-        for writer in writers.values():
-            writer.close()
-    return _result(rows, failures, [(name, writer.sizes) for name, writer in zip(names, writers.values(), strict=True)])
+        size = part.close()
+    return _result(rows, failures, (name, size))
 
 
 def pack_in_memory(directory: GraphDirectory, keys: Iterable[str], part: MemoryPart, name: str) -> Packed:
     """Pack graphs into a part in memory."""
-    rows, failures = _packed_rows(directory, keys, lambda node_dim, edge_dim: (0, part))
-    return _result(rows, failures, [(name, {})])
+    rows, failures = _packed_rows(directory, keys, part)
+    return _result(rows, failures, (name, 0))
 
 
-def _result(
-    rows: list[_Row], failures: Mapping[str, DataError], parts: Sequence[tuple[str, Mapping[str, int]]]
-) -> Packed:
+def _result(rows: list[_Row], failures: Mapping[str, DataError], part: tuple[str, int]) -> Packed:
     texts: dict[str, int] = {}
     values = np.zeros(len(rows), GRAPH)
     for value, row in zip(values, rows, strict=True):
         for name, item in row.values.items():
             value[name] = item
         value["metadata"] = texts.setdefault(row.metadata, len(texts))
-    return Packed(StoreIndex([row.key for row in rows], values, list(texts), parts), failures)
+    return Packed(StoreIndex([row.key for row in rows], values, list(texts), [part]), failures)
 
 
 @dataclass(frozen=True)
@@ -138,7 +124,7 @@ class _Row:
 
 
 def _packed_rows(
-    directory: GraphDirectory, keys: Iterable[str], sink: Callable[[int, int], tuple[int, _Sink]]
+    directory: GraphDirectory, keys: Iterable[str], part: PartWriter | MemoryPart
 ) -> tuple[list[_Row], dict[str, DataError]]:
     rows: list[_Row] = []
     failures: dict[str, DataError] = {}
@@ -153,20 +139,14 @@ def _packed_rows(
         except OSError as error:
             failures[key] = DataError(f"{path}: can't be read ({error.strerror})", "an interface graph (.pt)")
             continue
-        packed = pack(graph)
-        number, part = sink(graph.x.shape[1], graph.edge_attr.shape[1])
-        extent = part.append(packed)
+        extent, checksum = part.append(pack(graph))
         metadata, edge_count = metadata_text(graph.metadata)
         values = {
+            **vars(extent),
+            "edge_dim": extent.edge_dim or NO_WIDTH,
             "size": before.st_size,
             "modified": before.st_mtime_ns if before.st_mtime_ns < now - UNSURE_NS else 0,
-            "part": number,
-            "x": extent.x,
-            "edge_attr": extent.edge_attr,
-            "edges": extent.edges,
-            "node_dim": graph.x.shape[1],
-            "edge_dim": graph.edge_attr.shape[1] or NO_WIDTH,
-            "checksum": checksum(packed),
+            "checksum": checksum,
             "digest": np.frombuffer(tensor_digest(graph), np.uint8),
             "edge_count": edge_count,
         }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -20,6 +19,7 @@ from topotrain.text import one_line
 
 FORMAT = 1  # of the store: index and parts; another one is packed again
 INDEX_NAME = "index.npz"
+FILE = "graphs.npy"  # of a part
 NO_WIDTH = -1  # of edges that a graph does not have, and of which it does not say how wide they would be
 NOT_STATED = -1
 DIGEST_BYTES = 32
@@ -29,11 +29,12 @@ GRAPH = np.dtype(
         ("size", "i8"),  # of the file, in bytes
         ("modified", "i8"),  # ns since the epoch; 0 where the file may have changed while it was read
         ("part", "i4"),
-        ("x", "i8", 2),  # first row in the part's array, and number of rows
-        ("edge_attr", "i8", 2),
-        ("edges", "i8", 2),
+        ("start", "i8"),  # its first word in the part
+        ("num_nodes", "i4"),
         ("node_dim", "i4"),
+        ("num_rows", "i4"),  # of distinct edge attributes
         ("edge_dim", "i4"),
+        ("num_edges", "i4"),
         ("checksum", "u4"),
         ("digest", "u1", DIGEST_BYTES),
         ("metadata", "i4"),  # which of the distinct ones
@@ -51,13 +52,13 @@ class StoreIndex:
         keys: path of each graph below its directory, without suffix.
         rows: (num_graphs,) of ``GRAPH``.
         metadata: the distinct metadata of the graphs, JSON, as far as a schema is resolved from them.
-        parts: name of each part, and the bytes of its files.
+        parts: name of each part, and the bytes of its file.
     """
 
     keys: Sequence[str] = ()
     rows: Rows = field(default_factory=lambda: np.zeros(0, GRAPH))
     metadata: Sequence[str] = ()
-    parts: Sequence[tuple[str, Mapping[str, int]]] = ()
+    parts: Sequence[tuple[str, int]] = ()
 
     @cached_property
     def position(self) -> Mapping[str, int]:
@@ -77,8 +78,8 @@ class StoreIndex:
             key=self.keys[position],
             node_dim=int(row["node_dim"]),
             edge_dim=None if row["edge_dim"] == NO_WIDTH else int(row["edge_dim"]),
-            num_nodes=int(row["x"][1]),
-            num_edges=int(row["edges"][1]),
+            num_nodes=int(row["num_nodes"]),
+            num_edges=int(row["num_edges"]),
             metadata=own if edge_count == NOT_STATED else with_edge_count(own, edge_count),
         )
 
@@ -120,20 +121,19 @@ class StoreIndex:
                     raise DamagedStoreError("of another version")
                 texts = {name: json.loads(bytes(content[name])) for name in ("keys", "metadata", "parts")}
                 index = cls(
-                    texts["keys"], content["rows"], texts["metadata"], [(name, sizes) for name, sizes in texts["parts"]]
+                    texts["keys"], content["rows"], texts["metadata"], [(name, size) for name, size in texts["parts"]]
                 )
         except (FileNotFoundError, DamagedStoreError):
             raise
-        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        except Exception as error:  # noqa: BLE001 (of a damaged file the reader may raise anything)
             raise DamagedStoreError(f"damaged ({one_line(error)})") from None
         if index.rows.dtype != GRAPH or len(index.keys) != len(index.rows):
             raise DamagedStoreError("damaged (its index is of another kind)")
-        for name, sizes in index.parts:
-            for array, size in sizes.items():
-                path = folder / name / f"{array}.npy"
-                found = path.stat().st_size if path.exists() else 0
-                if found != size:
-                    raise DamagedStoreError(f"damaged ({name}/{path.name} has {found} bytes of {size})")
+        for name, size in index.parts:
+            path = folder / name / FILE
+            found = path.stat().st_size if path.exists() else 0
+            if found != size:
+                raise DamagedStoreError(f"damaged ({name}/{FILE} has {found} bytes of {size})")
         return index
 
     @classmethod
@@ -141,7 +141,7 @@ class StoreIndex:
         """Indices of different graphs as one."""
         keys: list[str] = []
         rows: list[Rows] = []
-        parts: list[tuple[str, Mapping[str, int]]] = []
+        parts: list[tuple[str, int]] = []
         metadata: dict[str, int] = {}
         for index in indices:
             own = index.rows.copy()

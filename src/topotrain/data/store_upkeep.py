@@ -33,6 +33,7 @@ ABOUT = "about.json"  # for whoever asks what the folder is
 DAMAGED_MARK = "damaged"
 IN_MEMORY = "in memory"
 SAID_FROM = 1_000  # graphs; fewer are packed before anybody wonders
+MOST_PARTS = 200  # each is mapped by itself
 SLACK = 2**20  # bytes that gone graphs may always take
 
 
@@ -91,7 +92,7 @@ def brought_up(
     folder: Path, directory: GraphDirectory, keys: Sequence[str], progress: Track | None
 ) -> tuple[StoreIndex, Mapping[str, DataError]]:
     """Pack what is missing or changed, drop what is gone, write the index."""
-    from topotrain.data.store_build import Packed, pack_files
+    from topotrain.data.store_build import GRAPHS_A_PART, Packed, pack_files
 
     index = read_index(folder, log.warning)
     if index is None:
@@ -102,7 +103,7 @@ def brought_up(
         return index, {}
     gone = set(stale) | (set(index.keys) - set(directory.keys))
     kept = index.only(np.array([key not in gone for key in index.keys], dtype=bool))
-    if _mostly_dead(folder, index, kept):
+    if _mostly_dead(kept) or len(kept.parts) > MOST_PARTS + len(keys) // GRAPHS_A_PART[1]:
         stale, kept = sorted({*stale, *kept.keys}), StoreIndex()
     began = time.monotonic()
     if len(stale) >= SAID_FROM:
@@ -129,14 +130,11 @@ def brought_up(
     return joined, {key: error for packed in results for key, error in packed.failures.items()}
 
 
-def _mostly_dead(folder: Path, before: StoreIndex, kept: StoreIndex) -> bool:
+def _mostly_dead(kept: StoreIndex) -> bool:
     """Whether more than half of what the parts hold is of graphs that changed or are gone."""
-    held = sum(sum(sizes.values()) for _, sizes in kept.parts)
-    rows = kept.rows
-    live = sum(
-        int((rows[name][:, 1] * width).sum()) * 4
-        for name, width in (("x", rows["node_dim"]), ("edge_attr", np.maximum(rows["edge_dim"], 0)), ("edges", 5))
-    )
+    held, rows = sum(size for _, size in kept.parts), kept.rows
+    words = rows["num_nodes"] * rows["node_dim"] + rows["num_rows"] * np.maximum(rows["edge_dim"], 0)
+    live = 4 * int((words + rows["num_edges"] * 5).sum())
     return held > 2 * live + SLACK
 
 

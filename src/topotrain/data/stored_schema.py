@@ -40,8 +40,8 @@ def stored_schema(
         digest.update(f"\n{path} {_file_digest(path)}\n".encode("utf-8", "surrogateescape"))
     rows, keys = store.index.rows[list(positions)], store.index.keys
     digest.update("\0".join(keys[position] for position in positions).encode("utf-8", "surrogateescape"))
-    for values in (rows["node_dim"], rows["edge_dim"], rows["edge_count"], rows["metadata"], rows["x"], rows["edges"]):
-        digest.update((values[:, 1] if values.ndim == 2 else values).tobytes())  # of an extent the number of rows
+    for name in ("node_dim", "edge_dim", "num_nodes", "num_edges", "edge_count", "metadata"):
+        digest.update(rows[name].tobytes())
     digest.update("\n".join(store.index.metadata).encode())
 
     def resolved() -> dict[str, Any]:

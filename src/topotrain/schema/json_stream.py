@@ -10,6 +10,7 @@ from typing import IO, Any
 
 CHUNK = 2**20  # characters
 SPACE = re.compile(r"[ \t\n\r]*")
+AFTER_A_VALUE = frozenset(",:]} \t\n\r")
 DECODER = json.JSONDecoder()
 
 
@@ -70,7 +71,8 @@ class _Text:
         while True:
             try:
                 value, end = DECODER.raw_decode(self._text, self._at)
-                if end < len(self._text) or not self._more(size):
+                # A number that ends where another character of one follows may be cut off itself.
+                if self._text[end : end + 1] in AFTER_A_VALUE or not self._more(size):
                     self._at = end
                     return value
             except ValueError:
