@@ -18,7 +18,6 @@ from topotrain.data.packing import EDGE_COLUMNS, PackedGraph
 from topotrain.data.store_index import FILE
 
 WORD = np.dtype(np.int32)  # everything is kept in words of 32 bits: integers, and the bits of floating point numbers
-ADVISE = getattr(os, "posix_fadvise", None)
 Words = npt.NDArray[np.int32]
 
 
@@ -144,11 +143,6 @@ class Part:
         if dtype != WORD:
             raise ValueError(f"{folder / FILE} holds {dtype}")
 
-    def expect(self, extent: Extent) -> None:
-        """Say that a graph will be read soon: a disk answers several such wishes together."""
-        if ADVISE is not None:
-            ADVISE(self._file, *self._bytes(extent), os.POSIX_FADV_WILLNEED)
-
     def words(self, extent: Extent) -> Words:
         """A graph as it was written.
 
@@ -156,13 +150,10 @@ class Part:
             OSError: the file ends before it.
         """
         words = np.empty(extent.length, WORD)
-        begin, length = self._bytes(extent)
+        begin, length = self._begin + extent.start * WORD.itemsize, words.nbytes
         if os.preadv(self._file, [words.data.cast("B")] if length else [], begin) != length:
             raise OSError(f"the packed graphs end before {begin + length}")
         return words
-
-    def _bytes(self, extent: Extent) -> tuple[int, int]:
-        return self._begin + extent.start * WORD.itemsize, extent.length * WORD.itemsize
 
 
 class MemoryPart:
@@ -175,9 +166,6 @@ class MemoryPart:
         """Keep one graph."""
         self._graphs.append(words_of(packed))
         return Extent.of(packed, len(self._graphs) - 1), checksum(self._graphs[-1])
-
-    def expect(self, extent: Extent) -> None:
-        """It is there."""
 
     def words(self, extent: Extent) -> Words:
         """A graph as it was kept."""

@@ -7,10 +7,12 @@ import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from topotrain.data.graph_dir import GraphDirectory
 from topotrain.data.store_index import StoreIndex
@@ -40,7 +42,7 @@ log = logging.getLogger("topotrain")
 KEPT = "kept"  # what was computed of graphs and will be asked for again
 MOST_KEPT = 200
 SHOWN_FAILURES = 10
-PLACE = ("start", "num_nodes", "node_dim", "num_rows", "edge_dim", "num_edges")  # as in Extent
+PLACE = ("part", "start", "num_nodes", "node_dim", "num_rows", "edge_dim", "num_edges")  # as in Extent
 
 
 class GraphStore:
@@ -167,10 +169,14 @@ class GraphStore:
     def _place(self, position: int) -> tuple[Part | MemoryPart, Extent]:
         from topotrain.data.parts import Extent
 
-        row = self.index.rows[position]
-        start, num_nodes, node_dim, num_rows, edge_dim, num_edges = (int(row[name]) for name in PLACE)
-        extent = Extent(start, num_nodes, node_dim, num_rows, max(edge_dim, 0), num_edges)
-        return self._part(int(row["part"])), extent
+        part, *place = self._places[position].tolist()
+        return self._part(part), Extent(*place)
+
+    @cached_property
+    def _places(self) -> npt.NDArray[np.int64]:
+        """(num_graphs, 7) the part of each graph, and where it lies there, as in ``Extent``."""
+        places = np.stack([self.index.rows[name].astype(np.int64) for name in PLACE], axis=1)
+        return np.maximum(places, 0)  # edges of no width
 
     def known(self, position: int) -> KnownGraph:
         """A graph packed, with what it says of itself."""
@@ -187,10 +193,6 @@ class GraphStore:
 
     def read(self, positions: Sequence[int]) -> list[PackedGraph]:
         """Several graphs."""
-        if len(positions) > 1:
-            for position in positions:
-                part, extent = self._place(position)
-                part.expect(extent)
         return [self.packed(position) for position in positions]
 
     def opened(self) -> GraphStore:
