@@ -1,4 +1,4 @@
-"""The packed store: the graphs of a directory as memory-mapped arrays, made once and kept up with the files."""
+"""The packed store: the graphs of a directory as arrays on the disk, made once and kept up with the files."""
 
 from __future__ import annotations
 

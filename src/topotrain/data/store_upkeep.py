@@ -33,7 +33,7 @@ ABOUT = "about.json"  # for whoever asks what the folder is
 DAMAGED_MARK = "damaged"
 IN_MEMORY = "in memory"
 SAID_FROM = 1_000  # graphs; fewer are packed before anybody wonders
-MOST_PARTS = 200  # each is mapped by itself
+MOST_PARTS = 200  # each is an open file
 SLACK = 2**20  # bytes that gone graphs may always take
 
 
