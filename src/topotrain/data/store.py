@@ -68,7 +68,7 @@ class GraphStore:
         self.failures = dict(failures or {})
         self._memory = memory
         self._parts: dict[int, Part | MemoryPart] = {}
-        self._repaired: dict[int, PackedGraph] = {}
+        self._damaged = False
 
     @classmethod
     def open(
@@ -157,14 +157,12 @@ class GraphStore:
         """
         from topotrain.data.parts import checksum, graph_of
 
-        if position in self._repaired:
-            return self._repaired[position]
         part, extent = self._place(position)
-        words = part.words(extent)
-        if checksum(words) != self.index.rows[position]["checksum"]:
-            self._repaired[position] = self._again(position)
-            return self._repaired[position]
-        return graph_of(words, extent)
+        with suppress(OSError):  # the disk fails, or the file was cut off since it was opened
+            words = part.words(extent)
+            if checksum(words) == self.index.rows[position]["checksum"]:
+                return graph_of(words, extent)
+        return self._again(position)
 
     def _place(self, position: int) -> tuple[Part | MemoryPart, Extent]:
         from topotrain.data.parts import Extent
@@ -232,10 +230,9 @@ class GraphStore:
 
         key = self.index.keys[position]
         path = self.directory.path(key)
-        if not self._repaired:
-            log.warning(
-                "%s: damaged (checksum of graph %s): read from the files, packed again next time", self.folder, key
-            )
+        if not self._damaged:
+            self._damaged = True
+            log.warning("%s: damaged (graph %s): read from the files, packed again next time", self.folder, key)
             if self.folder is not None:
                 with suppress(OSError):
                     (self.folder / DAMAGED_MARK).touch()

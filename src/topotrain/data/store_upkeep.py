@@ -186,5 +186,6 @@ def in_memory(
     part = MemoryPart()
     shown = progress(stale, len(stale), "reading graphs") if progress else stale
     packed = pack_in_memory(directory, shown, part, IN_MEMORY)
-    unchanged = index.only(np.array([key not in set(stale) for key in index.keys], dtype=bool))
+    changed = set(stale)
+    unchanged = index.only(np.array([key not in changed for key in index.keys], dtype=bool))
     return StoreIndex.joined([unchanged, packed.index]), packed.failures, part
