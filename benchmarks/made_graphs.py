@@ -54,6 +54,7 @@ class Shape:
 DEMO = Shape()
 LARGE = Shape(nodes=100, edges=700)
 WIDE = Shape(edge_dim=434)
+LARGE_WIDE = Shape(nodes=100, edges=700, edge_dim=434)
 SHAPES = {"demo": DEMO, "large": LARGE, "wide": WIDE}
 
 

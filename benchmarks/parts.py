@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from made_graphs import DEMO, LARGE, WIDE, Made, Shape, write_set
+from made_graphs import DEMO, LARGE, LARGE_WIDE, WIDE, Made, Shape, write_set
 from measuring import Spread, forget_pages, ratios, seconds
 from processes import OURS, THEIRS, Commands, Timeline
 from steps import BATCH, FORMULA, measure_step, roofline
@@ -104,7 +104,7 @@ def alone(part: str, what: str, unit: str, goal: str, values: Sequence[float]) -
 
 def step(bench: Bench) -> list[Row]:
     """One optimiser step."""
-    shapes = [("3.2 x", LARGE), ("2.1 x", DEMO), ("2.7 x", WIDE)]
+    shapes = [("3.2 x", LARGE), ("2.1 x", DEMO), ("2.7 x", LARGE_WIDE), ("", WIDE)]
     if bench.smoke:
         shapes = [("", bench.shape)]
     rows = []

@@ -18,7 +18,9 @@ from torch.nn import functional
 from torch_geometric.data import Batch
 
 BATCH = 16
-AGREE = 1e-4  # relative difference of losses and of gradients
+# Relative difference of losses and of gradients. One of some million hidden values that rounding puts on the other side
+# of the leaky ReLU's kink is worth 1e-4 of a gradient; a wrong formula is worth all of it.
+AGREE = 1e-3
 
 
 @dataclass

@@ -86,6 +86,11 @@ def _reset_mlflow() -> None:
     if mlflow is not None:
         mlflow.set_tracking_uri("")
         mlflow.set_registry_uri("")
+    # MLflow keeps an engine, with open files, for every database that a process has seen.
+    for room in ("tracking", "model_registry"):
+        module = sys.modules.get(f"mlflow.store.{room}.sqlalchemy_store")
+        for engine in getattr(getattr(module, "SqlAlchemyStore", None), "_engine_map", {}).values():
+            engine.dispose()
 
 
 @pytest.fixture(scope="session")

@@ -48,7 +48,7 @@ def test_every_part_beside_the_reference(root, tmp_path):
         if "times as fast" in row:
             assert 0 < row["times as fast"]["least"] <= row["times as fast"]["median"] <= row["times as fast"]["most"]
     (step,) = (row for row in rows if row["part"] == "step")
-    assert step["losses and gradients differ by"] < 1e-4
+    assert step["losses and gradients differ by"] < 1e-3
     for part in PARTS:
         assert f"\n{part}: " in done.stdout
 

@@ -237,9 +237,11 @@ def terminal() -> Iterator[tuple[int, int]]:
 
 def read_until(ours: int, enough: Callable[[str], bool], seen: str = "") -> str:
     deadline = time.monotonic() + PATIENCE
+    ready = select.poll()  # unlike select() it takes any file descriptor
+    ready.register(ours, select.POLLIN | select.POLLHUP)
     while not enough(seen):
         assert time.monotonic() < deadline, seen
-        if select.select([ours], [], [], 0.2)[0]:
+        if ready.poll(200):
             try:
                 part = os.read(ours, 65536)
             except OSError:  # the other end is closed

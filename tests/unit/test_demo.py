@@ -13,9 +13,11 @@ import pytest
 import torch
 
 from kit.waiting import PATIENCE
+from topotrain.config import load_config
 from topotrain.data import demo, demo_codec
 from topotrain.data.graph_dir import GraphDirectory
 from topotrain.data.graph_file import read_graph
+from topotrain.data.prepare import prepare_data
 from topotrain.data.split import leaked_targets, read_split
 from topotrain.data.stored_schema import inspect_directory
 from topotrain.errors import DataError
@@ -236,3 +238,12 @@ def test_an_existing_folder_is_left_alone(tmp_path: Path, write) -> None:
     with pytest.raises(DataError, match="exists"):
         write(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["kept"]
+
+
+def test_the_digests_of_the_data_are_pinned() -> None:
+    """As they were before graphs were packed: a run made then goes on with the same data."""
+    data = prepare_data(load_config(None, []).config)
+    assert data.train.digest == "3786cf1273c2e15c0b7f75d863e4c622cabfeb31ca04494a0ad4354e20e78ff3"
+    assert data.val.digest == "477a1aaf3f056fd931d76affa8053cc2bf6bba9e1971418c1c3e35208b2b2540"
+    assert data.digest == "34ee6da039ab61e9fd05665c8989f5ffa579abe33440cc92d16a7148847b3212"
+    assert data.schema.digest == "08aae0ea3713176686ba28d81bb275a4775d045f10942c22519ef4a6155d2bda"
