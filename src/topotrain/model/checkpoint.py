@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import re
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeVar
 
 import torch
+from pydantic import BaseModel, ConfigDict, Field, InstanceOf, ValidationError
+from torch import Tensor
 
 from topotrain.data.graph_file import refuse_bomb
 from topotrain.errors import DataError
-from topotrain.model.network import NetworkSpec, TopoQANetwork
+from topotrain.model.network import NetworkSpec, TopoQANetwork, network_of_weights
+from topotrain.schema.documents import Object, Section, Text, fault
 from topotrain.schema.feature_schema import FeatureSchema
-from topotrain.text import first_line
+from topotrain.text import first_line, one_line
 
 NETWORK_PREFIX = "network."
+WRITTEN = "a checkpoint written by topotrain"
+Document = TypeVar("Document", bound=BaseModel)
 
 
 def load_plain(path: Path, expected: str, do: str = "") -> Any:
@@ -48,17 +54,129 @@ def load_plain(path: Path, expected: str, do: str = "") -> Any:
         raise DataError(f"{path}: not a readable checkpoint ({reason})", expected) from None
 
 
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Count = Annotated[int, Field(strict=True, ge=0)]
+
+
+class _Weights(Section):
+    """What every checkpoint holds."""
+
+    state_dict: dict[str, InstanceOf[Tensor]]
+    feature_metadata: Object
+    model_hyperparameters: NetworkSpec
+    run_id: Text | None = None
+    topotrain_version: Text = ""
+    step: Count = 1
+
+
+class _Metrics(BaseModel):
+    """Of an epoch; others than these may be there."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, Finite]
+    val_loss: Finite
+    selection_metric: Finite
+
+
+class _Kept(Section):
+    epoch: Count
+    figures: _Metrics
+
+
+class _Selection(Section):
+    kept: list[_Kept]
+    waited: Count
+    history: dict[Annotated[int, Field(ge=0)], _Metrics]
+
+
+class _Progress(Section):
+    ready: Count
+    started: Count
+    processed: Count
+    completed: Count
+
+
+class _Counted(Section):
+    current: _Progress
+
+
+class _FitLoop(Section):
+    epoch_progress: _Counted
+    batch_progress: Annotated[_Counted, Field(alias="epoch_loop.batch_progress")]
+
+
+class _Loops(Section):
+    fit_loop: _FitLoop
+
+
+class _ParamGroup(Section):
+    lr: Finite
+
+
+class _Optimizer(Section):
+    param_groups: Annotated[list[_ParamGroup], Field(min_length=1)]
+
+
+class _Scheduler(Section):
+    best: Annotated[float, Field(gt=float("-inf"))]  # infinite before the first epoch, never no number
+    num_bad_epochs: Count
+    last_epoch: Count
+
+
+class _Resumable(_Weights):
+    """What a run goes on from."""
+
+    epoch: Count
+    global_step: Count
+    selection: _Selection
+    config: Object
+    data_digest: Text
+    loops: _Loops
+    optimizer_states: Annotated[list[_Optimizer], Field(min_length=1)]
+    lr_schedulers: Annotated[list[_Scheduler], Field(min_length=1)]
+
+
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """Read a checkpoint of topotrain as plain values and tensors.
 
     Raises:
         DataError: missing, or not such a checkpoint.
     """
-    content = load_plain(path, "a checkpoint written by topotrain")
+    content = load_plain(path, WRITTEN)
     needed = {"state_dict", "feature_metadata", "model_hyperparameters"}
     if not isinstance(content, dict) or not needed <= set(content):
-        raise DataError(f"{path}: holds no {', '.join(sorted(needed))}", "a checkpoint written by topotrain")
+        raise DataError(f"{path}: holds no {', '.join(sorted(needed))}", WRITTEN)
+    _check(_Weights, content, str(path))
     return content
+
+
+def check_resumable(content: Mapping[str, Any], name: str) -> None:
+    """See that a checkpoint that was read holds all that a run needs to go on, in itself consistent.
+
+    Args:
+        content: of the checkpoint.
+        name: of it, for messages.
+
+    Raises:
+        DataError: it does not.
+    """
+    found = _check(_Resumable, content, name)
+    epochs, progress = found.epoch + 1, found.loops.fit_loop.epoch_progress.current
+    counted = {len(found.selection.history), max(found.selection.history, default=-1) + 1}
+    counted |= {progress.ready, progress.started, progress.processed}
+    if counted != {epochs} or progress.completed not in (epochs - 1, epochs):
+        raise DataError(f"{name}: its parts are of different epochs ({', '.join(map(str, sorted(counted)))})", WRITTEN)
+    batches = set(dict(found.loops.fit_loop.batch_progress.current).values())
+    if len(batches) > 1:
+        raise DataError(f"{name}: its epoch has not ended ({' or '.join(map(str, sorted(batches)))} batches)", WRITTEN)
+
+
+def _check(kind: type[Document], content: Mapping[str, Any], name: str) -> Document:
+    try:
+        return kind.model_validate(content)
+    except ValidationError as error:
+        at, found, _ = fault(error)
+        raise DataError(f"{name}: {'.'.join(map(str, at))} {found}", WRITTEN) from None
 
 
 def load_network(path: Path) -> tuple[TopoQANetwork, FeatureSchema]:
@@ -70,13 +188,23 @@ def load_network(path: Path) -> tuple[TopoQANetwork, FeatureSchema]:
     return network_of(read_checkpoint(path))
 
 
-def network_of(content: dict[str, Any]) -> tuple[TopoQANetwork, FeatureSchema]:
-    """The network of a checkpoint that was read, with the schema it was trained on."""
-    network = TopoQANetwork(NetworkSpec(**content["model_hyperparameters"]))
+def network_of(content: Mapping[str, Any]) -> tuple[TopoQANetwork, FeatureSchema]:
+    """The network of a checkpoint that was read, with the schema it was trained on.
+
+    Raises:
+        DataError: its weights are not those of its network.
+        SchemaError: its schema is malformed.
+    """
     weights = {
         name.removeprefix(NETWORK_PREFIX): value
         for name, value in content["state_dict"].items()
         if name.startswith(NETWORK_PREFIX)
     }
-    network.load_state_dict(weights)
-    return network.eval(), FeatureSchema.from_dict(content["feature_metadata"])
+    try:
+        odd = [name for name, value in weights.items() if not value.is_floating_point() or value.is_sparse]
+        if odd:
+            raise ValueError(f"{odd[0]} holds no floating point numbers")
+        network = network_of_weights(NetworkSpec(**content["model_hyperparameters"]), weights)
+    except (RuntimeError, ValueError, ArithmeticError) as error:
+        raise DataError(f"the checkpoint's weights are not those of its network ({one_line(error)})", WRITTEN) from None
+    return network.float().eval(), FeatureSchema.from_dict(content["feature_metadata"])

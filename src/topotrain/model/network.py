@@ -6,10 +6,12 @@ Source: Han et al., Briefings in Bioinformatics 26(2), bbaf083, 2025; GATv2: Bro
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import asdict
+from typing import Annotated, Any, Literal
 
 import torch
+from pydantic import Field
+from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn import functional
 from torch_geometric.nn import GATv2Conv
@@ -25,22 +27,25 @@ from topotrain.model.scaling import InputScaling, scaled_linear
 POOLING = {"mean": "mean", "add": "sum", "max": "max"}
 
 
+Size = Annotated[int, Field(strict=True, ge=1)]
+
+
 @dataclass(frozen=True)
 class NetworkSpec:
-    """Everything that fixes the network's shape.
+    """Everything that fixes the network's shape; a value of another kind is a ``ValueError``.
 
     ``edge_encoder`` is ``mlp`` (Linear, LayerNorm, ReLU, Linear) or ``flat`` (one Linear), the latter only for
     weights of the older network.
     """
 
-    node_dim: int
-    edge_dim: int
+    node_dim: Size
+    edge_dim: Size
     pooling_type: Literal["mean", "add", "max"] = "mean"
-    attention_head: int = 8
-    hidden_dim: int = 32
-    num_layers: int = 2
-    dropout: float = 0.25
-    use_layer_norm: bool = True
+    attention_head: Size = 8
+    hidden_dim: Size = 32
+    num_layers: Annotated[int, Field(strict=True, ge=0)] = 2
+    dropout: Annotated[float, Field(ge=0, le=1)] = 0.25
+    use_layer_norm: Annotated[bool, Field(strict=True)] = True
     edge_encoder: Literal["mlp", "flat"] = "mlp"
 
     def to_dict(self) -> dict[str, Any]:

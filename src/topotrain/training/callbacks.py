@@ -59,10 +59,18 @@ class ConfiguredSettings(Callback):
         config: of today.
         new_learning_rate: whether the configured rate differs from the one the checkpoint was made with; otherwise
             the rate stays what the scheduler made of it.
+
+    Attributes:
+        stepped: whether a step was made.
     """
 
     def __init__(self, config: TrainConfig, *, new_learning_rate: bool) -> None:
         self.config, self.new_learning_rate = config, new_learning_rate
+        self.stepped = False
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        """Whatever a checkpoint brought back has served for a step by now."""
+        self.stepped = True
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Lightning has restored optimiser and scheduler by now, their settings too."""

@@ -25,6 +25,7 @@ from topotrain.model.lightning import STEP
 from topotrain.model.network import NetworkSpec
 from topotrain.schema.check import check_same_schema
 from topotrain.schema.feature_schema import FeatureSchema
+from topotrain.text import one_line
 from topotrain.tracking.recorder import MAX_TAG_LENGTH, Recorder
 from topotrain.training.network_shape import check_shape, network_spec
 from topotrain.training.selection import Selection, write_kept_index
@@ -160,8 +161,16 @@ def drift_of(config: TrainConfig, content: Mapping[str, Any], overrides: Sequenc
     """Settings in which a configuration differs from the one that a checkpoint carries.
 
     The configured learning rate, asked for again, is held against the one that the scheduler had come to.
+
+    Raises:
+        DataError: the stored configuration is malformed.
     """
-    before, now = TrainConfig.model_validate(content["config"]).flat(), config.flat()
+    try:
+        before, now = TrainConfig.model_validate(content["config"]).flat(), config.flat()
+    except ValueError as error:
+        raise DataError(
+            f"the checkpoint's configuration is malformed ({one_line(error)})", "a checkpoint written by topotrain"
+        ) from None
     asked = any(one.partition("=")[0].strip() in (RATE, "learning_rate") for one in overrides)
     if asked and before[RATE] == now[RATE]:
         before[RATE] = json.dumps(content["optimizer_states"][0]["param_groups"][0]["lr"])

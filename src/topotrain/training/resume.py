@@ -25,7 +25,7 @@ from topotrain.fields import (
 )
 from topotrain.invocation import adopted_run, release_adopted_run, serving_parent
 from topotrain.messages import lines_shown
-from topotrain.model.checkpoint import read_checkpoint
+from topotrain.model.checkpoint import check_resumable, read_checkpoint
 from topotrain.progress import track
 from topotrain.signals import interruptible
 from topotrain.tracking.heartbeat import is_alive
@@ -36,7 +36,7 @@ from topotrain.tracking.runs import LATEST
 from topotrain.tracking.store import Store, find_store
 from topotrain.training.continuation import Continuation, check_same, drift_of, restored_selection
 from topotrain.training.network_shape import check_network
-from topotrain.training.training_run import Limits, TrainingRun, TrainResult
+from topotrain.training.training_run import TrainingRun, TrainResult, limits_of
 
 log = logging.getLogger("topotrain")
 RANKED = ("best", "second_best", "third_best")
@@ -127,7 +127,7 @@ def _same_data(content: Mapping[str, Any], config: TrainConfig, progress: bool) 
 
 
 def _training(loaded: LoadedConfig, recorder: Recorder, continuation: Continuation, progress: bool) -> TrainingRun:
-    limits = Limits(**continuation.content.get("limits", {}))
+    limits = limits_of(continuation.content)
     alone = serving_parent() is None  # a batch gives the alias to its best child
     return TrainingRun(loaded, recorder, limits, continuation=continuation, take_alias=alone, progress=progress)
 
@@ -217,6 +217,7 @@ def _fetch(store: Store, run: RunRecord, checkpoint: str, name: str, present: se
             "a checkpoint of a topotrain run",
             "begin a new run from its weights with: topotrain run --resume-from",
         )
+    check_resumable(content, f"checkpoint {checkpoint} of run {run.run_id}")
     return content
 
 

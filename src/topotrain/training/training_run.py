@@ -5,24 +5,29 @@ from __future__ import annotations
 import logging
 import shutil
 import warnings
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from tempfile import mkdtemp
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
 from lightning_fabric.utilities.exceptions import MisconfigurationException
+from pydantic import TypeAdapter, ValidationError
 
 from topotrain.config import LoadedConfig
 from topotrain.credentials import mask_credentials
 from topotrain.data.prepare import PreparedData, prepare_data
-from topotrain.errors import ConfigError, InterruptedRunError
+from topotrain.errors import ConfigError, DataError, InterruptedRunError
 from topotrain.fields import CHECKPOINT_DIR, DOCKQ_COLUMN, INTERRUPTED_NOTE, LAST_CHECKPOINT, quality_name
 from topotrain.invocation import resume_command, threads_asked
+from topotrain.model.checkpoint import WRITTEN
 from topotrain.model.lightning import STEP, ScoringModule
 from topotrain.model.network import TopoQANetwork
 from topotrain.progress import track
+from topotrain.schema.documents import fault
 from topotrain.signals import release
 from topotrain.text import one_line
 from topotrain.tracking.recorder import Recorder
@@ -88,6 +93,19 @@ class Limits:
     def any(self) -> bool:
         """Whether the run is cut short at all."""
         return self.fast_dev_run or self.train_batches is not None or self.val_batches is not None
+
+
+def limits_of(content: Mapping[str, Any]) -> Limits:
+    """What cut the run of a checkpoint short.
+
+    Raises:
+        DataError: it is malformed.
+    """
+    try:
+        return TypeAdapter(Limits).validate_python(content.get("limits", {}))
+    except ValidationError as error:
+        at, found, _ = fault(error)
+        raise DataError(f"the checkpoint's limits.{'.'.join(map(str, at))} {found}", WRITTEN) from None
 
 
 class TrainingRun:
@@ -245,8 +263,9 @@ class TrainingRun:
             "step": STEP,
         }
         drift = self.continuation.drift if self.continuation else {}
+        settings = ConfiguredSettings(config, new_learning_rate=RATE in drift)
         callbacks = [
-            ConfiguredSettings(config, new_learning_rate=RATE in drift),
+            settings,
             EpochSeeds(config.dataloader.seed),
             progress_callback(self.selection, config.logging, bar=self.progress),
             EpochEnd(self.selection, self.recorder, self.checkpoints, carried),
@@ -260,6 +279,14 @@ class TrainingRun:
                 trainer.fit(module, datamodule=data.module, ckpt_path=last, weights_only=True)
             except MisconfigurationException as error:
                 raise ConfigError(f"training can't start: {one_line(error)}", "limits that leave a batch") from None
+            except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+                if last is None or settings.stepped:
+                    raise
+                raise DataError(
+                    f"the run can't go on from its checkpoint ({type(error).__name__}: {one_line(error)})",
+                    WRITTEN,
+                    "go on from another with: --checkpoint best",
+                ) from error
 
     @staticmethod
     def _limit_threads() -> None:
