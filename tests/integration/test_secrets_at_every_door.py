@@ -202,12 +202,18 @@ def test_a_folder_may_still_be_called_like_a_host(tmp_path: Path, capsys: Any) -
         ("odd://host", "unknown scheme"),
         ("http:localhost:5000", "has no // after http:"),
         ("sqlite:x.db", "expected sqlite:///..."),
+        ("sqlite:///", "is a folder"),
+        ("sqlite:////", "is a folder"),
+        ("sqlite:///store", "is a folder"),
+        ("sqlite://", "names no file"),
+        ("sqlite:///:memory:", "names no file"),
         ("http://host:80a", "can't be parsed"),
         ("http://", "can't be parsed"),
         ("postgresql://me:p@ss@host/db", "an @ too many"),
     ],
 )
-def test_an_address_that_can_not_be_is_one_line(uri: str, words: str, capsys: Any) -> None:
+def test_an_address_that_can_not_be_is_one_line(uri: str, words: str, tmp_path: Path, capsys: Any) -> None:
+    (tmp_path / "store").mkdir(exist_ok=True)
     status, text = said(capsys, "leaderboard", "--tracking-uri", uri)
     assert status == 2
     assert len(text.splitlines()) == 1

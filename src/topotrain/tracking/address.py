@@ -117,8 +117,21 @@ def _check(uri: str) -> None:
         raise ConfigError(f"tracking URI {mask_uri(uri)!r} has an unknown scheme", f"one of {', '.join(known)}", near)
     if kind in SERVERS:
         _check_server(uri)
-    elif kind in DATABASES and kind != "sqlite":
+    elif kind == "sqlite":
+        _check_file(uri)
+    elif kind in DATABASES:
         _check_database(uri)
+
+
+def _check_file(uri: str) -> None:
+    """MLflow would try a folder again for minutes, and keep what it is told without a file in memory alone."""
+    name = uri.partition("://")[2].partition("?")[0].removeprefix("/")
+    if name in ("", ":memory:"):
+        raise ConfigError(f"tracking URI {mask_uri(uri)!r} names no file", "sqlite:///FILE, as in sqlite:///mlflow.db")
+    if Path(name).is_dir():
+        raise ConfigError(
+            f"tracking URI {mask_uri(uri)!r}: {name} is a folder", "the file of a database", f"{DATABASE_NAME} in it?"
+        )
 
 
 def _check_server(uri: str) -> None:
