@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
 import yaml
 
 from topotrain.config import TrainConfig, load_config, merge, parse_override, validate
+from topotrain.config.yaml_file import parse_yaml
 from topotrain.credentials import mask_credentials
 from topotrain.errors import ConfigError
 
@@ -315,6 +317,16 @@ def test_a_relative_path_is_shown_absolute(tmp_path: Path) -> None:
 def test_nested_aliases_do_not_eat_the_machine(tmp_path: Path) -> None:
     lines = ["a0: &a0 {x: 1}"] + [f"a{i}: &a{i} {{p: *a{i - 1}, q: *a{i - 1}}}" for i in range(1, 60)]
     assert str(tmp_path) in refused(write(tmp_path / "bomb.yaml", "\n".join(lines)))
+
+
+def test_merges_that_grow_without_end_are_refused_at_once(tmp_path: Path) -> None:
+    lines = ["a0: &a0 {k: 1, l: 2}"]
+    lines += [f"a{i}: &a{i}\n  <<: [{', '.join([f'*a{i - 1}'] * 9)}]\n  x{i}: 1" for i in range(1, 30)]
+    began = time.monotonic()
+    assert "values in merges" in refused(write(tmp_path / "bomb.yaml", "\n".join(lines)))
+    assert time.monotonic() - began < 10
+    merged = "a: &a {x: 1}\nb:\n  <<: *a\n  y: 2\n"
+    assert parse_yaml(merged)["b"] == {"x": 1, "y": 2}
 
 
 @pytest.mark.parametrize("content", ["", "# nothing\n", "---\n", "\ufeff{}\n", "null\n"])

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from itertools import pairwise
 from typing import Annotated, Any, Literal, get_args, get_origin
 
-import yaml
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -21,6 +20,7 @@ from pydantic import (
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
+from topotrain.config.yaml_file import parse_yaml
 from topotrain.errors import UserInputError
 from topotrain.text import did_you_mean
 
@@ -55,8 +55,8 @@ class Parameters(BaseModel):
             if not isinstance(value, str):
                 raise
         try:
-            value = yaml.safe_load(value)
-        except yaml.YAMLError:
+            value = parse_yaml(value)
+        except ValueError:
             raise ValueError("not YAML") from None
         return read(value)
 

@@ -7,8 +7,7 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
+from topotrain.config.yaml_file import parse_yaml
 from topotrain.credentials import mask_values
 from topotrain.fields import (
     BEST_SELECTION_METRIC,
@@ -74,8 +73,8 @@ def config_of(store: Store, run: RunRecord) -> dict[str, Any]:
     """The resolved configuration: the artifact, or what the parameters say the parameters where it can't be read."""
     text = store.artifacts.text(run.run_id, CONFIG_ARTIFACT)
     try:
-        config = yaml.safe_load(text) if text else None
-    except yaml.YAMLError:
+        config = parse_yaml(text) if text else None
+    except ValueError:
         config = None
     return config if isinstance(config, dict) else _config_of_params(run.params)
 
