@@ -204,11 +204,14 @@ def predict(bench: Bench) -> list[Row]:
     rows = []
     for number in bench.sizes([5000]):
         made = bench.made(number)
-        taken: dict[str, dict[str, list[float]]] = {when: {OURS: [], THEIRS: []} for when in ("start", "cold", "warm")}
+        times = ("start", "cold", "warm", "packed")
+        taken: dict[str, dict[str, list[float]]] = {when: {OURS: [], THEIRS: []} for when in times}
         for _ in range(bench.rounds):
             folder = commands.fresh("predict")
             for when in ("warm",) if bench.smoke else taken:
                 graphs = few.graphs if when == "start" else made.graphs
+                if when == "packed":
+                    commands.topotrain("schema", str(graphs), cache=folder / "cache")
                 actions = {
                     OURS: partial(_score_ours, commands, model, graphs, folder, cold=when == "cold"),
                     THEIRS: partial(_score_theirs, commands, checkpoint, graphs, folder, cold=when == "cold"),
@@ -216,7 +219,7 @@ def predict(bench: Bench) -> list[Row]:
                 for side, line in bench.each(actions).items():
                     taken[when][side].append(line.end)
             _same_graphs(folder / f"{OURS}.csv", folder / f"{THEIRS}.csv", number)
-        for when in ("warm",) if bench.smoke else ("cold", "warm"):
+        for when in ("warm",) if bench.smoke else times[1:]:
             pairs = list(zip(taken[when][OURS], taken[when][THEIRS], strict=True))
             rows.append(compared("predict", f"predict, {number:,} graphs, {when}, whole command", "s", "", pairs))
             if bench.smoke:
