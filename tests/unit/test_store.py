@@ -390,6 +390,25 @@ def test_a_schema_is_resolved_once_and_again_when_something_changed(change: Call
             inspect_directory(graphs, cache=cache)
 
 
+def test_names_need_not_be_utf_8(tmp_path):
+    root = tmp_path / os.fsdecode(b"graphs \xff")
+    for number in range(2):
+        save(root, os.fsdecode(b"T\xfe/m%d" % number), number + 1)
+    cache = tmp_path / "cache"
+    assert inspect_directory(root, cache=cache) == inspect_directory(root, cache=cache)
+    check_same(open_store(root, cache), root)
+
+
+def test_a_schema_is_resolved_again_by_other_code(graphs, tmp_path, monkeypatch):
+    first = inspect_directory(graphs, cache=tmp_path / "cache")
+    monkeypatch.setattr("topotrain.data.stored_schema._code_of_the_room", lambda: "other")
+    with monkeypatch.context() as patch:
+        patch.setattr("topotrain.data.stored_schema.resolve_schema", lambda *_, **__: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            inspect_directory(graphs, cache=tmp_path / "cache")
+    assert inspect_directory(graphs, cache=tmp_path / "cache") == first
+
+
 def test_the_digest_of_a_data_set_is_computed_once(graphs, tmp_path, monkeypatch):
     labels = tmp_path / "labels.csv"
     labels.write_text("MODEL,dockq\nT0/m0,0.5\nT1/m1,0.25\n")

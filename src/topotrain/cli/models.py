@@ -19,6 +19,8 @@ from topotrain.cli.options import (
     Words,
     flag,
     form_option,
+    graphs_option,
+    model_option,
     option,
     target_options,
 )
@@ -28,14 +30,9 @@ from topotrain.errors import ConfigError
 
 
 @click.command()
-@option(
-    "--model",
-    metavar="URI",
-    help="By default models:/topoqa@candidate.",
-    shell_complete=completion.models,
-)
+@model_option("By default models:/topoqa@candidate.")
 @RUN_OF_MODEL
-@option("--graphs", type=InputPath("demo"), default="demo", show_default=True, metavar="DIR", help="Graph directory.")
+@graphs_option("Graph directory.")
 @option(
     "--labels",
     type=InputPath("demo"),
@@ -188,22 +185,8 @@ def metrics(predictions: str, form: str, per_target: bool) -> None:
 
 
 @click.command()
-@option(
-    "--model",
-    default="models:/topoqa@champion",
-    show_default=True,
-    metavar="URI",
-    help="Or a local folder.",
-    shell_complete=completion.models,
-)
-@option(
-    "--graphs",
-    type=InputPath("demo"),
-    default="demo",
-    show_default=True,
-    metavar="DIR",
-    help="Every graph below it is scored.",
-)
+@model_option("Or a local folder.", "models:/topoqa@champion")
+@graphs_option("Every graph below it is scored.")
 @option("--out", required=True, metavar="CSV|PARQUET", help="The table; its suffix says which kind.")
 @option("--labels", type=InputPath(), metavar="CSV", help="Adds the true quality, and targets where it names them.")
 @target_options

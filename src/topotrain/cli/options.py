@@ -151,6 +151,18 @@ PER_TARGET = flag("--per-target", help="Table and CSV: a row for each target (JS
 UNVERIFIED = flag("--allow-unverified", help="Graphs with unnamed columns: check their widths alone.")
 
 
+def model_option(text: str, default: str | None = None) -> Callable[[Command], Command]:
+    """``--model`` by its URI."""
+    return option(
+        "--model", default=default, show_default=True, metavar="URI", help=text, shell_complete=completion.models
+    )
+
+
+def graphs_option(text: str) -> Callable[[Command], Command]:
+    """``--graphs``; by default those of the demo data set."""
+    return option("--graphs", type=InputPath("demo"), default="demo", show_default=True, metavar="DIR", help=text)
+
+
 def run_option(text: str, default: str | None = None) -> Callable[[Command], Command]:
     """``--run-id``, which is ``--run`` too."""
     return option(

@@ -16,6 +16,7 @@ from topotrain.cli.options import (
     KeyValue,
     Words,
     jobs_option,
+    model_option,
     option,
     target_options,
 )
@@ -212,14 +213,7 @@ def features(kind: str | None, as_json: bool) -> None:
 
 @click.command()
 @click.argument("structures", type=InputPath())
-@option(
-    "--model",
-    default="models:/topoqa@candidate",
-    show_default=True,
-    metavar="URI",
-    help="Or a local folder.",
-    shell_complete=completion.models,
-)
+@model_option("Or a local folder.", "models:/topoqa@candidate")
 @target_options
 @option("--out", metavar="CSV", help="By default printed.")
 @jobs_option("Processes.")

@@ -125,9 +125,6 @@ class GraphStore:
     def __contains__(self, key: str) -> bool:
         return key in self.index.position
 
-    def __len__(self) -> int:
-        return len(self.index.keys)
-
     def refuse_failures(self) -> None:
         """Name the graphs that can't be read, the first ten of them.
 

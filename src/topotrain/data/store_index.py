@@ -17,7 +17,9 @@ from topotrain.schema.feature_schema import GraphFacts
 from topotrain.schema.metadata_files import edge_count_apart, with_edge_count
 from topotrain.text import one_line
 
-FORMAT = 1  # of the store: index and parts; another one is packed again
+# Of the store; one of another format is packed again. It changes with index and parts, with what reading a graph
+# refuses, and with what is computed of graphs and kept beside them.
+FORMAT = 1
 INDEX_NAME = "index.npz"
 FILE = "graphs.npy"  # of a part
 NO_WIDTH = -1  # of edges that a graph does not have, and of which it does not say how wide they would be

@@ -132,9 +132,11 @@ def brought_up(
 
 def _mostly_dead(kept: StoreIndex) -> bool:
     """Whether more than half of what the parts hold is of graphs that changed or are gone."""
+    from topotrain.data.packing import EDGE_COLUMNS
+
     held, rows = sum(size for _, size in kept.parts), kept.rows
     words = rows["num_nodes"] * rows["node_dim"] + rows["num_rows"] * np.maximum(rows["edge_dim"], 0)
-    live = 4 * int((words + rows["num_edges"] * 5).sum())
+    live = 4 * int((words + rows["num_edges"] * EDGE_COLUMNS).sum())
     return held > 2 * live + SLACK
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,10 @@ from topotrain.data.store import GraphStore
 from topotrain.errors import SchemaError
 from topotrain.fields import SIDECAR_NAME
 from topotrain.progress import Track
+from topotrain.schema import resolve
 from topotrain.schema.feature_schema import FeatureSchema
 from topotrain.schema.metadata_files import find_summary
 from topotrain.schema.resolve import resolve_schema
-from topotrain.version import __version__
 
 
 def stored_schema(
@@ -35,14 +36,13 @@ def stored_schema(
     """
     root = store.directory.root
     summary, notes = (summary_path, []) if summary_path else _found_summary(root)
-    digest = hashlib.sha256(f"{__version__} {root} {metadata_path} {summary_path} {use_layer_norm} {notes}".encode())
-    for path in (metadata_path or root / SIDECAR_NAME, summary):
-        digest.update(f"\n{path} {_file_digest(path)}\n".encode("utf-8", "surrogateescape"))
     rows, keys = store.index.rows[list(positions)], store.index.keys
+    files = [(path, _file_digest(path)) for path in (metadata_path or root / SIDECAR_NAME, summary)]
+    said = [_code_of_the_room(), root, metadata_path, summary_path, use_layer_norm, notes, files, store.index.metadata]
+    digest = hashlib.sha256(repr(said).encode("utf-8", "surrogateescape"))
     digest.update("\0".join(keys[position] for position in positions).encode("utf-8", "surrogateescape"))
     for name in ("node_dim", "edge_dim", "num_nodes", "num_edges", "edge_count", "metadata"):
         digest.update(rows[name].tobytes())
-    digest.update("\n".join(store.index.metadata).encode())
 
     def resolved() -> dict[str, Any]:
         schema = resolve_schema(
@@ -56,6 +56,13 @@ def stored_schema(
 
     kept = store.remembered("schema", digest.hexdigest(), resolved)
     return replace(FeatureSchema.from_dict(kept["schema"]), graph_modules=kept["graph_modules"])
+
+
+@cache
+def _code_of_the_room() -> str:
+    """What schemas are resolved with: other code may come to another schema."""
+    files = sorted(Path(resolve.__file__).parent.glob("*.py"))
+    return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
 
 
 def _found_summary(root: Path) -> tuple[Path | None, list[str]]:
