@@ -277,7 +277,7 @@ def epochs_of(uri: str, job: str) -> int:
 @pytest.mark.long
 def test_killed_and_resumed(graph_set: Any, store_uri: str, quick_python: str) -> None:
     """Told to stop, it takes its jobs with it; killed outright, they follow; resumed, the same runs go on."""
-    epochs = 60
+    epochs = 300  # of some hundredths of a second: enough to be caught in the middle of them
     overrides = {"trainer.num_epochs": epochs, "early_stopping.patience": epochs}
     jobs = [{"name": "long", "overrides": overrides}, {"name": "next", "resume_from": "best-of(long)"}]
     manifest = write_manifest(graph_set.root.parent, jobs)
