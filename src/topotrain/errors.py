@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from topotrain.credentials import mask_credentials
 
 EXIT_FAULT = 1
 EXIT_USER = 2
 EXIT_GATE_REFUSED = 3
+EXIT_UNDELIVERED = 4
 
 
 class TopotrainError(Exception):
@@ -62,6 +65,23 @@ class GateRefusedError(TopotrainError):
     """A promotion gate did not hold."""
 
     exit_code = EXIT_GATE_REFUSED
+
+
+class UndeliveredError(TopotrainError):
+    """Everything is done and on this machine's disk, and the tracking server does not have all of it yet.
+
+    Args:
+        journal: folder that holds what it lacks.
+        advice: what to do about it.
+    """
+
+    exit_code = EXIT_UNDELIVERED
+
+    def __init__(self, journal: Path, advice: str) -> None:
+        self.journal = journal
+        super().__init__(
+            f"complete, but not yet delivered to the tracking server: {journal} keeps what it lacks; {advice}"
+        )
 
 
 class UnfinishedBatchError(TopotrainError):

@@ -62,6 +62,7 @@ EVAL_PEARSON = "eval_mean_pearson"
 EVAL_MSE = "eval_mse"  # over all decoys
 EVALUATION_DIR = "evaluation"  # artifacts of the last evaluation
 
+TAG_FILES_DIGEST = "topotrain.files_sha256"  # of a model version: over the names and contents of its files
 TAG_LABEL_COLUMN = "label_column"  # of a model version: what it predicts, where that is not DockQ
 
 # Tags of a model version: how it was judged, and how it was promoted.
@@ -101,6 +102,8 @@ TAG_BEST_EPOCH = "topotrain.best_epoch"
 TAG_STATUS_NOTE = "topotrain.status_note"
 INTERRUPTED_NOTE = "interrupted by signal"  # how the note of a run that a signal ended begins
 TAG_HEARTBEAT = "topotrain.heartbeat"
+TAG_LEASE = "topotrain.lease."  # and who holds it: a process that records the run, or is about to
+TAG_OFFLINE_ID = "topotrain.offline_id"  # what stood for the id of a run that no server knew
 TAG_GIT_COMMIT = "topotrain.git_commit"
 TAG_GIT_DIRTY = "topotrain.git_dirty"
 TAG_VERSION = "topotrain.version"

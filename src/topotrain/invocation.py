@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import shlex
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from topotrain.credentials import mask_uri
@@ -12,6 +14,8 @@ from topotrain.credentials import mask_uri
 RUN_VARIABLE = "MLFLOW_RUN_ID"
 URI_VARIABLE = "MLFLOW_TRACKING_URI"
 TIMEOUT_VARIABLE = "MLFLOW_HTTP_REQUEST_TIMEOUT"
+RETRIES_VARIABLE = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
+LONG_ENOUGH_FOR_THREE = 12.0  # seconds
 SERVES_VARIABLE = "TOPOTRAIN_SERVES"
 PROGRESS_VARIABLE = "TOPOTRAIN_PROGRESS"
 THREADS_VARIABLE = "OMP_NUM_THREADS"
@@ -22,6 +26,11 @@ ADOPTION_VARIABLES = (RUN_VARIABLE, "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_N
 def resume_command(run_id: str, tracking_uri: str) -> str:
     """The command that resumes a run."""
     return f"{program()} resume --run-id {run_id} --tracking-uri {shlex.quote(mask_uri(tracking_uri))}"
+
+
+def sync_advice(journal: Path) -> str:
+    """What to do about a journal that holds what a server does not have."""
+    return f"deliver it with: {program()} sync {shlex.quote(str(journal))}"
 
 
 def program() -> str:
@@ -56,6 +65,31 @@ def environment_uri() -> str | None:
 def wait_at_most(seconds: int) -> None:
     """How long a request to a server may take, unless the user has said so (MLFLOW_HTTP_REQUEST_TIMEOUT)."""
     os.environ.setdefault(TIMEOUT_VARIABLE, str(seconds))
+
+
+@contextmanager
+def answering_within(seconds: float | None) -> Iterator[None]:
+    """Ask a server, which has so long to answer in all, whatever the user set; without seconds as ever.
+
+    Args:
+        seconds: for three attempts and the pauses between them, as MLflow makes them.
+    """
+    if seconds is None:
+        yield
+        return
+    attempts, pauses = (3, 6.0) if seconds > LONG_ENOUGH_FOR_THREE else (1, 0.0)
+    each = max(1, int((seconds - pauses) / attempts))
+    settings = {TIMEOUT_VARIABLE: str(each), RETRIES_VARIABLE: str(attempts - 1)}
+    before = {name: os.environ.get(name) for name in settings}
+    os.environ.update(settings)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def threads_asked() -> str | None:

@@ -21,6 +21,7 @@ from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 
 import topotrain
+from kit.dying import ended
 from kit.graphs import write_graph_set
 from kit.recorded import fetch_artifact, metric_history, mlflow_client
 from kit.structures import write_models
@@ -33,7 +34,7 @@ from topotrain.batches.scheduler import JobState, Scheduler
 from topotrain.errors import InterruptedRunError, TrackingError
 from topotrain.fields import TAG_BATCH_JOB, TAG_COMMAND
 from topotrain.model.checkpoint import read_checkpoint
-from topotrain.tracking.recorder import Recorder
+from topotrain.tracking.opening import open_run
 from topotrain.tracking.store import Store
 
 RECIPE = {
@@ -326,21 +327,21 @@ def test_killed_and_resumed(graph_set: Any, store_uri: str, quick_python: str) -
 
 def test_resume_refuses_a_batch_that_is_still_running(graph_set: Any, store_uri: str) -> None:
     manifest = write_manifest(graph_set.root.parent, [{"name": "a"}])
-    recorder = Recorder.open(
+    recorder = open_run(
         Store.open(store_uri), "dynamic_topoqa", command="batch", tags={"topotrain.batch_name": "sweep"}
     )
-    other = Recorder.open(Store.open(store_uri), "dynamic_topoqa", command="run", parent_run_id=recorder.run_id)
+    other = open_run(Store.open(store_uri), "dynamic_topoqa", command="run", parent_run_id=recorder.run_id)
     (job,) = load_manifest(manifest).jobs
     other.tags({TAG_BATCH_JOB: "a", "topotrain.batch_job_digest": job.digest})
     try:
         wait_for(lambda: "topotrain.heartbeat" in mlflow_client(store_uri).get_run(recorder.run_id).data.tags)
         with pytest.raises(TrackingError, match="is still running; expected one that ended"):
             batch(manifest, resume=True, tracking_uri=store_uri)
-        recorder.close("KILLED")
+        ended(recorder, "KILLED")
         with pytest.raises(TrackingError, match="job 'a' is still being trained"):
             batch(manifest, resume=True, tracking_uri=store_uri)
     finally:
-        other.close("KILLED")
+        ended(other, "KILLED")
     assert len(parents(store_uri)) == 1
 
 
@@ -401,7 +402,7 @@ def test_a_build_that_ends_while_the_batch_is_stopped_starts_no_training(
     tmp_path: Path, store_uri: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     manifest = load_manifest(write_manifest(tmp_path, [{"name": "a"}]))
-    recorder = Recorder.open(Store.open(store_uri), "tests", command="batch")
+    recorder = open_run(Store.open(store_uri), "tests", command="batch")
     state = JobState(manifest.jobs[0], report("a", "building"))
     scheduler = Scheduler(manifest, {"a": state}, recorder, 1, BatchDisplay(), tmp_path)
     state.process = job_process.JobProcess(["--version"], os.environ, tmp_path, "a")
@@ -415,7 +416,7 @@ def test_a_build_that_ends_while_the_batch_is_stopped_starts_no_training(
     monkeypatch.setattr(Scheduler, "_start_ready", stop)
     with pytest.raises(InterruptedRunError):
         scheduler.run()
-    recorder.close("KILLED")
+    ended(recorder, "KILLED")
     assert not started
     assert (state.report.status, state.process) == ("killed", None)
 

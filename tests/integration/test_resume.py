@@ -16,6 +16,7 @@ import torch
 from mlflow.tracking import MlflowClient
 
 import topotrain
+from kit.dying import die
 from kit.graphs import GraphSet, write_graph_set
 from kit.recorded import artifact_json, artifact_names, fetch_artifact, metric_history, mlflow_client
 from topotrain.errors import ConfigError, DataError, SchemaError, TrackingError
@@ -28,8 +29,12 @@ from topotrain.fields import (
     TAG_RESUMED_FROM,
 )
 from topotrain.model.checkpoint import read_checkpoint
+from topotrain.tracking.delivery import Delivery
+from topotrain.tracking.opening import reopen_run
+from topotrain.tracking.recorder import Recorder
 from topotrain.training.continuation import drift_tag
 from topotrain.training.resume import AlreadyComplete, resume
+from topotrain.training.training_run import TrainingRun
 
 EPOCHS = 7
 QUIET = "mlflow.register=none"
@@ -107,10 +112,8 @@ class _Killed(BaseException):
     pass
 
 
-def cut_off(graph_set, uri, monkeypatch, where: str, epoch: int, *overrides: str) -> str:
+def cut_off(graph_set, uri, monkeypatch, where: str, epoch: int, *overrides: str, with_disk: bool = True) -> str:
     """A run whose process is gone at this point of this epoch: nothing after it is recorded, not even its end."""
-    from topotrain.tracking.recorder import Recorder
-
     real = getattr(Recorder, where)
     seen: dict[str, Any] = {}
 
@@ -124,18 +127,10 @@ def cut_off(graph_set, uri, monkeypatch, where: str, epoch: int, *overrides: str
 
     with monkeypatch.context() as patch:
         patch.setattr(Recorder, where, dying)
-        patch.setattr(Recorder, "close", lambda self, *a: self._heartbeat.stop())
+        patch.setattr(TrainingRun, "_end", lambda self, *_: die(self.recorder, with_disk=with_disk))
         with pytest.raises(_Killed):
             train(graph_set, uri, *overrides)
-    client = mlflow_client(uri)
-    client.delete_tag(seen["run"], "topotrain.heartbeat")
-    # The process that began it is this one, which is alive: make the run as old as a dead one.
-    client.set_tag(
-        seen["run"],
-        "topotrain.heartbeat",
-        json.dumps({"host": "gone", "pid": 1, "process_start": 0, "time": "2020-01-01T00:00:00+00:00"}),
-    )
-    assert client.get_run(seen["run"]).info.status == "RUNNING"
+    assert mlflow_client(uri).get_run(seen["run"]).info.status == "RUNNING"
     return seen["run"]
 
 
@@ -201,7 +196,7 @@ def test_a_killed_process_goes_on_through_the_command_line(straight, tmp_path, q
             if epochs == 4:
                 os.kill(process.pid, signal.SIGKILL)
                 break
-        assert process.wait() == -signal.SIGKILL
+        assert process.wait() == -signal.SIGKILL, line
     assert suggested is not None
     done = subprocess.run(suggested, capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -254,17 +249,15 @@ def test_a_run_s_checkpoints_are_listed_once(straight, monkeypatch, which):
 
 def test_what_is_recorded_already_is_not_recorded_again(straight, monkeypatch):
     """Neither points nor checkpoints, but for those of the epochs that follow."""
-    from topotrain.tracking.recorder import Recorder
-
     graph_set, uri, _ = straight
     run_id = cut_off(graph_set, uri, monkeypatch, "epoch", EPOCHS - 1)
-    written, real = [], Recorder._replace
+    written, real = [], Delivery._write
 
-    def replace(self, local, directory):
-        written.append(local.name)
-        real(self, local, directory)
+    def write(self, kept, artifact):
+        written.append(Path(artifact).name)
+        real(self, kept, artifact)
 
-    monkeypatch.setattr(Recorder, "_replace", replace)
+    monkeypatch.setattr(Delivery, "_write", write)
     resume(run_id, tracking_uri=uri)
     assert [name for name in written if not name.endswith(".png")] == ["kept.json"]
 
@@ -325,13 +318,13 @@ def test_kept_checkpoints_that_are_gone_are_no_longer_kept(straight, monkeypatch
     """Somebody tidied the artifacts up; what is left is enough to go on with."""
     graph_set, uri, reference = straight
     run_id = cut_off(graph_set, uri, monkeypatch, "epoch", 4)
-    from topotrain.tracking.recorder import Recorder
     from topotrain.tracking.store import Store
 
     client = mlflow_client(uri)
-    recorder = Recorder(Store.open(uri), run_id)
+    recorder = reopen_run(Store.open(uri), run_id)
     for name in artifact_names(client, run_id, "checkpoints") - {"last.ckpt"}:
         recorder.remove(f"checkpoints/{name}")
+    die(recorder)
     assert artifact_names(client, run_id, "checkpoints") == {"last.ckpt"}
     result = resume(run_id, tracking_uri=uri)
     assert "no longer there" in caplog.text

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
-import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -32,10 +30,12 @@ from topotrain.fields import (
 )
 from topotrain.invocation import adopted_run
 from topotrain.messages import lines_shown
+from topotrain.scratch import make_scratch, remove_scratch
 from topotrain.signals import interruptible, release
 from topotrain.tracking.address import resolve_tracking_uri
 from topotrain.tracking.batches import COMMAND
 from topotrain.tracking.heartbeat import is_alive
+from topotrain.tracking.opening import open_run, reopen_run
 from topotrain.tracking.provenance import provenance_tags
 from topotrain.tracking.recorder import Recorder
 from topotrain.tracking.records import RunRecord
@@ -57,6 +57,7 @@ class BatchResult:
         best: name of the best job, if any finished.
         candidates: {registered model: version that became the candidate}.
         interrupted: whether a signal ended it.
+        journal: folder that holds what the server does not have yet of the batch's own run.
     """
 
     run_id: str
@@ -66,6 +67,7 @@ class BatchResult:
     best: str | None = None
     candidates: dict[str, str] = field(default_factory=dict)
     interrupted: bool = False
+    journal: Path | None = None
 
     @property
     def unfinished(self) -> list[JobReport]:
@@ -140,7 +142,7 @@ class _Batch:
     ) -> None:
         self.progress = progress
         self.plan, self.recorder, self.states, self.jobs = plan, recorder, states, jobs
-        self.folder = Path(tempfile.mkdtemp(prefix="topotrain-batch-"))
+        self.folder = make_scratch("batch")
 
     def run(self) -> BatchResult:
         recorder = self.recorder
@@ -154,21 +156,20 @@ class _Batch:
             result = self._finish()
             lost = [f"{report.name} ({report.status})" for report in result.unfinished]
             note = f"{len(lost)} of {len(result.jobs)} jobs did not finish: {', '.join(lost)}" if lost else ""
-            recorder.close("FAILED" if lost else "FINISHED", note)
-            return result
+            recorder.end("FAILED" if lost else "FINISHED", note)
+            recorder.close()
+            return replace(result, journal=recorder.journal)
         except InterruptedRunError as stop:
             release(stop)
             self._record(replace(self._result(), interrupted=True))
-            recorder.close("KILLED", f"{INTERRUPTED_NOTE} {stop.signum}")
+            recorder.end("KILLED", f"{INTERRUPTED_NOTE} {stop.signum}")
             raise
         except BaseException as error:
-            recorder.close("FAILED", f"{type(error).__name__}: {error}")
+            recorder.end("FAILED", f"{type(error).__name__}: {error}")
             raise
         finally:
-            if recorder.complete:
-                shutil.rmtree(self.folder, ignore_errors=True)
-            else:
-                log.error("logs that could not be delivered are kept in %s", self.folder)
+            recorder.close(0)
+            remove_scratch(self.folder)
 
     def _result(self, best: str | None = None, candidates: Mapping[str, str] | None = None) -> BatchResult:
         recorder = self.recorder
@@ -237,9 +238,9 @@ def _open(plan: Manifest, store: Store, run_name: str | None, earlier: RunRecord
     tags = {TAG_BATCH_MANIFEST: plan.digest, TAG_BATCH_NAME: plan.path.stem}
     if earlier is not None:
         if adopted_run() in (None, earlier.run_id):
-            return Recorder.reopen(store, earlier.run_id, tags)
+            return reopen_run(store, earlier.run_id, tags)
         tags[TAG_RESUMED_FROM] = earlier.run_id
-    recorder = Recorder.open(
+    recorder = open_run(
         store,
         plan.experiment,
         command=COMMAND,

@@ -15,12 +15,13 @@ import yaml
 from topotrain.batches.display import BatchDisplay, JobReport
 from topotrain.batches.job_process import JobProcess, child_environment, share_of_cores, stop_all
 from topotrain.batches.manifest import Job, Manifest
-from topotrain.errors import OutageError, TrackingError, UserInputError
+from topotrain.errors import EXIT_UNDELIVERED, OutageError, TrackingError, UserInputError
 from topotrain.fields import TAG_BATCH_JOB, TAG_BATCH_JOB_DIGEST
 from topotrain.signals import release
 from topotrain.tracking.recorder import Recorder
 from topotrain.tracking.records import RunRecord
 from topotrain.tracking.store import Store
+from topotrain.tracking.sync import deliver_first
 
 log = logging.getLogger("topotrain")
 
@@ -218,7 +219,7 @@ class Scheduler:
                     state.fail(error)
                 continue
             state.report.run_id = state.process.run_id or state.report.run_id
-            if status != 0:
+            if status not in (0, EXIT_UNDELIVERED):
                 state.report.note = state.process.last_words
             state.report.exit_status, state.report.seconds = status, round(state.seconds, 1)
             state.ended, state.process = status, None
@@ -249,10 +250,12 @@ class Scheduler:
             newest.setdefault(run.tags[TAG_BATCH_JOB], []).append(run)
         for state in watched:
             try:
+                if state.ended == EXIT_UNDELIVERED and state.report.run_id:
+                    deliver_first(self.store, state.report.run_id)
                 own = self._run_of(state, newest.get(state.job.name, []))
                 if own is not None:
                     state.take(own, self.store)
-                if state.ended:
+                if state.ended not in (None, 0, EXIT_UNDELIVERED):
                     self._close_dead(state.report, state.ended)
             except OutageError:
                 raise
@@ -276,7 +279,7 @@ class Scheduler:
     def _settle(state: JobState, exit_status: int) -> None:
         """Say how a job ended, after the server has said what it achieved."""
         report = state.report
-        if exit_status == 0:
+        if exit_status in (0, EXIT_UNDELIVERED):
             report.status = "finished"
         else:
             report.status = "killed" if exit_status < 0 or exit_status in INTERRUPTED else "failed"

@@ -10,10 +10,10 @@ from typing import ClassVar
 
 import click
 
-from topotrain.cli import cache, models, reports, structures, training
+from topotrain.cli import cache, models, reports, structures, sync, training
 from topotrain.cli.output import say
 from topotrain.cli.startup import end_quickly
-from topotrain.errors import EXIT_FAULT, EXIT_USER, InterruptedRunError, TopotrainError
+from topotrain.errors import EXIT_FAULT, EXIT_USER, InterruptedRunError, TopotrainError, UndeliveredError
 from topotrain.messages import log_to_stderr
 from topotrain.signals import follow_parent
 from topotrain.version import __version__
@@ -74,6 +74,7 @@ for command in (
     structures.demo_graphs,
     structures.demo_structures,
     reports.ui,
+    sync.sync,
     cache.cache,
 ):
     cli.add_command(command)
@@ -94,6 +95,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         context = getattr(error, "ctx", None)
         command = context.command_path if context is not None else "topotrain"
         _fail(f"{error.format_message().rstrip('.')}; see {command} --help", EXIT_USER)
+    except UndeliveredError as error:
+        say(str(error))
+        sys.exit(error.exit_code)
     except TopotrainError as error:
         _fail(str(error), error.exit_code)
     except InterruptedRunError as stop:

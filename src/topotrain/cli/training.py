@@ -21,7 +21,8 @@ from topotrain.cli.options import (
 )
 from topotrain.cli.output import say
 from topotrain.cli.startup import heavy_imports
-from topotrain.errors import UnfinishedBatchError
+from topotrain.errors import UndeliveredError, UnfinishedBatchError
+from topotrain.invocation import program, sync_advice
 
 if TYPE_CHECKING:
     from topotrain.training.fit import TrainResult
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 @flag("--fast-dev-run", help="One training and one validation batch; registers nothing.")
 @option("--limit-train-batches", type=Number(), help="Use only so many; registers nothing.")
 @option("--limit-val-batches", type=Number(), help="Use only so many; registers nothing.")
+@flag("--offline", help="Need no server; deliver the run later with: topotrain sync.")
 @TRACKING_URI
 def run(
     config: str | None,
@@ -55,6 +57,7 @@ def run(
     fast_dev_run: bool,
     limit_train_batches: int | float | None,
     limit_val_batches: int | float | None,
+    offline: bool,
     tracking_uri: str | None,
 ) -> None:
     """Train one network (alias: train). Prints the run's id.
@@ -78,6 +81,7 @@ def run(
         parent_run_id=parent_run_id,
         take_alias=parent_run_id is None,
         limits=Limits(fast_dev_run, limit_train_batches, limit_val_batches),
+        offline=offline,
         tracking_uri=tracking_uri,
     )
     _print_result(result)
@@ -124,6 +128,8 @@ def batch(
     say(f"batch {result.run_name} ({result.run_id}); best job: {result.best or 'none'}")
     if result.unfinished:
         raise UnfinishedBatchError(failure_line(result.jobs), result.exit_status)
+    if result.journal is not None:
+        raise UndeliveredError(result.journal, sync_advice(result.journal))
 
 
 @click.command()
@@ -181,13 +187,14 @@ def _print_result(result: TrainResult) -> None:
     for line in _closing_lines(result):
         say(line)
     click.echo(result.run_id)
+    if result.journal is not None:
+        raise UndeliveredError(result.journal, sync_advice(result.journal))
 
 
 def _closing_lines(result: TrainResult) -> list[str]:
     """What to print when a run has ended."""
     from topotrain.credentials import mask_uri
     from topotrain.fields import VAL_LOSS, VAL_RANKING_LOSS, VAL_SPEARMAN
-    from topotrain.invocation import program
 
     metrics = result.metrics
     uri = shlex.quote(mask_uri(result.tracking_uri))
@@ -195,8 +202,10 @@ def _closing_lines(result: TrainResult) -> list[str]:
         f"done: {result.epochs} epochs, best epoch {result.best_epoch}: val_loss {metrics[VAL_LOSS]:.4f}, "
         f"Spearman {metrics[VAL_SPEARMAN]:.3f}, ranking loss {metrics[VAL_RANKING_LOSS]:.3f} ({result.quality})",
         f"run {result.run_name} ({result.run_id}), tracked at {mask_uri(result.tracking_uri)}",
-        f"  summary:   {program()} summarise --run-id {result.run_id} --tracking-uri {uri}",
     ]
+    if result.journal is not None:
+        return lines
+    lines.append(f"  summary:   {program()} summarise --run-id {result.run_id} --tracking-uri {uri}")
     if result.page:
         lines.append(f"  web page:  {result.page}")
     else:

@@ -172,7 +172,7 @@ class LoggingConfig(_Section):
 
 
 class MlflowConfig(_Section):
-    """Where and how the run is tracked."""
+    """Where and how the run is tracked; how long a server is waited for at the start and at the end, in seconds."""
 
     tracking_uri: str | None = None
     experiment: Annotated[str, Field(min_length=1)] = "dynamic_topoqa"
@@ -180,6 +180,8 @@ class MlflowConfig(_Section):
     tags: dict[str, str] = Field(default_factory=dict)
     model_name: Annotated[str, Field(min_length=1, pattern=r"^[^/:]+$")] = "topoqa"
     register_: Literal["all", "best", "none"] = Field("all", alias="register")
+    connect_timeout: PositiveFloat = 30.0
+    flush_timeout: NonNegativeFloat = 30.0
     model_config = ConfigDict(
         frozen=True, extra="forbid", protected_namespaces=(), populate_by_name=True, coerce_numbers_to_str=True
     )

@@ -38,6 +38,7 @@ from topotrain.progress import Track
 from topotrain.schema.check import SchemaCheck
 from topotrain.scoring.load import load_scorer
 from topotrain.scoring.scorer import Scorer
+from topotrain.scratch import scratch
 from topotrain.text import as_json
 from topotrain.tracking.artifacts import checkpoint_of_uri
 from topotrain.tracking.records import EvaluatedModel, Verdict
@@ -208,8 +209,7 @@ def _record(store: Store, evaluation: Evaluation, split: Split) -> str | None:
     """Write report and figures, and record the verdict."""
     data = evaluation.data
     metrics = evaluation.reports[MODEL].metrics()
-    with tempfile.TemporaryDirectory(prefix="topotrain-evaluate-") as name:
-        folder = Path(name)
+    with scratch("evaluate") as folder:
         _write_files(evaluation, split, _history(store, evaluation.model), folder)
         verdict = Verdict(
             metrics={f"{EVAL_PREFIX}{key}": value for key, value in metrics.items()},

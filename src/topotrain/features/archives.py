@@ -5,7 +5,6 @@ from __future__ import annotations
 import lzma
 import stat
 import tarfile
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ from typing import IO
 
 from topotrain.errors import DataError
 from topotrain.features.structure import MAX_TEXT_BYTES, is_structure_file
+from topotrain.scratch import scratch
 
 ZIP_SUFFIXES = (".zip",)
 TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
@@ -42,10 +42,10 @@ def folder_of(structures: Path) -> Iterator[Path]:
     if not (is_archive(structures) and structures.is_file()):
         yield structures
         return
-    with tempfile.TemporaryDirectory(prefix="topotrain-archive-") as folder:
+    with scratch("archive") as folder:
         unpack = _unpack_zip if structures.name.lower().endswith(ZIP_SUFFIXES) else _unpack_tar
         try:
-            unpack(structures, Path(folder))
+            unpack(structures, folder)
         except (OSError, EOFError, ValueError, RuntimeError, zlib.error, lzma.LZMAError) as error:
             raise _refused(structures, f"cannot be unpacked ({error})") from error
         except (zipfile.BadZipFile, tarfile.TarError, NotImplementedError) as error:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-import tempfile
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +12,7 @@ import numpy.typing as npt
 from topotrain.errors import DataError, UserInputError
 from topotrain.features.dssp import SS8_CODES, relative_to_maximum
 from topotrain.features.structure import FloatArray, Structure
+from topotrain.scratch import scratch
 
 PROGRAM = "mkdssp"
 TIMEOUT_SECONDS = 300
@@ -69,8 +68,8 @@ def run_mkdssp(structure: Structure) -> DsspTable:
         DataError: the program refuses the structure.
     """
     require_mkdssp()
-    with tempfile.TemporaryDirectory(prefix="topotrain-dssp-") as folder:
-        source, target = Path(folder, "in.pdb"), Path(folder, "out.dssp")
+    with scratch("dssp") as folder:
+        source, target = folder / "in.pdb", folder / "out.dssp"
         source.write_text(_as_pdb(structure), encoding="ascii")
         try:
             done = subprocess.run(  # noqa: S603  fixed program, files of our own

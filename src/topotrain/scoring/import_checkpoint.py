@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,10 +13,10 @@ import torch
 from torch import Tensor
 
 from topotrain.config import TrainConfig
-from topotrain.credentials import mask_uri
 from topotrain.data.graph_file import Graph
-from topotrain.errors import DataError, OutageError, SchemaError
+from topotrain.errors import DataError, SchemaError, UndeliveredError
 from topotrain.fields import SCHEMA_ARTIFACT, TAG_SCHEMA_DIGEST
+from topotrain.invocation import sync_advice
 from topotrain.model.checkpoint import load_plain
 from topotrain.model.network import TopoQANetwork
 from topotrain.model.original import load_original
@@ -25,10 +24,12 @@ from topotrain.schema.check import check_fits
 from topotrain.schema.feature_schema import FeatureSchema
 from topotrain.scoring.export import export_model
 from topotrain.scoring.recipe import base_recipe
+from topotrain.scratch import scratch
 from topotrain.text import read_json
 from topotrain.tracking.address import resolve_tracking_uri
+from topotrain.tracking.opening import open_run
 from topotrain.tracking.provenance import provenance_tags
-from topotrain.tracking.recorder import Recorder
+from topotrain.tracking.recorder import NewVersion, Recorder
 from topotrain.tracking.store import Store
 
 log = logging.getLogger("topotrain")
@@ -87,16 +88,22 @@ def import_checkpoint(
     network.requires_grad_(False)
     uri = resolve_tracking_uri(tracking_uri, None, log.info)
     tags = {**provenance_tags(), TAG_SCHEMA_DIGEST: schema.digest}
-    recorder = Recorder.open(
+    recorder = open_run(
         Store.open(uri), TrainConfig().mlflow.experiment, command="import", run_name=f"import_{path.stem}", tags=tags
     )
     try:
         version = _register(recorder, path, content, model_name, network, schema)
+        recorder.flush()
+        recorder.end("FINISHED")
     except BaseException as error:
-        recorder.close("FAILED", f"{type(error).__name__}: {error}")
+        recorder.end("FAILED", f"{type(error).__name__}: {error}")
         raise
-    recorder.close("FINISHED")
-    return Imported(f"models:/{model_name}/{version}", recorder.run_id)
+    finally:
+        recorder.close()
+    if recorder.journal is not None or version.number is None:
+        journal = recorder.journal or Path()
+        raise UndeliveredError(journal, sync_advice(journal))
+    return Imported(f"models:/{model_name}/{version.number}", recorder.run_id)
 
 
 def _pooling(content: Mapping[str, Any]) -> str:
@@ -145,7 +152,7 @@ def _register(
     model_name: str,
     network: TopoQANetwork,
     schema: FeatureSchema,
-) -> str:
+) -> NewVersion:
     origin: dict[str, Any] = {"file": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
     origin |= {name: content[name] for name in ("epoch", "global_step") if isinstance(content.get(name), int)}
     recorder.text(schema.to_json(), SCHEMA_ARTIFACT)
@@ -158,13 +165,10 @@ def _register(
         "checkpoint_sha256": origin["sha256"],
         "pooling_type": network.spec.pooling_type,
     }
-    with tempfile.TemporaryDirectory(prefix="topotrain-import-") as folder:
-        files = export_model(network, schema, _example(schema), Path(folder) / "model", recipe)
+    with scratch("import") as folder:
+        files = export_model(network, schema, _example(schema), folder / "model", recipe)
         version = recorder.version(files, model_name, title=f"{model_name}-imported", step=0, tags=tags)
-    if version.number is None:
-        what = f"{mask_uri(recorder.uri)} does not take the version"
-        raise OutageError(what, "a store that can be written", "try again")
-    return version.number
+    return version
 
 
 def _example(schema: FeatureSchema) -> Graph:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from topotrain.schema.resolve import DirectoryMetadata
 from topotrain.scoring.load import load_scorer
 from topotrain.scoring.predict_directory import score_directory
 from topotrain.scoring.score_table import Scored, rank_by_target
+from topotrain.scratch import scratch
 from topotrain.tracking.store import store_of_model
 
 
@@ -67,10 +67,10 @@ def score_structures(
         TrackingError: no such model.
     """
     scorer = load_scorer(model, store_of_model(model, tracking_uri))
-    with tempfile.TemporaryDirectory(prefix="topotrain-score-") as folder:
+    with scratch("score") as folder:
         report = build_recorded_graphs(
             structures,
-            Path(folder),
+            folder,
             scorer.schema.module_registry,
             jobs=jobs,
             strict=strict,

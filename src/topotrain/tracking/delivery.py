@@ -1,85 +1,189 @@
-"""What a run leaves, delivered in order: what the server does not take waits, and is tried again with the next."""
+"""Entries of a journal to the server, such that none is there twice however often it is delivered."""
 
 from __future__ import annotations
 
-import logging
-from collections import deque
-from collections.abc import Callable
+import json
+from collections.abc import Sequence
+from pathlib import Path
 
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
+from mlflow.tracking import MlflowClient
 
 from topotrain.errors import TrackingError
-from topotrain.text import one_line
-
-log = logging.getLogger("topotrain")
-
-# What waiting does not mend, other than a full disk or a server that is away.
-PERMANENT = (PermissionError, FileNotFoundError, IsADirectoryError, NotADirectoryError)
-REFUSALS = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST", "RESOURCE_DOES_NOT_EXIST")
+from topotrain.fields import DATASET_DIGEST_LENGTH
+from topotrain.files import write_whole
+from topotrain.tracking.backlog import Waiting
+from topotrain.tracking.entries import (
+    Alias,
+    End,
+    Entry,
+    File,
+    Inputs,
+    Params,
+    Points,
+    Removal,
+    Tags,
+    Version,
+    VersionTags,
+    entry_of,
+)
+from topotrain.tracking.journal import Journal
+from topotrain.tracking.new_versions import NewVersions
 
 
 class Delivery:
-    """The calls to the server that are not made yet, in order.
+    """Makes the calls to the server.
+
+    Points carry the time at which they were recorded: MLflow keeps two that are equal in everything only once.
 
     Args:
-        run_id: of the run that they are about.
-        artifact_uri: where its artifacts go; both for messages.
+        client: of the store.
+        run_id: of the run, as the server knows it.
+        artifact_uri: of its artifacts.
+        journal: where the entries are, and how far each one's delivery is.
+        stand_in: the id that stands for the run in the journal of a run that no server knew.
+        again: whether another process may have delivered, or recorded, some of it.
+        adopt: whether the run was cut off, and may have left logged models that are no version.
     """
 
-    def __init__(self, run_id: str, artifact_uri: str) -> None:
-        self._run_id, self._artifact_uri = run_id, artifact_uri
-        self._calls: deque[tuple[str, Callable[[], None]]] = deque()
-        self._outage_reported = False
+    def __init__(
+        self,
+        client: MlflowClient,
+        run_id: str,
+        artifact_uri: str,
+        journal: Journal,
+        *,
+        stand_in: str | None = None,
+        again: bool = False,
+        adopt: bool = False,
+    ) -> None:
+        self._client, self._run_id, self._journal = client, run_id, journal
+        self._stand_in = stand_in
+        self._artifacts = get_artifact_repository(artifact_uri, tracking_uri=str(client.tracking_uri))
+        self._versions = NewVersions(client, run_id, journal, stand_in=stand_in, adopt=adopt or again)
+        self._again = again
+        self._known: dict[str, set[int]] = {}  # steps that the server has of a metric
 
-    @property
-    def waiting(self) -> list[str]:
-        """What is not delivered, each kind once."""
-        return list(dict.fromkeys(what for what, _ in self._calls))
-
-    def add(self, what: str, call: Callable[[], None]) -> None:
-        """Make a call after all earlier ones; keep it for later if the server does not answer.
+    def deliver(self, group: Sequence[Waiting]) -> None:
+        """Deliver one entry, or several of parameters, metrics and tags.
 
         Raises:
-            TrackingError: the server refuses, and asking again can't help.
+            MlflowException: the store refuses, or does not answer.
+            TrackingError: the server refuses a name.
         """
-        self._calls.append((what, call))
-        while self._calls:
-            first, pending = self._calls[0]
-            try:
-                pending()
-            except MlflowException as error:
-                if error.error_code not in REFUSALS:
-                    return self._report_outage(first, error)
-                self._calls.popleft()
-                raise TrackingError(f"the server refused {first} ({one_line(error)})") from None
-            except TrackingError:
-                self._calls.popleft()
-                raise
-            except PERMANENT as error:
-                self._calls.popleft()
-                raise TrackingError(
-                    f"{first} can't be written to {self._artifact_uri} ({one_line(error)})",
-                    "artifacts that can be written",
-                ) from None
-            except Exception as error:  # noqa: BLE001 (each backend raises its own kinds)
-                return self._report_outage(first, error)
-            self._calls.popleft()
-        if self._outage_reported:
-            log.warning("the tracking server answers again; nothing was lost")
-            self._outage_reported = False
-        return None
+        entries = [self._real(one.entry) for one in group]
+        match entries[0]:
+            case Params() | Points() | Tags():
+                self._log(entries)
+            case File(kept=kept, artifact=artifact):
+                self._write(kept, artifact)
+            case Removal(artifact=artifact):
+                self._remove(artifact)
+            case Inputs():
+                self._inputs(entries[0])
+            case Version():
+                self._versions.deliver(group[0].numbers[-1], entries[0])
+            case VersionTags():
+                self._version_tags(entries[0])
+            case Alias(name=name, alias=alias, number=number, title=title):
+                self._client.set_registered_model_alias(name, alias, number or self._number(title))
+            case End(status=status, time=time):
+                self._versions.clear_orphans()
+                self._client.set_terminated(self._run_id, status=status, end_time=time)
 
-    def now(self, what: str, call: Callable[[], None]) -> None:
-        """Make a last call now, whatever waits before it: how a run ended matters even if the rest is lost."""
+    @property
+    def numbers(self) -> dict[str, str]:
+        """Of the versions made, by title."""
+        return self._versions.numbers
+
+    def _number(self, title: str | None) -> str:
+        number = self.numbers.get(str(title))
+        if number is None:
+            raise TrackingError(f"there is no version of {title}", "one that the server took")
+        return number
+
+    def _real(self, entry: Entry) -> Entry:
+        """The entry with the run's id in the place of the one that stood for it."""
+        if self._stand_in is None:
+            return entry
+        text = json.dumps(entry.model_dump()).replace(self._stand_in, self._run_id)
+        return entry_of(json.loads(text))
+
+    def _log(self, entries: Sequence[Entry]) -> None:
+        params: dict[str, str] = {}
+        tags: dict[str, str] = {}
+        metrics: list[Metric] = []
+        for entry in entries:
+            if isinstance(entry, Params):
+                params |= entry.values
+            elif isinstance(entry, Tags):
+                tags |= entry.values
+            elif isinstance(entry, Points):
+                metrics += [
+                    Metric(point.key, point.value, point.time, point.step)
+                    for point in entry.points
+                    if not (self._again and point.step in self._steps(point.key))
+                ]
+        self._client.log_batch(
+            self._run_id,
+            metrics=metrics,
+            params=[Param(key, value) for key, value in params.items()],
+            tags=[RunTag(key, value) for key, value in tags.items()],
+        )
+
+    def _steps(self, key: str) -> set[int]:
+        """Steps of a metric that the server had before this delivery began."""
+        if key not in self._known:
+            self._known[key] = {point.step for point in self._client.get_metric_history(self._run_id, key)}
+        return self._known[key]
+
+    def _write(self, kept: str, artifact: str) -> None:
+        directory, _, name = artifact.rpartition("/")
+        source = self._journal.path(kept)
+        if not source.exists():
+            raise TrackingError(f"journal {self._journal.folder} lacks the content of {artifact}", "all of its files")
+        if isinstance(self._artifacts, LocalArtifactRepository):
+            content = source.read_bytes()
+            write_whole(Path(self._artifacts.artifact_dir) / directory / name, content)
+            return
+        # MLflow names an artifact as its file is named.
+        with self._journal.named(kept, name) as file:
+            self._artifacts.log_artifact(str(file), directory or None)
+
+    def _remove(self, artifact: str) -> None:
         try:
-            call()
-        except Exception as error:  # noqa: BLE001 (each backend raises its own kinds)
-            self._calls.append((what, call))
-            log.error("the %s of run %s could not be recorded (%s)", what, self._run_id, one_line(error))
+            self._artifacts.delete_artifacts(artifact)
+        except Exception:  # noqa: BLE001 (each backend raises its own kinds)
+            # A store that answers will not do it later either (it may forbid removal), and must hold nothing up.
+            self._artifacts.list_artifacts(artifact.rpartition("/")[0])
 
-    def _report_outage(self, what: str, error: Exception) -> None:
-        if not self._outage_reported:
-            log.warning(
-                "the tracking server does not take %s (%s); training goes on, trying again", what, one_line(error)
+    def _inputs(self, inputs: Inputs) -> None:
+        datasets = [
+            DatasetInput(
+                dataset=Dataset(
+                    name=one.name,
+                    digest=one.digest[:DATASET_DIGEST_LENGTH],
+                    source_type="local",
+                    source=json.dumps({"uri": one.source}),
+                    profile=json.dumps(one.profile),
+                ),
+                tags=[InputTag("mlflow.data.context", one.context)],
             )
-            self._outage_reported = True
+            for one in inputs.datasets
+        ]
+        try:
+            self._client.log_inputs(self._run_id, datasets=datasets)
+        except MlflowException:
+            # MLflow looks for a data set, then inserts it: another run may have done so in between.
+            self._client.log_inputs(self._run_id, datasets=datasets)
+
+    def _version_tags(self, entry: VersionTags) -> None:
+        present = self._client.get_model_version(entry.name, entry.number).tags
+        for key, value in entry.tags.items():
+            if value is not None:
+                self._client.set_model_version_tag(entry.name, entry.number, key, value)
+            elif key in present:
+                self._client.delete_model_version_tag(entry.name, entry.number, key)

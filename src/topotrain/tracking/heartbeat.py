@@ -7,50 +7,51 @@ import json
 import os
 import socket
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 import psutil
-from mlflow.tracking import MlflowClient
 
-from topotrain.fields import TAG_HEARTBEAT
+from topotrain.fields import TAG_HEARTBEAT, TAG_LEASE
 from topotrain.tracking.records import RunRecord
 
 INTERVAL_SECONDS = 30.0
 MISSED_BEATS = 3
+STOP_SECONDS = 1.0  # the server may not answer
 SAME_START_SECONDS = 2.0  # a process's start is known to a hundredth of a second or so
 
 
 class Heartbeat:
-    """Sets ``topotrain.heartbeat`` every 30 s, from a thread of its own.
+    """Renews a run's lease every 30 s, from a thread of its own.
 
     Args:
-        client: of the store.
-        run_id: the run.
+        beat: renews it, and says whether it is still held.
     """
 
-    def __init__(self, client: MlflowClient, run_id: str) -> None:
-        self._client, self._run_id = client, run_id
+    def __init__(self, beat: Callable[[], bool]) -> None:
+        self._renew = beat
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="topotrain-heartbeat", daemon=True)
+        self.lost = False
 
     def start(self) -> None:
-        """Start beating; the first beat is immediate."""
+        """Start beating."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Stop beating and wait for the beat under way, if any."""
+        """Stop beating and wait a moment for the beat under way, if any."""
         self._stop.set()
-        self._thread.join(timeout=10.0)
+        if self._thread.is_alive():
+            self._thread.join(timeout=STOP_SECONDS)
 
     def _beat(self) -> None:
-        while True:
+        while not self._stop.wait(INTERVAL_SECONDS):
             # A missed beat says what it should: this process could not be reached.
             with contextlib.suppress(Exception):
-                self._client.set_tag(self._run_id, TAG_HEARTBEAT, json.dumps(sign_of_life()))
-            if self._stop.wait(INTERVAL_SECONDS):
-                return
+                if not self._renew():
+                    self.lost = True
+                    return
 
 
 def sign_of_life() -> dict[str, str | int | float]:
@@ -67,8 +68,8 @@ def sign_of_life() -> dict[str, str | int | float]:
 def is_alive(run: RunRecord, now: datetime | None = None) -> bool:
     """Whether a process still works on a run.
 
-    On the host that beats, its process decides; elsewhere three missed beats do. A run without a beat, as
-    ``mlflow run`` makes it, is given as long to begin.
+    Who holds its lease, or asks for it, decides; of a run that was recorded without one, the last beat. A run without
+    any sign of life, as ``mlflow run`` makes it, is given as long to begin.
 
     Args:
         run: as the server has it.
@@ -77,13 +78,41 @@ def is_alive(run: RunRecord, now: datetime | None = None) -> bool:
     if run.status != "RUNNING":
         return False
     now = now or datetime.now(UTC)
-    beat = _last_beat(run)
-    if beat is None:
-        last = run.started
-    elif beat["host"] == socket.gethostname():
-        return _same_process(int(beat["pid"]), float(beat["process_start"]))
-    else:
-        last = datetime.fromisoformat(beat["time"])
+    sign = _last_beat(run)
+    if sign is None:
+        return _is_fresh(run.started, now)
+    if "writer" in sign:
+        return any(lives(claim, now) for claim in claims(run).values())
+    return lives(sign, now)
+
+
+def claims(run: RunRecord) -> dict[str, Mapping[str, Any]]:
+    """Who holds or asks for a run's lease: signs of life by writer; one that can't be read is nobody's."""
+    found: dict[str, Mapping[str, Any]] = {}
+    for name, text in run.tags.items():
+        if name.startswith(TAG_LEASE):
+            with contextlib.suppress(ValueError):
+                sign = json.loads(text)
+                found[name.removeprefix(TAG_LEASE)] = sign if isinstance(sign, dict) else {}
+    return found
+
+
+def lives(sign: Mapping[str, Any], now: datetime | None = None) -> bool:
+    """Whether the process that gave a sign of life still runs; one that can't be read is nobody's.
+
+    Args:
+        sign: as ``sign_of_life`` gives it.
+        now: with a time zone; by default the time.
+    """
+    try:
+        if sign["host"] == socket.gethostname():
+            return _same_process(int(sign["pid"]), float(sign["process_start"]))
+        return _is_fresh(datetime.fromisoformat(sign["time"]).astimezone(UTC), now or datetime.now(UTC))
+    except (ValueError, TypeError, KeyError):
+        return False
+
+
+def _is_fresh(last: datetime, now: datetime) -> bool:
     return (now - last).total_seconds() < MISSED_BEATS * INTERVAL_SECONDS
 
 

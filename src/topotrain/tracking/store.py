@@ -11,9 +11,10 @@ from mlflow.entities import ViewType
 from mlflow.tracking import MlflowClient
 
 from topotrain.credentials import mask_uri
-from topotrain.errors import TrackingError
+from topotrain.errors import OutageError, TrackingError
+from topotrain.invocation import answering_within
 from topotrain.text import one_line
-from topotrain.tracking.address import Say, database_path, resolve_tracking_uri
+from topotrain.tracking.address import Say, database_path, is_server, resolve_tracking_uri
 from topotrain.tracking.artifacts import Artifacts
 from topotrain.tracking.batches import Batches
 from topotrain.tracking.database import create_once, keep_statistics
@@ -23,18 +24,24 @@ from topotrain.tracking.verdicts import Verdicts
 from topotrain.tracking.versions import Versions
 
 log = logging.getLogger("topotrain")
+OFFLINE = ", or train without a server by --offline and deliver the run later by: topotrain sync"
 
 
 class Store(Asker):
     """A tracking store that answered when it was opened; open one with ``Store.open``."""
 
+    def __init__(self, client: MlflowClient) -> None:
+        super().__init__(client)
+        self._file = _identity(database_path(self.uri))
+
     @classmethod
-    def open(cls, uri: str, *, create: bool = True) -> Store:
+    def open(cls, uri: str, *, create: bool = True, patience: float | None = None) -> Store:
         """Open a store.
 
         Args:
             uri: of the store, absolute.
             create: whether a local database that does not exist yet is made.
+            patience: seconds that a server may take to answer at all; by default as MLflow has it.
 
         Raises:
             TrackingError: the store is not there, or can't be reached or used.
@@ -50,14 +57,26 @@ class Store(Asker):
                 create_once(database)
                 keep_statistics(database)
             client = MlflowClient(tracking_uri=uri, registry_uri=uri)
-            client.search_experiments(view_type=ViewType.ACTIVE_ONLY, max_results=1)
+            with answering_within(patience):
+                client.search_experiments(view_type=ViewType.ACTIVE_ONLY, max_results=1)
         except Exception as error:  # noqa: BLE001 (each backend raises its own kinds)
             raise TrackingError(
                 f"tracking store {mask_uri(uri)} can't be used ({one_line(error)})",
                 "a running MLflow server, or sqlite:///FILE",
-                "start it, or give another --tracking-uri",
+                "start it, or give another --tracking-uri"
+                + (OFFLINE if patience is not None and is_server(uri) else ""),
             ) from None
         return cls(client)
+
+    def check_there(self) -> None:
+        """See that a local database is still the file that was opened; one that was deleted could be written to.
+
+        Raises:
+            OutageError: it is gone, or another.
+        """
+        database = database_path(self.uri)
+        if database is not None and _identity(database) != self._file:
+            raise OutageError(f"{database} is gone", "the store that was opened", "bring it back")
 
     @cached_property
     def runs(self) -> Runs:
@@ -83,6 +102,14 @@ class Store(Asker):
     def batches(self) -> Batches:
         """Its batches."""
         return Batches(self._client, self.runs, self.artifacts)
+
+
+def _identity(database: Path | None) -> tuple[int, int] | None:
+    try:
+        found = database.stat() if database else None
+    except OSError:
+        return None
+    return (found.st_dev, found.st_ino) if found else None
 
 
 def find_store(tracking_uri: str | None, say: Say = log.info) -> Store:

@@ -10,11 +10,12 @@ from typing import Any
 from topotrain.config import LoadedConfig, TrainConfig, config_of_mapping, load_config
 from topotrain.errors import ConfigError
 from topotrain.fields import TAG_TRIAL_LABEL
+from topotrain.invocation import adopted_run
 from topotrain.messages import lines_shown
 from topotrain.signals import interruptible
 from topotrain.tracking.address import resolve_tracking_uri
+from topotrain.tracking.opening import open_offline, open_run
 from topotrain.tracking.provenance import provenance_tags
-from topotrain.tracking.recorder import Recorder
 from topotrain.tracking.store import Store
 from topotrain.training.training_run import Limits, TrainingRun, TrainResult
 
@@ -36,6 +37,7 @@ def fit(
     tags: Mapping[str, str] | None = None,
     take_alias: bool = True,
     progress: bool = True,
+    offline: bool = False,
 ) -> TrainResult:
     """Train one network and record everything about it.
 
@@ -54,6 +56,7 @@ def fit(
         take_alias: whether the best version becomes the candidate; a batch gives the alias to its best child.
         progress: whether to show lines, and on a terminal bars, on standard error; where logging is set up to show
             the lines of the logger ``topotrain``, that is left to it.
+        offline: need no server: the journal on this machine's disk holds the run until it is delivered.
 
     Raises:
         TopotrainError: bad input, a store that can't be used, or a loss that is not finite. The run, if one was
@@ -67,15 +70,20 @@ def fit(
         for notice in loaded.notices:
             log.info(notice)
         uri = resolve_tracking_uri(tracking_uri, recipe.mlflow.tracking_uri, log.info)
-        recorder = Recorder.open(
-            Store.open(uri),
-            recipe.mlflow.experiment,
-            command="run",
-            run_name=run_name or recipe.mlflow.run_name,
-            tags={**recipe.mlflow.tags, **provenance_tags(), **label, **(tags or {})},
-            notes=notes,
-            parent_run_id=parent_run_id,
-        )
+        said: dict[str, Any] = {
+            "command": "run",
+            "run_name": run_name or recipe.mlflow.run_name,
+            "tags": {**recipe.mlflow.tags, **provenance_tags(), **label, **(tags or {})},
+            "notes": notes,
+            "parent_run_id": parent_run_id,
+        }
+        if offline:
+            if adopted_run():
+                raise ConfigError("mlflow run has made a run already", "topotrain run --offline, without mlflow run")
+            recorder = open_offline(uri, recipe.mlflow.experiment, **said)
+        else:
+            store = Store.open(uri, patience=recipe.mlflow.connect_timeout)
+            recorder = open_run(store, recipe.mlflow.experiment, **said)
         cut = limits or Limits()
         run = TrainingRun(loaded, recorder, cut, initial=resume_from, take_alias=take_alias, progress=progress)
         return run.execute()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +20,10 @@ from topotrain.model.checkpoint import load_network
 from topotrain.progress import track
 from topotrain.schema.feature_schema import FeatureSchema
 from topotrain.scoring.export import export_model
-from topotrain.tracking.logged_models import NewVersion
-from topotrain.tracking.recorder import Recorder
+from topotrain.tracking.recorder import NewVersion, Recorder
 from topotrain.tracking.versions import CANDIDATE
 from topotrain.training.recipe import training_recipe, version_recipe
 from topotrain.training.selection import Kept, Selection
-
-log = logging.getLogger("topotrain")
 
 
 def register_kept(
@@ -35,10 +32,10 @@ def register_kept(
     selection: Selection,
     data: PreparedData,
     workdir: Path,
-    versions: dict[int, str],
+    versions: dict[int, str | NewVersion],
     *,
     candidate: bool,
-) -> list[str]:
+) -> list[str | NewVersion]:
     """Make a logged model and a registered version of each kept checkpoint (or of the best alone).
 
     Args:
@@ -47,24 +44,25 @@ def register_kept(
         selection: which checkpoints were kept.
         data: an example graph, and what the recipe says of the data.
         workdir: where the checkpoints are.
-        versions: version of each epoch that is registered already; new ones are put in, ranks are brought up to date.
+        versions: version of each epoch that has one; new ones are put in, ranks are brought up to date.
         candidate: whether the best becomes the candidate.
 
     Returns:
-        Version numbers, best first; without those that the server has not taken yet.
+        The versions, best first: of those that were there already, their numbers.
     """
     name = config.mlflow.model_name
     kept = selection.kept if config.mlflow.register_ == "all" else selection.kept[:1]
     example = data.val.smallest()
     for epoch in versions.keys() - {one.epoch for one in kept}:  # kept when an earlier part of the run ended
-        recorder.version_tags(name, versions[epoch], {"rank": None})
+        if isinstance(number := versions[epoch], str):
+            recorder.version_tags(name, number, {"rank": None})
     shared: dict[str, Any] = {}
-    new: dict[int, NewVersion] = {}
     # Worst first, so that the newest version of the model is the best one.
     ranked = list(enumerate(kept, start=1))[::-1]
     for rank, one in track(ranked, len(ranked), "registering models"):
         if one.epoch in versions:
-            recorder.version_tags(name, versions[one.epoch], {"rank": str(rank)})
+            if isinstance(number := versions[one.epoch], str):
+                recorder.version_tags(name, number, {"rank": str(rank)})
             continue
         network, schema = load_network(workdir / CHECKPOINT_DIR / one.file_name)
         shared = shared or training_recipe(recorder, config, data)
@@ -72,16 +70,16 @@ def register_kept(
         files = export_model(network, schema, example, workdir / "models" / one.file_name, recipe)
         tags = _tags(one, rank, recorder.run_id, schema)
         title = f"{name}-epoch-{one.epoch}"
-        new[one.epoch] = recorder.version(files, name, title=title, step=one.epoch, tags=tags)
+        versions[one.epoch] = recorder.version(files, name, title=title, step=one.epoch, tags=tags)
     if candidate and kept:
-        best = kept[0].epoch
-        recorder.alias(name, CANDIDATE, new[best] if best in new else versions[best])
-    versions |= {epoch: version.number for epoch, version in new.items() if version.number is not None}
-    best_first = [versions[one.epoch] for one in kept if one.epoch in versions]
-    if candidate and best_first:
-        numbers = ", ".join(reversed(best_first))
-        log.info("registered %s versions %s; %s is version %s", name, numbers, CANDIDATE, best_first[0])
-    return best_first
+        recorder.alias(name, CANDIDATE, versions[kept[0].epoch])
+    return [versions[one.epoch] for one in kept]
+
+
+def numbers_of(versions: Sequence[str | NewVersion]) -> list[str]:
+    """Numbers of versions, without those that the server has not taken yet."""
+    numbers = [one if isinstance(one, str) else one.number for one in versions]
+    return [number for number in numbers if number is not None]
 
 
 def _tags(kept: Kept, rank: int, run_id: str, schema: FeatureSchema) -> dict[str, str]:

@@ -27,13 +27,16 @@ from topotrain.invocation import adopted_run, release_adopted_run, serving_paren
 from topotrain.messages import lines_shown
 from topotrain.model.checkpoint import check_resumable, read_checkpoint
 from topotrain.progress import track
+from topotrain.scratch import scratch
 from topotrain.signals import interruptible
 from topotrain.tracking.heartbeat import is_alive
+from topotrain.tracking.opening import open_run, reopen_run
 from topotrain.tracking.provenance import provenance_tags
 from topotrain.tracking.recorder import Recorder
 from topotrain.tracking.records import Checkpoint, RunRecord
 from topotrain.tracking.runs import LATEST
 from topotrain.tracking.store import Store, find_store
+from topotrain.tracking.sync import deliver_first
 from topotrain.training.continuation import Continuation, check_same, drift_of, restored_selection
 from topotrain.training.network_shape import check_network
 from topotrain.training.training_run import TrainingRun, TrainResult, limits_of
@@ -91,13 +94,15 @@ def resume(
         ConfigError: an override is wrong, or changes the network's shape.
         InterruptedRunError: SIGINT or SIGTERM; the run is closed as KILLED.
     """
-    with lines_shown(progress), interruptible(), tempfile.TemporaryDirectory(prefix="topotrain-resume-") as folder:
+    with lines_shown(progress), interruptible(), scratch("resume") as folder:
         store, adopted = find_store(tracking_uri), adopted_run()
-        original = store.runs.find(run or _begun(store, adopted) or LATEST, experiment)
+        wanted = run or _begun(store, adopted) or LATEST
+        deliver_first(store, wanted)
+        original = store.runs.find(wanted, experiment)
         _check_can_go_on(original, force=force)
         present = store.artifacts.names(original, CHECKPOINT_DIR)
         name = _artifact_name(store, original, checkpoint, present)
-        content = _fetch(store, original, checkpoint, name, present, Path(folder))
+        content = _fetch(store, original, checkpoint, name, present, folder)
         loaded = _recipe(store, original, overrides)
         state = restored_selection(content, loaded.config)
         check_network(content, loaded.config)
@@ -107,14 +112,14 @@ def resume(
             return AlreadyComplete(original.run_id, original.name, len(state.history))
         data = _same_data(content, loaded.config, progress)
         for kept in {kept.file_name for kept in state.kept} & present:
-            _fetch_to(store, original, kept, Path(folder) / kept)
+            _fetch_to(store, original, kept, folder / kept)
         same_run = adopted in (None, original.run_id) and reached >= recorded
         drift = drift_of(loaded.config, content, overrides)
         unchanged = present if name == LAST_CHECKPOINT else present - {LAST_CHECKPOINT}
-        continuation = Continuation(content, Path(folder), state, drift, same_run, unchanged if same_run else set())
+        continuation = Continuation(content, folder, state, drift, same_run, unchanged if same_run else set())
         if same_run:  # reading the data took a while: somebody else may have gone on with the run since
             _check_can_go_on(store.runs.get(original.run_id), force=force)
-            recorder = Recorder.reopen(store, original.run_id)
+            recorder = reopen_run(store, original.run_id, force=force)
         else:
             recorder = _open_new(store, original, loaded, run_name, name)
         return _training(loaded, recorder, continuation, progress).execute(data)
@@ -239,7 +244,7 @@ def _open_new(
     """The run that goes on for another: that of ``mlflow run``, else one beside the original."""
     release_adopted_run(original.run_id)  # mlflow run --run-id: the original is no run to adopt
     lineage = {TAG_RESUMED_FROM: original.run_id, TAG_RESUMED_CHECKPOINT: checkpoint}
-    recorder = Recorder.open(
+    recorder = open_run(
         store,
         store.runs.experiment_name(original.experiment_id),
         command="resume",

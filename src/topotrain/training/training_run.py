@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import logging
-import shutil
 import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
-from tempfile import mkdtemp
 from typing import Any
 
 import pytorch_lightning as pl
@@ -22,15 +20,17 @@ from topotrain.credentials import mask_credentials
 from topotrain.data.prepare import PreparedData, prepare_data
 from topotrain.errors import ConfigError, DataError, InterruptedRunError
 from topotrain.fields import CHECKPOINT_DIR, DOCKQ_COLUMN, INTERRUPTED_NOTE, LAST_CHECKPOINT, quality_name
-from topotrain.invocation import resume_command, threads_asked
+from topotrain.invocation import resume_command, sync_advice, threads_asked
 from topotrain.model.checkpoint import WRITTEN
 from topotrain.model.lightning import STEP, ScoringModule
 from topotrain.model.network import TopoQANetwork
 from topotrain.progress import track
 from topotrain.schema.documents import fault
+from topotrain.scratch import make_scratch, remove_scratch
 from topotrain.signals import release
 from topotrain.text import one_line
-from topotrain.tracking.recorder import Recorder
+from topotrain.tracking.recorder import NewVersion, Recorder, Status
+from topotrain.tracking.versions import CANDIDATE
 from topotrain.training.callbacks import (
     ConfiguredSettings,
     EpochEnd,
@@ -43,7 +43,7 @@ from topotrain.training.hardware import make_trainer
 from topotrain.training.initial_weights import load_initial_weights
 from topotrain.training.network_shape import network_spec
 from topotrain.training.record import record_figures, record_recipe
-from topotrain.training.register import register_kept
+from topotrain.training.register import numbers_of, register_kept
 from topotrain.training.selection import Selection
 from topotrain.version import __version__
 
@@ -64,6 +64,7 @@ class TrainResult:
         metrics: all metrics of the best epoch.
         epochs: how many epochs were trained.
         model_versions: registered versions, best first; empty when nothing was registered.
+        journal: folder that holds what the server does not have yet; ``None`` where it has everything.
         page: address of the run's page, where the store is a server.
         quality: name of what was learned.
     """
@@ -77,6 +78,7 @@ class TrainResult:
     metrics: dict[str, float]
     epochs: int
     model_versions: list[str] = field(default_factory=list)
+    journal: Path | None = None
     page: str | None = None
     quality: str = quality_name(DOCKQ_COLUMN)
 
@@ -135,7 +137,7 @@ class TrainingRun:
         self.progress = progress
         self.loaded, self.recorder, self.limits = loaded, recorder, limits
         self.initial, self.continuation, self.take_alias = initial, continuation, take_alias
-        self.versions: dict[int, str] = {}
+        self.versions: dict[int, str | NewVersion] = {}
         self.torch_settings = (torch.get_num_threads(), torch.are_deterministic_algorithms_enabled())
         self.config = loaded.config
         self.selection = continuation.selection if continuation else Selection(self.config)
@@ -144,7 +146,7 @@ class TrainingRun:
     @cached_property
     def workdir(self) -> Path:
         """Made when it is first asked for."""
-        return Path(mkdtemp(prefix="topotrain-run-"))
+        return make_scratch("run")
 
     @property
     def checkpoints(self) -> Path:
@@ -172,14 +174,12 @@ class TrainingRun:
             return self._run(data)
         except InterruptedRunError as stop:
             release(stop)
-            self.recorder.close("KILLED", f"{INTERRUPTED_NOTE} {stop.signum} after {self.epochs} epochs")
-            self.salvage()
+            self._end("KILLED", f"{INTERRUPTED_NOTE} {stop.signum} after {self.epochs} epochs")
             if self.epochs:
                 log.info("to resume: %s", resume_command(self.recorder.run_id, self.recorder.uri))
             raise
         except BaseException as error:
-            self.recorder.close("FAILED", f"{type(error).__name__}: {error}")
-            self.salvage()
+            self._end("FAILED", f"{type(error).__name__}: {error}")
             raise
         finally:
             self.tidy()
@@ -205,13 +205,16 @@ class TrainingRun:
             *(data.schema.node_dim, data.schema.edge_dim, num_parameters),
         )
         if self.continuation is not None:
-            self.versions = self.continuation.restore(self.recorder, self.loaded, self.checkpoints)
+            self.versions |= self.continuation.restore(self.recorder, self.loaded, self.checkpoints)
         if self.selection.has_epochs_left:
             self._train(network, data)
         record_figures(self.recorder, self.selection, data, self.workdir)
         versions = self._register(data, candidate=self.take_alias)
-        self.recorder.close("FINISHED")
-        return self._result(versions)
+        patience = self.config.mlflow.flush_timeout
+        delivered = self.recorder.flush(patience)
+        self.recorder.end("FINISHED")
+        self.recorder.close(patience if delivered else 0)
+        return self._result(self._said(numbers_of(versions)))
 
     def _network(self, data: PreparedData) -> TopoQANetwork:
         """New, or with the weights of another; a run that goes on takes its own from the checkpoint."""
@@ -231,23 +234,24 @@ class TrainingRun:
                     scaling.fit(columns.mean, columns.deviation)
         return network
 
-    def salvage(self) -> None:
-        """Make models of what was kept, though the run did not finish."""
-        if self.data is None or not self.selection.kept:
-            return
+    def _end(self, status: Status, note: str) -> None:
+        """Close a run that did not finish, and make models of what it kept."""
         try:
-            self._register(self.data, candidate=False)
-        except Exception as error:  # noqa: BLE001 (the run's own end matters more)
-            log.error("the kept checkpoints could not be registered (%s)", one_line(error))
+            self.recorder.end(status, note)
+            if self.data is not None and self.selection.kept:
+                self._register(self.data, candidate=False)
+        except Exception as error:  # noqa: BLE001 (what ended the run matters more)
+            log.error("not everything of the run could be recorded (%s)", one_line(error))
+        self.recorder.close(0)
+        if self.recorder.journal is not None:
+            log.warning("not yet delivered: %s keeps it; %s", self.recorder.journal, sync_advice(self.recorder.journal))
 
     def tidy(self) -> None:
-        """Leave the caller's process and disk as they were, apart from what could not be delivered."""
+        """Leave the caller's process and disk as they were; what is not delivered yet is in the journal."""
         torch.set_num_threads(self.torch_settings[0])
         torch.use_deterministic_algorithms(self.torch_settings[1])
-        if self.recorder.complete:
-            shutil.rmtree(self.workdir, ignore_errors=True)
-        else:
-            log.error("checkpoints and figures that could not be delivered are kept in %s", self.workdir)
+        if "workdir" in vars(self):
+            remove_scratch(self.workdir)
 
     def _train(self, network: TopoQANetwork, data: PreparedData) -> None:
         config = self.config
@@ -312,12 +316,20 @@ class TrainingRun:
             plugins=[NewFiles()],
         )
 
-    def _register(self, data: PreparedData, *, candidate: bool) -> list[str]:
+    def _register(self, data: PreparedData, *, candidate: bool) -> list[str | NewVersion]:
         if self.limits.any or self.config.mlflow.register_ == "none":
             return []
         return register_kept(
             self.recorder, self.config, self.selection, data, self.workdir, self.versions, candidate=candidate
         )
+
+    def _said(self, versions: list[str]) -> list[str]:
+        """Say which versions were registered; returns them."""
+        if versions:
+            name, oldest_first = self.config.mlflow.model_name, ", ".join(reversed(versions))
+            alias = f"; {CANDIDATE} is version {versions[0]}" if self.take_alias else ""
+            log.info("registered %s versions %s%s", name, oldest_first, alias)
+        return versions
 
     def _result(self, versions: list[str]) -> TrainResult:
         best, recorder = self.selection.best, self.recorder
@@ -332,6 +344,7 @@ class TrainingRun:
             metrics=dict(best.metrics),
             epochs=self.epochs,
             model_versions=versions,
+            journal=recorder.journal,
             page=recorder.page,
             quality=quality_name(self.config.labels.column),
         )

@@ -1,0 +1,86 @@
+"""Folders for what a process needs for a while; those that a kill left behind are cleared by the next process."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from functools import lru_cache
+from pathlib import Path
+from uuid import uuid4
+
+from filelock import FileLock, Timeout
+
+from topotrain.errors import DataError
+from topotrain.text import one_line
+
+PREFIX = "topotrain-"
+LOCK = ".in-use"  # locked as long as the process that made the folder lives
+
+_locks: dict[Path, FileLock] = {}
+
+
+def make_scratch(kind: str) -> Path:
+    """A new folder, which stays until ``remove_scratch`` or until this process is no more.
+
+    Args:
+        kind: what it is for, as part of its name.
+
+    Raises:
+        DataError: it can't be made.
+    """
+    try:
+        root = Path(tempfile.gettempdir())
+        _clear_left(root)
+        # Locked before it has the name by which others look for folders that nobody holds.
+        new = Path(tempfile.mkdtemp(prefix=f".{PREFIX}", dir=root))
+        lock = FileLock(new / LOCK, thread_local=False)
+        lock.acquire(timeout=0)
+        folder = new.rename(root / f"{PREFIX}{kind}-{uuid4().hex[:8]}")
+    except OSError as error:
+        raise DataError(
+            f"no folder for work can be made ({one_line(error)})",
+            "a folder for temporary files with space left",
+            "make room, or set TMPDIR to another",
+        ) from None
+    _locks[folder] = lock
+    return folder
+
+
+def remove_scratch(folder: Path) -> None:
+    """Remove a folder that this process made."""
+    shutil.rmtree(folder, ignore_errors=True)
+    lock = _locks.pop(folder, None)
+    if lock is not None:
+        lock.release()
+
+
+@contextmanager
+def scratch(kind: str) -> Iterator[Path]:
+    """As ``make_scratch``, for the length of a block.
+
+    Args:
+        kind: what it is for, as part of its name.
+
+    Raises:
+        DataError: it can't be made.
+    """
+    folder = make_scratch(kind)
+    try:
+        yield folder
+    finally:
+        remove_scratch(folder)
+
+
+@lru_cache(maxsize=8)
+def _clear_left(root: Path) -> None:
+    """Remove this user's folders whose process is no more; once in a process."""
+    for folder in root.glob(f"{PREFIX}*"):
+        path = folder / LOCK
+        with suppress(OSError, Timeout):
+            if folder.is_symlink() or folder.stat().st_uid != os.getuid() or not path.is_file():
+                continue
+            with FileLock(path, timeout=0):
+                shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,118 @@
+"""What of a journal waits to be delivered, and in which order."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+from topotrain.fields import CHECKPOINT_DIR, KEPT_INDEX, LAST_CHECKPOINT
+from topotrain.tracking.entries import (
+    Alias,
+    End,
+    Entry,
+    File,
+    Params,
+    Points,
+    Removal,
+    Tags,
+    Version,
+    VersionTags,
+    what,
+)
+from topotrain.tracking.journal import Journal
+
+VALUES_A_CALL = 900  # metrics, parameters and tags; MLflow takes 1,000
+NAMES_A_CALL = 90  # parameters or tags; MLflow takes 100
+
+
+@dataclass
+class Waiting:
+    """An entry that waits, with the numbers of those that it stands for."""
+
+    numbers: list[int]
+    entry: Entry
+
+
+class Backlog:
+    """The entries that wait.
+
+    Checkpoints come first: a run whose points are ahead of its last checkpoint could not be gone on with in place. Of
+    those, what a checkpoint names comes before it. A file that a later one replaces is not delivered at all, nor one
+    that was removed meanwhile, so that a long outage costs no more than a short one.
+
+    Args:
+        journal: what is recorded.
+    """
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+        self._waiting: list[Waiting] = []
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    @property
+    def names(self) -> list[str]:
+        """What waits, each kind once."""
+        return list(dict.fromkeys(what(one.entry) for one in self._waiting))
+
+    def take_in(self) -> None:
+        """Take in what was recorded since.
+
+        Raises:
+            TrackingError: the journal is damaged.
+        """
+        for new in self._journal.new():
+            entry, numbers = new.entry, [new.number]
+            if isinstance(entry, File | Removal):
+                numbers = self._withdrawn(entry.artifact) + numbers
+            self._waiting.append(Waiting(numbers, entry))
+
+    def next(self) -> list[Waiting]:
+        """What to deliver next, in one call; empty where nothing waits."""
+        ordered = sorted(self._waiting, key=lambda one: _turn(one.entry))
+        if not ordered or not isinstance(ordered[0].entry, Params | Points | Tags):
+            return ordered[:1]
+        group: list[Waiting] = []
+        values = names = 0
+        for one in ordered:
+            if not isinstance(one.entry, Params | Points | Tags):
+                break
+            size = len(one.entry.points if isinstance(one.entry, Points) else one.entry.values)
+            values += size
+            names += 0 if isinstance(one.entry, Points) else size
+            if group and (values > VALUES_A_CALL or names > NAMES_A_CALL):
+                break
+            group.append(one)
+        return group
+
+    def done(self, group: list[Waiting]) -> None:
+        """Strike out what was delivered, or refused for good."""
+        self._waiting = [one for one in self._waiting if one not in group]
+        self._journal.mark([number for one in group for number in one.numbers])
+        for one in group:
+            if isinstance(one.entry, File | Version):
+                self._journal.drop(one.entry.kept)
+
+    def _withdrawn(self, artifact: str) -> list[int]:
+        """Numbers of a file that waited to be written, and need not be any more."""
+        old = next((w for w in self._waiting if isinstance(w.entry, File) and w.entry.artifact == artifact), None)
+        if old is None:
+            return []
+        assert isinstance(old.entry, File)  # noqa: S101 (for the type checker)
+        self._waiting.remove(old)
+        self._journal.drop(old.entry.kept)
+        return old.numbers
+
+
+def _turn(entry: Entry) -> int:
+    match entry:
+        case File(artifact=artifact) if PurePosixPath(artifact).parent.name == CHECKPOINT_DIR:
+            return {LAST_CHECKPOINT: 1, KEPT_INDEX: 2}.get(PurePosixPath(artifact).name, 0)
+        case Removal():
+            return 4
+        case Version() | VersionTags() | Alias():
+            return 5
+        case End():
+            return 6
+    return 3

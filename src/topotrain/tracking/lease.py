@@ -1,0 +1,180 @@
+"""One writer at a time: who records a run holds its lease, and two can't.
+
+MLflow has no compare-and-set, but what is written is seen by whoever reads later. Each process that wants a run writes
+a tag of its own first and reads all of them afterwards. Of two, at least the one that reads last sees both, and who
+sees another gives way: so two never go on, whatever order the server took them in. Who is first among several that only
+ask (by name) waits for the others to withdraw, so that one of them does go on.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
+from uuid import uuid4
+
+from filelock import FileLock, Timeout
+from mlflow.entities import RunTag
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
+
+from topotrain.errors import TrackingError
+from topotrain.fields import TAG_HEARTBEAT, TAG_LEASE
+from topotrain.tracking.heartbeat import claims, is_alive, lives, sign_of_life
+from topotrain.tracking.journal import state_dir
+from topotrain.tracking.records import RunRecord
+from topotrain.tracking.runs import run_record
+
+log = logging.getLogger("topotrain")
+ASK_SECONDS = 0.2  # between two looks at whether those that only ask have withdrawn
+FREE = "a run that ended or was cut off"
+WAIT = "wait for it or stop it, or give --force if no process works on it"
+
+
+class Lease:
+    """The right to record a run; get one with ``take``, or by making the run with ``Lease.tags``.
+
+    Args:
+        client: of the store.
+        run_id: the run.
+        writer: of the process that records it, unlike any other's.
+        lock: of this machine, held as long as the lease.
+        after: the writers that held it last and are no more.
+    """
+
+    def __init__(
+        self, client: MlflowClient, run_id: str, writer: str, lock: FileLock | None, after: tuple[str, ...] = ()
+    ) -> None:
+        self._client, self.run_id, self.writer, self._lock, self.after = client, run_id, writer, lock, after
+
+    @staticmethod
+    def new_writer() -> str:
+        """A name unlike any other's."""
+        return uuid4().hex[:12]
+
+    @staticmethod
+    def tags(writer: str) -> dict[str, str]:
+        """What a run that is made now carries from its first moment on, so that nobody else can hold it."""
+        sign = sign_of_life()
+        return {
+            TAG_HEARTBEAT: json.dumps({**sign, "writer": writer}),
+            TAG_LEASE + writer: json.dumps({**sign, "held": True}),
+        }
+
+    @classmethod
+    def of_new_run(cls, client: MlflowClient, run_id: str, writer: str) -> Lease:
+        """That of a run that was made with ``tags``."""
+        return cls(client, run_id, writer, lock_here(run_id))
+
+    @classmethod
+    def take(cls, client: MlflowClient, run_id: str, *, force: bool = False, keep: str | None = None) -> Lease:
+        """Take the lease of a run, from a writer that is no more, say.
+
+        Args:
+            client: of the store.
+            run_id: the run.
+            force: take it even from one that seems alive.
+            keep: a writer that is no more, whose tag stays nevertheless.
+
+        Raises:
+            TrackingError: another process holds it or is taking it.
+            MlflowException: the store does not answer.
+        """
+        lock, writer = lock_here(run_id, force=force), cls.new_writer()
+        lease = cls(client, run_id, writer, lock)
+        try:
+            lease._claim(held=False)
+            gone = lease._outlast(force=force)
+            lease._claim(held=True)
+        except BaseException:
+            with suppress(Exception):
+                lease.release()
+            raise
+        for other in gone - {keep}:
+            lease.withdraw(other)
+        lease.after = tuple(sorted(gone))
+        return lease
+
+    def beat(self) -> bool:
+        """Say that the holder still lives; whether it still holds the lease."""
+        if TAG_LEASE + self.writer not in self._client.get_run(self.run_id).data.tags:
+            return False
+        self._claim(held=True)
+        return True
+
+    def release(self) -> None:
+        """Give it up.
+
+        Raises:
+            MlflowException: the store does not answer; others see by other signs that this process is no more.
+        """
+        try:
+            self.withdraw(self.writer)
+        finally:
+            if self._lock is not None:
+                self._lock.release()
+
+    def withdraw(self, writer: str) -> None:
+        """Remove the tag of a writer of the run, if it is there."""
+        try:
+            self._client.delete_tag(self.run_id, TAG_LEASE + writer)
+        except MlflowException as error:
+            if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+                raise
+
+    def _claim(self, *, held: bool) -> None:
+        tags = self.tags(self.writer)
+        if not held:
+            tags = {TAG_LEASE + self.writer: json.dumps({**sign_of_life(), "held": False})}
+        self._client.log_batch(self.run_id, tags=[RunTag(key, value) for key, value in tags.items()])
+
+    def _outlast(self, *, force: bool) -> set[str]:
+        """Wait until no other asks for the lease; returns those that held it and are no more.
+
+        Raises:
+            TrackingError: another holds it, or asked first.
+        """
+        while True:
+            run = run_record(self._client.get_run(self.run_id))
+            others = {writer: sign for writer, sign in claims(run).items() if writer != self.writer}
+            alive = {writer: sign for writer, sign in others.items() if lives(sign)}
+            if force:
+                return set(others)
+            if not alive:
+                beat = run.tags.get(TAG_HEARTBEAT)
+                if beat and '"writer"' not in beat and is_alive(run):  # by a topotrain that knew no lease
+                    raise _taken(run, None)
+                return set(others)
+            holder = next((sign for sign in alive.values() if sign.get("held")), None)
+            if holder is not None or min(alive) < self.writer:
+                raise _taken(run, holder or alive[min(alive)])
+            time.sleep(ASK_SECONDS)
+
+
+def lock_here(run_id: str, *, force: bool = False) -> FileLock | None:
+    """Lock a run for this process among those of this machine; ``None`` where no lock can be written.
+
+    Raises:
+        TrackingError: another process has it.
+    """
+    path = state_dir() / "locks" / f"{run_id}.lock"
+    lock = FileLock(path, blocking=False, thread_local=False)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout:
+        if force:
+            return None
+        raise TrackingError(f"run {run_id} is still being recorded on this machine", FREE, WAIT) from None
+    except OSError as error:
+        log.debug("no lock: %s", error)
+        return None
+    return lock
+
+
+def _taken(run: RunRecord, holder: Mapping[str, Any] | None) -> TrackingError:
+    by = f" by process {holder.get('pid')} on {holder.get('host')}" if holder else ""
+    return TrackingError(f"run {run.run_id} ({run.name}) is still being trained{by}", FREE, WAIT)

@@ -1,0 +1,224 @@
+"""The thread that brings a journal's entries to the server, whatever becomes of the server meanwhile."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+from mlflow.exceptions import MlflowException
+
+from topotrain.errors import OutageError, TrackingError
+from topotrain.text import one_line
+from topotrain.tracking.backlog import Backlog, Waiting
+from topotrain.tracking.entries import what
+from topotrain.tracking.journal import Journal
+
+log = logging.getLogger("topotrain")
+
+# What waiting does not mend, other than a full disk or a server that is away.
+PERMANENT = (PermissionError, FileNotFoundError, IsADirectoryError, NotADirectoryError)
+REFUSALS = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST", "RESOURCE_DOES_NOT_EXIST", "RESOURCE_ALREADY_EXISTS")
+SECONDS_APART = 1.0  # a call takes some milliseconds however much it carries: too much of an epoch of 0.2 s
+FIRST_WAIT, LONGEST_WAIT = 0.5, 10.0  # between two attempts while the server is away
+
+
+class Delivers(Protocol):
+    """What makes the calls."""
+
+    def deliver(self, group: list[Waiting]) -> None:
+        """Make one; it raises what the store raises."""
+
+
+class Shipper:
+    """Delivers what a journal holds and what is added to it, in a thread of its own.
+
+    Args:
+        journal: whose entries.
+        delivery: makes the calls.
+        place: what is written to, for messages.
+        ready: told whether the server was away, raises ``OutageError`` where nothing may be delivered now, and
+            ``TrackingError`` where nothing may be delivered any more, since the run is another's.
+    """
+
+    def __init__(self, journal: Journal, delivery: Delivers, place: str, ready: Callable[[bool], None]) -> None:
+        self._backlog, self._delivery, self._place, self._ready = Backlog(journal), delivery, place, ready
+        self._wake = threading.Condition()
+        self._added = self._hurry = self._stop = False
+        self._delivered = 0  # calls made, as a sign that it goes on
+        self._outage: str | None = None
+        self.refusals: list[TrackingError] = []
+        self._idle = True
+        self._thread = threading.Thread(target=self._run, name="topotrain-delivery", daemon=True)
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def notify(self) -> None:
+        """Say that something was added to the journal."""
+        with self._wake:
+            self._added, self._idle = True, False
+            self._wake.notify_all()
+
+    @property
+    def away(self) -> bool:
+        """Whether the server does not answer just now."""
+        return self._outage is not None
+
+    @property
+    def waiting(self) -> list[str]:
+        """What is not delivered, each kind once."""
+        return self._backlog.names
+
+    @property
+    def complete(self) -> bool:
+        """Whether everything was delivered."""
+        with self._wake:
+            return self._idle
+
+    def check(self) -> None:
+        """Raise what the server refused since this was last asked.
+
+        Raises:
+            TrackingError: it refused something, and asking again can't help.
+        """
+        if self.refusals:
+            raise self.refusals.pop(0)
+
+    def flush(self, patience: float) -> bool:
+        """Wait until everything is delivered.
+
+        Args:
+            patience: seconds without any progress after which this gives up.
+
+        Returns:
+            Whether it is.
+        """
+        with self._wake:
+            # An interruption may have come between an entry and its notice: the journal is looked through once more.
+            self._hurry = self._added = True
+            self._idle = False
+            self._wake.notify_all()
+            seen, since = self._delivered, time.monotonic()
+            while not self._idle:
+                if self._delivered != seen:
+                    seen, since = self._delivered, time.monotonic()
+                left = since + patience - time.monotonic()
+                if left <= 0 or not self._thread.is_alive():
+                    break
+                self._wake.wait(min(left, SECONDS_APART))
+            self._hurry = False
+            return self._idle
+
+    def stop(self, patience: float = SECONDS_APART) -> None:
+        """End the thread, unless the server keeps it waiting for longer."""
+        with self._wake:
+            self._stop = True
+            self._wake.notify_all()
+        if self._thread.is_alive():
+            self._thread.join(patience)
+
+    def _run(self) -> None:
+        wait = FIRST_WAIT
+        while True:
+            with self._wake:
+                self._wake.wait_for(lambda: self._added or self._stop)
+                if self._stop:
+                    return
+                self._added = False
+            if self._ship():
+                wait = FIRST_WAIT
+                with self._wake:
+                    self._wake.wait_for(lambda: self._stop or self._hurry, timeout=SECONDS_APART)
+                continue
+            until, wait = time.monotonic() + wait, min(2 * wait, LONGEST_WAIT)
+            with self._wake:
+                while not self._stop and time.monotonic() < until:
+                    self._wake.wait_for(lambda: self._stop, timeout=FIRST_WAIT)
+                    if self._hurry:
+                        break
+                self._added = True
+
+    def deliver_all(self) -> int:
+        """Deliver all there is, in the calling thread, which is another's only where none was started.
+
+        Returns:
+            How many entries there were.
+
+        Raises:
+            MlflowException, OSError and others: the store does not take it; what it took is noted.
+        """
+        entries = 0
+        while True:
+            self._backlog.take_in()
+            group = self._backlog.next()
+            if not group or self._stop:
+                return entries
+            self._ready(self.away)
+            self._one(group)
+            entries += sum(len(one.numbers) for one in group)
+            with self._wake:
+                self._delivered += 1
+                self._wake.notify_all()
+
+    def _ship(self) -> bool:
+        """Deliver all there is; whether the server took it."""
+        try:
+            self.deliver_all()
+        except OutageError as error:
+            return self._lost(error)
+        except TrackingError as error:  # nothing can be delivered any more
+            self.refusals.append(error)
+            self._stop = True
+            return False
+        except Exception as error:  # noqa: BLE001 (each backend raises its own kinds)
+            return self._lost(error)
+        if self._stop:
+            return True
+        if self.away:
+            log.warning("the tracking server answers again; nothing was lost")
+            self._outage = None
+        with self._wake:
+            self._idle = not self._added
+            self._wake.notify_all()
+        return True
+
+    def _one(self, group: list[Waiting]) -> None:
+        """Deliver a group; what is refused for good is struck out and told later."""
+        try:
+            self._delivery.deliver(group)
+        except (MlflowException, TrackingError, *PERMANENT) as error:
+            refused = self._refusal(group, error)
+            if refused is None:
+                raise
+            if len(group) > 1:  # it may be one of them alone
+                for one in group:
+                    self._one([one])
+                return
+            self.refusals.append(refused)
+        self._backlog.done(group)
+
+    def _refusal(self, group: list[Waiting], error: Exception) -> TrackingError | None:
+        """What to say of an error that waiting does not mend; ``None`` of another."""
+        name = what(group[0].entry)
+        if isinstance(error, TrackingError):
+            return None if isinstance(error, OutageError) else error
+        if isinstance(error, MlflowException):
+            if error.error_code not in REFUSALS:
+                return None
+            return TrackingError(f"the server refused {name} ({one_line(error)})")
+        what_fails = f"{name} can't be written to {self._place} ({one_line(error)})"
+        return TrackingError(what_fails, "artifacts that can be written")
+
+    def _lost(self, error: Exception) -> bool:
+        if self._outage is None:
+            names = self.waiting[0] if self.waiting else "records"
+            log.warning(
+                "the tracking server does not take %s (%s); the journal keeps everything, trying again",
+                *(names, one_line(error)),
+            )
+            self._outage = one_line(error)
+        return False

@@ -1,0 +1,219 @@
+"""Delivering journals that a run left behind: later, by another process, from another machine that has the files."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlflow.exceptions import MlflowException
+
+from topotrain.credentials import MASK, mask_uri
+from topotrain.errors import OutageError, TrackingError
+from topotrain.fields import TAG_COMMAND, TAG_OFFLINE_ID
+from topotrain.invocation import environment_uri
+from topotrain.tracking.address import resolve_tracking_uri
+from topotrain.tracking.delivery import Delivery
+from topotrain.tracking.entries import Origin
+from topotrain.tracking.heartbeat import claims
+from topotrain.tracking.journal import Journal, journal_folders, origin_of
+from topotrain.tracking.lease import Lease, lock_here
+from topotrain.tracking.outages import asking
+from topotrain.tracking.runs import LATEST
+from topotrain.tracking.shipping import Shipper
+from topotrain.tracking.store import Store
+
+log = logging.getLogger("topotrain")
+
+
+@dataclass(frozen=True)
+class Delivered:
+    """What became of a journal.
+
+    Attributes:
+        run_id: of the run, as the server knows it.
+        run_name: its name.
+        uri: of the store.
+        records: how many were delivered.
+        refused: what the server refused for good.
+        superseded: whether nothing was delivered, since another process has gone on with the run.
+    """
+
+    run_id: str
+    run_name: str
+    uri: str
+    records: int
+    refused: tuple[str, ...] = ()
+    superseded: bool = False
+
+
+@dataclass(frozen=True)
+class Left:
+    """A journal on this machine.
+
+    Attributes:
+        folder: of the journal.
+        run_id: of the run; where ``offline``, an id that stands for it.
+        run_name: its name.
+        uri: of the store it is for.
+        offline: whether no server knows the run.
+        waiting: records that are not delivered.
+        under_way: whether a process of this machine still writes it.
+    """
+
+    folder: Path
+    run_id: str
+    run_name: str
+    uri: str
+    offline: bool
+    waiting: int
+    under_way: bool
+
+
+def journals() -> list[Left]:
+    """The journals of this machine that can be read, the oldest first."""
+    found = []
+    for folder in journal_folders():
+        try:
+            journal, origin = Journal.open(folder)
+            waiting = len(journal.new())
+            journal.close()
+        except TrackingError as error:
+            log.warning("%s", error)
+            continue
+        try:
+            lock = lock_here(origin.run_id)
+        except TrackingError:
+            under_way = True
+        else:
+            under_way = False
+            if lock is not None:
+                lock.release()
+        found.append(Left(folder, origin.run_id, origin.run_name, origin.uri, origin.offline, waiting, under_way))
+    return found
+
+
+def deliver(folder: Path, tracking_uri: str | None = None) -> Delivered:
+    """Deliver a journal to the server and remove it.
+
+    Done twice, or cut off and done again, it leaves what it leaves when done once.
+
+    Args:
+        folder: of the journal.
+        tracking_uri: of the store; by default the one that the run was for.
+
+    Raises:
+        OutageError: the store does not answer; what is delivered already is noted in the journal.
+        TrackingError: no journal, a damaged one, one that is still written, or a store that can't be used.
+    """
+    origin = origin_of(folder)
+    with _alone(origin):
+        store = Store.open(_uri(origin, tracking_uri))
+        with asking(store.uri):
+            lease = _lease(store, origin)
+            if lease is None:
+                Journal.open(folder)[0].discard()
+                return Delivered(origin.run_id, origin.run_name, store.uri, 0, superseded=True)
+            try:
+                return _deliver(folder, store, lease)
+            finally:
+                with suppress(MlflowException):
+                    lease.release()
+
+
+def deliver_first(store: Store, run: str) -> None:
+    """Before a run goes on: deliver what its earlier processes left on this machine.
+
+    Args:
+        store: that the run is on.
+        run: as the user wrote it; with ``latest``, all that are for this store.
+
+    Raises:
+        OutageError: the store does not answer.
+    """
+    for folder in journal_folders():
+        try:
+            origin = origin_of(folder)
+            meant = run in (LATEST, origin.run_name) or origin.run_id.startswith(run)
+            if not meant or origin.uri != mask_uri(store.uri):
+                continue
+            done = deliver(folder, store.uri)
+            if not done.superseded:
+                log.info("delivered %d records of run %s, left in %s", done.records, done.run_id, folder)
+        except OutageError:
+            raise
+        except TrackingError as error:  # it is still written, say: whether the run may go on is decided elsewhere
+            log.warning("%s", error)
+
+
+def _uri(origin: Origin, asked: str | None) -> str:
+    """The store of a journal, which keeps no password."""
+    if MASK in origin.uri and not asked:
+        variable = environment_uri()
+        if variable is None or mask_uri(variable) != origin.uri:
+            raise TrackingError(
+                f"the journal is for {origin.uri}, whose password it does not keep",
+                "the store's address",
+                "give --tracking-uri, or set MLFLOW_TRACKING_URI",
+            )
+        asked = variable
+    return resolve_tracking_uri(asked, origin.uri, log.info)
+
+
+@contextmanager
+def _alone(origin: Origin) -> Iterator[None]:
+    """Of a run that no server knows, one process of this machine delivers; others' leases are on the server."""
+    lock = lock_here(origin.run_id) if origin.offline else None
+    try:
+        yield
+    finally:
+        if lock is not None:
+            lock.release()
+
+
+def _lease(store: Store, origin: Origin) -> Lease | None:
+    """The lease of the journal's run, which is made where no server knows it; ``None``: another has gone on with it."""
+    if origin.offline:
+        command = origin.tags.get(TAG_COMMAND, "")
+        run = next(store.runs.tagged(TAG_OFFLINE_ID, origin.run_id, command), None)
+        if run is None:
+            return _made(store, origin)
+    else:
+        run = store.runs.known(origin.run_id)
+        if run is None or run.deleted:
+            raise TrackingError(f"run {origin.run_id} is not on {mask_uri(store.uri)}", "the store that it was made on")
+    if origin.writer not in claims(run):
+        return None
+    return Lease.take(store._client, run.run_id, keep=origin.writer)
+
+
+def _made(store: Store, origin: Origin) -> Lease:
+    run = store._client.create_run(
+        store.runs.experiment_id(origin.experiment),
+        start_time=origin.started,
+        run_name=origin.run_name,
+        tags={**origin.tags, TAG_OFFLINE_ID: origin.run_id, **Lease.tags(origin.writer)},
+    )
+    return Lease.of_new_run(store._client, run.info.run_id, origin.writer)
+
+
+def _deliver(folder: Path, store: Store, lease: Lease) -> Delivered:
+    journal, origin = Journal.open(folder)
+    run = store.runs.get(lease.run_id)
+    delivery = Delivery(
+        *(store._client, run.run_id, run.artifact_uri, journal),
+        stand_in=origin.run_id if origin.offline else None,
+        again=True,
+    )
+    shipper = Shipper(journal, delivery, run.artifact_uri, lambda _: store.check_there())
+    try:
+        records = shipper.deliver_all()
+    except BaseException:
+        journal.close()
+        raise
+    lease.withdraw(origin.writer)
+    journal.discard()
+    refused = tuple(str(error) for error in shipper.refusals)
+    return Delivered(run.run_id, run.name, store.uri, records, refused)
