@@ -18,6 +18,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 import topotrain
+from kit.dying import ended
 from kit.recorded import experiment_id, local_artifact, metric_history, mlflow_client
 from kit.waiting import PATIENCE, wait_for
 from topotrain.config import load_config
@@ -26,9 +27,11 @@ from topotrain.fields import BEST_SELECTION_METRIC, BEST_VAL_LOSS, SELECTION_MET
 from topotrain.model.checkpoint import read_checkpoint
 from topotrain.schema.feature_schema import FeatureSchema
 from topotrain.tracking import database as database_module
-from topotrain.tracking import epochs
+from topotrain.tracking import shipping, sync
 from topotrain.tracking.address import resolve_tracking_uri
-from topotrain.tracking.logged_models import NewVersion
+from topotrain.tracking.delivery import Delivery
+from topotrain.tracking.new_versions import NewVersions
+from topotrain.tracking.opening import open_run
 from topotrain.tracking.recorder import DatasetFacts, Recorder
 from topotrain.tracking.store import Store
 
@@ -254,15 +257,15 @@ def test_a_run_of_mlflow_run_is_adopted(graph_set, store_uri, monkeypatch, named
 def test_a_run_to_adopt_that_is_not_there(store_uri, monkeypatch):
     monkeypatch.setenv("MLFLOW_RUN_ID", "0" * 32)
     with pytest.raises(TrackingError, match="MLFLOW_RUN_ID"):
-        Recorder.open(Store.open(store_uri), "e", command="run")
+        open_run(Store.open(store_uri), "e", command="run")
 
 
 def test_a_run_that_topotrain_recorded_is_not_adopted_again(store_uri, monkeypatch):
-    first = Recorder.open(Store.open(store_uri), "e", command="run")
-    first.close("FINISHED")
+    first = open_run(Store.open(store_uri), "e", command="run")
+    ended(first)
     monkeypatch.setenv("MLFLOW_RUN_ID", first.run_id)
     with pytest.raises(TrackingError, match="already"):
-        Recorder.open(Store.open(store_uri), "e", command="run")
+        open_run(Store.open(store_uri), "e", command="run")
     assert mlflow_client(store_uri).get_run(first.run_id).info.status == "FINISHED"
 
 
@@ -398,7 +401,7 @@ def test_tables_are_made_once_and_copied_whatever_became_of_what_is_kept(tmp_pat
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     uri = f"sqlite:///{tmp_path / 'here' / 'mlflow.db'}"
-    Recorder.open(Store.open(uri), "tests", command="run").close("FINISHED")
+    ended(open_run(Store.open(uri), "tests", command="run"))
     assert len(made) == (0 if kept == "as made" else 1)
     (first,) = [one for one in mlflow_client(uri).search_experiments() if one.name == "Default"]
     assert Path(first.artifact_location) == tmp_path / "here" / "mlruns" / "0"
@@ -428,19 +431,20 @@ def test_a_deleted_experiment_is_not_used(store_uri):
     client = mlflow_client(store_uri)
     client.delete_experiment(experiment_id(client, store_uri, "gone"))
     with pytest.raises(TrackingError, match="'gone' was deleted"):
-        Recorder.open(Store.open(store_uri), "gone", command="run")
+        open_run(Store.open(store_uri), "gone", command="run")
     assert client.search_runs(["0"]) == []
 
 
 @pytest.fixture
 def recorder(store_uri):
-    made = Recorder.open(Store.open(store_uri), "tests", command="run", run_name="recorded")
+    made = open_run(Store.open(store_uri), "tests", command="run", run_name="recorded")
     yield made
-    made.close("FINISHED")
+    ended(made)
 
 
 def test_a_parameter_too_long_says_where_it_is(recorder):
     recorder.params({"a.long": "x" * 6001, "a.full": "y" * 6000, "a.short": ""}, see="config/config.yaml")
+    recorder.flush()
     params = mlflow_client(recorder.uri).get_run(recorder.run_id).data.params
     assert params["a.full"] == "y" * 6000
     assert params["a.short"] == ""
@@ -451,6 +455,7 @@ def test_a_parameter_too_long_says_where_it_is(recorder):
 def test_many_parameters_and_tags(recorder):
     recorder.params({f"p.{i}": str(i) for i in range(250)}, see="x")
     recorder.tags({f"t.{i}": str(i) for i in range(250)})
+    recorder.flush()
     data = mlflow_client(recorder.uri).get_run(recorder.run_id).data
     assert {f"p.{i}" for i in range(250)} <= set(data.params)
     assert {f"t.{i}" for i in range(250)} <= set(data.tags)
@@ -458,6 +463,7 @@ def test_many_parameters_and_tags(recorder):
 
 def test_a_tag_too_long_says_that_it_is_cut(recorder):
     recorder.tags({"long": "x" * 9000})
+    recorder.flush()
     value = mlflow_client(recorder.uri).get_run(recorder.run_id).data.tags["long"]
     assert len(value) == 8000
     assert value.endswith("(cut)")
@@ -465,10 +471,11 @@ def test_a_tag_too_long_says_that_it_is_cut(recorder):
 
 def test_what_the_server_refuses_is_the_user_s_error_and_holds_nothing_up(recorder):
     recorder.params({"a.b": "1"}, see="x")
-    with pytest.raises(TrackingError, match="refused"):
-        recorder.params({"a.b": "2"}, see="x")
-    assert recorder.complete
+    recorder.params({"a.b": "2"}, see="x")
     recorder.tags({"later": "1"})
+    with pytest.raises(TrackingError, match="refused parameters"):
+        recorder.flush()
+    assert recorder.complete
     assert mlflow_client(recorder.uri).get_run(recorder.run_id).data.tags["later"] == "1"
 
 
@@ -490,56 +497,59 @@ class Outage:
         return guarded if callable(call) else call
 
 
-def test_an_outage_loses_nothing_and_keeps_the_order(recorder, tmp_path, caplog):
-    recorder._client = outage = Outage(recorder._client)
+def test_an_outage_loses_nothing_and_keeps_the_order(recorder, tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(shipping, "FIRST_WAIT", 0.01)
+    outage = Outage(recorder._delivery._client)
+    monkeypatch.setattr(recorder._delivery, "_client", outage)
     artifact = tmp_path / "notes.txt"
     recorder.metrics({"loss": 0.0}, step=0)
+    assert recorder.flush()
     outage.down = True
     for step in (1, 2, 3):
         recorder.metrics({"loss": float(step)}, step=step)
         recorder.tags({"last": str(step)})
+        artifact.unlink(missing_ok=True)
         artifact.write_text(str(step))
         recorder.file(artifact, "notes")
     recorder.params({"a.b": "1"}, see="x")
-    assert not recorder.complete
+    assert not recorder.flush(0.1)
+    assert recorder.journal is not None
+    assert len(list((recorder.journal / "files").iterdir())) == 1, "what is replaced is not kept"
     assert [r.levelname for r in caplog.records].count("WARNING") == 1, "an outage is reported once"
     outage.down = False
     recorder.metrics({"loss": 4.0}, step=4)
-    assert recorder.complete
+    assert recorder.flush()
     client = outage.client
     points = client.get_metric_history(recorder.run_id, "loss")
     assert [(point.step, point.value) for point in points] == [(step, float(step)) for step in range(5)]
     run = client.get_run(recorder.run_id)
     assert run.data.tags["last"] == "3"
     assert run.data.params["a.b"] == "1"
-    steps = [options["metrics"][0].step for name, options in outage.taken if options.get("metrics")]
-    assert steps == [0, 1, 2, 3, 4]
-    kinds = [next(iter(options)) for name, options in outage.taken if name == "log_batch"]
-    assert kinds == ["metrics", *["metrics", "tags"] * 3, "params", "metrics"]
-    assert any("answers again" in record.getMessage() for record in caplog.records)
+    assert Path(str(local_artifact(run, "notes/notes.txt"))).read_text() == "3"
+    assert [r.getMessage() for r in caplog.records].count("the tracking server answers again; nothing was lost") == 1
 
 
 def test_an_outage_during_training_costs_nothing(graph_set, store_uri, monkeypatch, caplog):
     """The server is away from the first to the fourth epoch, while checkpoints come and go."""
-    real = Recorder.epoch
-    outages: list[Outage] = []
+    real_epoch, real_deliver, down = Recorder.epoch, Delivery.deliver, [False]
 
     def epoch(self: Recorder, values: Any, step: int, **more: Any) -> None:
-        if step == 0:
-            self._client = Outage(self._client)
-            outages.append(self._client)
-        outages[0].down = 1 <= step < 4
-        real(self, values, step, **more)
+        if step == 1:
+            assert self.flush()
+        down[0] = 1 <= step < 4
+        real_epoch(self, values, step, **more)
+        if step == 1:
+            self._shipper.flush(0.1)  # so that it is noticed
 
-    def replace(self: Recorder, local: Path, directory: str) -> None:
-        if outages and outages[0].down:
-            raise OSError("no route to the artifact store")
-        put(self, local, directory)
+    def deliver(self: Delivery, group: Any) -> None:
+        if down[0]:
+            raise OSError("no route to the store")
+        real_deliver(self, group)
 
-    put = Recorder._replace
     monkeypatch.setattr(Recorder, "epoch", epoch)
-    monkeypatch.setattr(Recorder, "_replace", replace)
-    monkeypatch.setattr(epochs, "SECONDS_APART", 0.0)
+    monkeypatch.setattr(Delivery, "deliver", deliver)
+    monkeypatch.setattr(shipping, "SECONDS_APART", 0.01)
+    monkeypatch.setattr(shipping, "FIRST_WAIT", 0.01)
     extra = ["trainer.num_epochs=6", "checkpoints.keep=1", "mlflow.register=none", "selection.primary_metric=val_loss"]
     # Each epoch is the best so far, so that each writes a checkpoint and drops the one before.
     from topotrain.model.lightning import ScoringModule
@@ -565,38 +575,48 @@ def test_an_outage_during_training_costs_nothing(graph_set, store_uri, monkeypat
     assert any("answers again" in record.getMessage() for record in caplog.records)
 
 
-def test_short_epochs_share_a_call_and_whatever_follows_finds_their_points(recorder, tmp_path):
-    """What was recorded within a second goes with the next call of another kind, before it."""
-    recorder._client = watched = Outage(recorder._client)
-    last = tmp_path / "last.ckpt"
+def test_short_epochs_share_a_call_and_checkpoints_come_first(recorder, tmp_path, monkeypatch):
+    watched = Outage(recorder._delivery._client)
+    monkeypatch.setattr(recorder._delivery, "_client", watched)
+    last, run_id = tmp_path / "last.ckpt", recorder.run_id
+    assert recorder.flush()
+    written: list[str] = []
+    real = Delivery._write
+
+    def write(self: Delivery, kept: str, artifact: str) -> None:
+        written.append(artifact)
+        taken = [options["metrics"] for name, options in watched.taken if name == "log_batch"]
+        assert not any(taken), "points are never ahead of their checkpoint"
+        real(self, kept, artifact)
+
+    monkeypatch.setattr(Delivery, "_write", write)
     for step in range(5):
+        last.unlink(missing_ok=True)
         last.write_text(str(step))
         recorder.checkpoint(last)
         recorder.epoch({"loss": float(step)}, step=step, tags={"topotrain.best_epoch": str(step)})
-    client, run_id = watched.client, recorder.run_id
-    assert [point.step for point in client.get_metric_history(run_id, "loss")] == [0], "the first does not wait"
-    written = local_artifact(client.get_run(run_id), "checkpoints/last.ckpt")
-    assert Path(str(written)).read_text() == "4", "a checkpoint waits for no points"
     recorder.params({"a.b": "1"}, see="x")
-    calls = [sorted(key for key in options) for name, options in watched.taken if name == "log_batch"]
-    assert calls == [["metrics", "tags"], ["metrics", "tags"], ["params"]]
+    assert recorder.flush()
+    client = watched.client
+    assert set(written) == {"checkpoints/last.ckpt"}
+    assert len(written) <= 2
+    assert Path(str(local_artifact(client.get_run(run_id), "checkpoints/last.ckpt"))).read_text() == "4"
+    assert sum(name == "log_batch" for name, _ in watched.taken) <= 2
     assert [point.step for point in client.get_metric_history(run_id, "loss")] == [0, 1, 2, 3, 4]
     assert client.get_run(run_id).data.tags["topotrain.best_epoch"] == "4"
 
 
-def test_epochs_a_second_apart_are_recorded_as_they_end(recorder, monkeypatch):
-    client, now = mlflow_client(recorder.uri), [0.0]
-    monkeypatch.setattr(epochs.time, "monotonic", lambda: now[0])
-    for step in range(3):
-        now[0] = step * epochs.SECONDS_APART
+def test_epochs_a_second_apart_are_delivered_as_they_end(recorder):
+    client = mlflow_client(recorder.uri)
+    for step in range(2):
         recorder.epoch({"loss": 0.0}, step=step)
-        assert len(client.get_metric_history(recorder.run_id, "loss")) == step + 1
+        wait_for(lambda step=step: len(client.get_metric_history(recorder.run_id, "loss")) == step + 1)
 
 
 def test_many_epochs_of_a_moment_are_within_what_a_call_may_carry(recorder):
     for step in range(400):
         recorder.epoch({f"m{i}": 0.0 for i in range(10)}, step=step)
-    recorder.close("FINISHED")
+    ended(recorder)
     assert recorder.complete
     assert len(mlflow_client(recorder.uri).get_metric_history(recorder.run_id, "m9")) == 400
 
@@ -609,8 +629,7 @@ def test_what_an_epoch_dropped_is_removed_after_its_points(recorder, tmp_path):
         recorder.checkpoint(kept)
         dropped = [f"checkpoints/epoch_{step - 1:04d}.ckpt"] if step else []
         recorder.epoch({"loss": 0.0}, step=step, removed=dropped)
-    assert len(client.list_artifacts(recorder.run_id, "checkpoints")) == 3
-    recorder.close("KILLED", "a note")
+    ended(recorder, "KILLED", "a note")
     assert [one.path for one in client.list_artifacts(recorder.run_id, "checkpoints")] == [
         "checkpoints/epoch_0002.ckpt"
     ]
@@ -620,30 +639,33 @@ def test_what_an_epoch_dropped_is_removed_after_its_points(recorder, tmp_path):
 def test_a_file_replaces_one_of_the_same_name(recorder, tmp_path):
     local = tmp_path / "last.ckpt"
     for content in ("one", "two"):
+        local.unlink(missing_ok=True)
         local.write_text(content)
         recorder.file(local, "checkpoints")
-    local.write_text("three")
+    local.unlink()
+    assert recorder.flush()
 
     written = local_artifact(mlflow_client(recorder.uri).get_run(recorder.run_id), "checkpoints/last.ckpt")
     assert Path(str(written)).read_text() == "two"
     recorder.remove("checkpoints/last.ckpt")
     recorder.remove("checkpoints/last.ckpt")  # what is gone is gone
-    assert recorder.complete
+    assert recorder.flush()
     assert mlflow_client(recorder.uri).list_artifacts(recorder.run_id, "checkpoints") == []
 
 
-@pytest.mark.parametrize("step", ["_create", "_upload", "_link", "_register"])
+@pytest.mark.parametrize("step", ["_model", "_upload", "_link", "_register"])
 def test_an_outage_while_versions_are_registered_costs_nothing(graph_set, store_uri, monkeypatch, caplog, step):
     """The server goes away at one step of the first version, and answers again at the next."""
-    real, away = getattr(NewVersion, step), [True]
+    real, away = getattr(NewVersions, step), [True]
 
-    def once(self: NewVersion, *given: Any) -> Any:
+    def once(self: NewVersions, *given: Any) -> Any:
         if away:
             away.clear()
             raise MlflowException("Connection refused")
         return real(self, *given)
 
-    monkeypatch.setattr(NewVersion, step, once)
+    monkeypatch.setattr(NewVersions, step, once)
+    monkeypatch.setattr(shipping, "FIRST_WAIT", 0.01)
     extra = ["checkpoints.keep=2", "selection.primary_metric=val_loss"]
     result = topotrain.fit(overrides=[*graph_set.overrides, *extra], tracking_uri=store_uri)
     assert any("answers again" in record.getMessage() for record in caplog.records)
@@ -659,18 +681,21 @@ def test_an_outage_while_versions_are_registered_costs_nothing(graph_set, store_
         assert "MLmodel" in files
 
 
-def test_a_registry_that_never_answers_leaves_a_finished_run(graph_set, store_uri, monkeypatch, caplog):
-    def away(self: NewVersion, *given: Any) -> Any:
+def test_a_registry_that_never_answers_leaves_a_journal(graph_set, store_uri, monkeypatch, caplog):
+    def away(self: NewVersions, *given: Any) -> Any:
         raise MlflowException("Connection refused")
 
-    monkeypatch.setattr(NewVersion, "_create", away)
-    result = topotrain.fit(overrides=graph_set.overrides, tracking_uri=store_uri)
+    with monkeypatch.context() as patch:
+        patch.setattr(NewVersions, "_model", away)
+        result = topotrain.fit(overrides=[*graph_set.overrides, "mlflow.flush_timeout=0.2"], tracking_uri=store_uri)
     assert result.model_versions == []
-    assert mlflow_client(store_uri).get_run(result.run_id).info.status == "FINISHED"
-    lost = [record.getMessage() for record in caplog.records if "not delivered" in record.getMessage()]
-    assert len(lost) == 1
-    assert "a version of topoqa" in lost[0]
-    assert "alias candidate of topoqa" in lost[0]
+    assert result.journal is not None
+    done = sync.deliver(result.journal)
+    assert done.run_id == result.run_id
+    client = mlflow_client(store_uri)
+    assert client.get_run(result.run_id).info.status == "FINISHED"
+    assert len(client.search_model_versions("name = 'topoqa'")) == 2
+    assert not result.journal.exists()
 
 
 @pytest.mark.parametrize("away", [False, True])
@@ -679,22 +704,30 @@ def test_a_removal_that_the_store_refuses_holds_nothing_up(recorder, monkeypatch
         raise OSError("500 Server Error: AccessDenied")
 
     with monkeypatch.context() as patch:
-        patch.setattr(recorder._artifacts, "delete_artifacts", refuse)
+        artifacts = recorder._delivery._artifacts
+        patch.setattr(artifacts, "delete_artifacts", refuse)
         if away:
-            patch.setattr(recorder._artifacts, "list_artifacts", refuse)
+            patch.setattr(artifacts, "list_artifacts", refuse)
         recorder.remove("checkpoints/epoch_0000.ckpt")
-        assert recorder.complete is not away  # from a server that is away it is asked again
         recorder.metrics({"loss": 1.0}, step=1)
-        assert recorder.complete is not away
+        assert recorder.flush(0.2) is not away  # from a server that is away it is asked again
     recorder.metrics({"loss": 2.0}, step=2)
-    assert recorder.complete
+    assert recorder.flush()
     assert [p.step for p in mlflow_client(recorder.uri).get_metric_history(recorder.run_id, "loss")] == [1, 2]
 
 
 def test_a_data_set_that_another_run_records_at_the_same_moment(recorder, store_uri, monkeypatch):
     """MLflow finds that it is new, and when it inserts it, it is not."""
-    facts = [DatasetFacts("train", "training", "0123456789abcdef", "/somewhere", {"graphs": 3})]
-    other = Recorder.open(recorder.store, "tests", command="run")
+    facts = [
+        DatasetFacts(
+            name="train",
+            context="training",
+            digest="0123456789abcdef",
+            source="/somewhere",
+            profile={"graphs": 3},
+        )
+    ]
+    other = open_run(recorder.store, "tests", command="run")
     real = MlflowClient.log_inputs
     others: list[Recorder] = [other]
 
@@ -706,8 +739,10 @@ def test_a_data_set_that_another_run_records_at_the_same_moment(recorder, store_
 
     monkeypatch.setattr(MlflowClient, "log_inputs", overtaken)
     recorder.datasets(facts)
-    other.close("FINISHED")
-    assert recorder.complete
+    assert recorder.flush()
+    other.datasets([])
+    ended(other)
+    assert recorder.flush()
     for run_id in (recorder.run_id, other.run_id):
         (used,) = mlflow_client(store_uri).get_run(run_id).inputs.dataset_inputs
         assert used.dataset.name == "train"
@@ -715,7 +750,7 @@ def test_a_data_set_that_another_run_records_at_the_same_moment(recorder, store_
 
 def test_json_artifacts_keep_names_and_letters(recorder):
     recorder.json({"Å": [1, None]}, "deep/er/file.json")
-
+    recorder.flush()
     artifacts = recorder.store.artifacts
     assert artifacts.json(recorder.run_id, "deep/er/file.json") == {"Å": [1, None]}
     assert artifacts.json(recorder.run_id, "deep/er/other.json") is None

@@ -15,8 +15,9 @@ DEAD = {"host": "gone", "pid": 1, "process_start": 0, "time": "2020-01-01T00:00:
 
 def ended(recorder: Recorder, status: Any = "FINISHED", note: str = "") -> None:
     """End a run and give it up."""
-    recorder.end(status, note)
-    recorder.close()
+    if not recorder._closed:
+        recorder.end(status, note)
+        recorder.close()
 
 
 def die(recorder: Recorder, *, delivered: bool = True, with_disk: bool = False) -> None:

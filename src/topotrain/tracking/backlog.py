@@ -74,10 +74,15 @@ class Backlog:
         if not ordered or not isinstance(ordered[0].entry, Params | Points | Tags):
             return ordered[:1]
         group: list[Waiting] = []
+        params: dict[str, str] = {}
         values = names = 0
         for one in ordered:
             if not isinstance(one.entry, Params | Points | Tags):
                 break
+            if isinstance(one.entry, Params):  # another value of one is refused, and must not slip in here
+                if any(params.get(key, value) != value for key, value in one.entry.values.items()):
+                    break
+                params |= one.entry.values
             size = len(one.entry.points if isinstance(one.entry, Points) else one.entry.values)
             values += size
             names += 0 if isinstance(one.entry, Points) else size

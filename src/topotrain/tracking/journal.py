@@ -76,6 +76,7 @@ class Journal:
         self._guard = threading.Lock()
         self.known: dict[int, dict[str, Any]] = defaultdict(dict)  # how far the delivery of an entry is
         self._done: set[int] = set()
+        self.given_up = False  # by who wrote it: that process does nothing more with the run, whether or not it lives
         self._numbers = -1  # of the last entry that was read; the origin comes first
 
     @classmethod
@@ -211,6 +212,10 @@ class Journal:
         self._writer.close()
         self._delivered.close()
 
+    def give_up(self) -> None:
+        """Note that who wrote it does nothing more with the run."""
+        self._note({"given_up": True})
+
     def discard(self) -> None:
         """Remove it: the server has everything."""
         self.close()
@@ -229,7 +234,9 @@ class Journal:
             self._delivered.append(fact)
 
     def _learn(self, fact: Mapping[str, Any]) -> None:
-        if "done" in fact:
+        if "given_up" in fact:
+            self.given_up = True
+        elif "done" in fact:
             self._done.update(int(number) for number in fact["done"])
         else:
             self.known[int(fact["of"])].update({key: value for key, value in fact.items() if key != "of"})

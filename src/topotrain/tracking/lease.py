@@ -70,14 +70,17 @@ class Lease:
         return cls(client, run_id, writer, lock_here(run_id))
 
     @classmethod
-    def take(cls, client: MlflowClient, run_id: str, *, force: bool = False, keep: str | None = None) -> Lease:
+    def take(
+        cls, client: MlflowClient, run_id: str, *, force: bool = False, keep: str | None = None, over: bool = False
+    ) -> Lease:
         """Take the lease of a run, from a writer that is no more, say.
 
         Args:
             client: of the store.
             run_id: the run.
             force: take it even from one that seems alive.
-            keep: a writer that is no more, whose tag stays nevertheless.
+            keep: a writer whose tag stays, though it is no more.
+            over: whether that is known of it, whatever its process does.
 
         Raises:
             TrackingError: another process holds it or is taking it.
@@ -87,7 +90,7 @@ class Lease:
         lease = cls(client, run_id, writer, lock)
         try:
             lease._claim(held=False)
-            gone = lease._outlast(force=force)
+            gone = lease._outlast(force=force, over=keep if over else None)
             lease._claim(held=True)
         except BaseException:
             with suppress(Exception):
@@ -114,8 +117,12 @@ class Lease:
         try:
             self.withdraw(self.writer)
         finally:
-            if self._lock is not None:
-                self._lock.release()
+            self.unlock()
+
+    def unlock(self) -> None:
+        """Let other processes of this machine ask for it."""
+        if self._lock is not None:
+            self._lock.release()
 
     def withdraw(self, writer: str) -> None:
         """Remove the tag of a writer of the run, if it is there."""
@@ -131,7 +138,7 @@ class Lease:
             tags = {TAG_LEASE + self.writer: json.dumps({**sign_of_life(), "held": False})}
         self._client.log_batch(self.run_id, tags=[RunTag(key, value) for key, value in tags.items()])
 
-    def _outlast(self, *, force: bool) -> set[str]:
+    def _outlast(self, *, force: bool, over: str | None) -> set[str]:
         """Wait until no other asks for the lease; returns those that held it and are no more.
 
         Raises:
@@ -140,7 +147,7 @@ class Lease:
         while True:
             run = run_record(self._client.get_run(self.run_id))
             others = {writer: sign for writer, sign in claims(run).items() if writer != self.writer}
-            alive = {writer: sign for writer, sign in others.items() if lives(sign)}
+            alive = {writer: sign for writer, sign in others.items() if writer != over and lives(sign)}
             if force:
                 return set(others)
             if not alive:

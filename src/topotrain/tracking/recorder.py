@@ -292,6 +292,7 @@ class Recorder:
         self._closed = True
         shipper, online = self._shipper, self._online
         if shipper is None or online is None:
+            self._journal.give_up()
             self._journal.close()
             return
         if shipper.away and patience:
@@ -305,7 +306,10 @@ class Recorder:
             with suppress(Exception):  # who asks sees by other signs that this process is no more
                 online.lease.release()
             self._journal.discard()
-        elif self._failed is not None:
+            return
+        self._journal.give_up()
+        online.lease.unlock()
+        if self._failed is not None:
             self._end_directly(online)
 
     def _add(self, entry: Entry | Callable[[], Entry]) -> None:

@@ -112,12 +112,13 @@ def deliver(folder: Path, tracking_uri: str | None = None) -> Delivered:
     with _alone(origin):
         store = Store.open(_uri(origin, tracking_uri))
         with asking(store.uri):
-            lease = _lease(store, origin)
+            journal, _ = Journal.open(folder)
+            lease = _lease(store, origin, over=journal.given_up)
             if lease is None:
-                Journal.open(folder)[0].discard()
+                journal.discard()
                 return Delivered(origin.run_id, origin.run_name, store.uri, 0, superseded=True)
             try:
-                return _deliver(folder, store, lease)
+                return _deliver(journal, origin, store, lease)
             finally:
                 with suppress(MlflowException):
                     lease.release()
@@ -173,7 +174,7 @@ def _alone(origin: Origin) -> Iterator[None]:
             lock.release()
 
 
-def _lease(store: Store, origin: Origin) -> Lease | None:
+def _lease(store: Store, origin: Origin, *, over: bool) -> Lease | None:
     """The lease of the journal's run, which is made where no server knows it; ``None``: another has gone on with it."""
     if origin.offline:
         command = origin.tags.get(TAG_COMMAND, "")
@@ -186,7 +187,7 @@ def _lease(store: Store, origin: Origin) -> Lease | None:
             raise TrackingError(f"run {origin.run_id} is not on {mask_uri(store.uri)}", "the store that it was made on")
     if origin.writer not in claims(run):
         return None
-    return Lease.take(store._client, run.run_id, keep=origin.writer)
+    return Lease.take(store._client, run.run_id, keep=origin.writer, over=over)
 
 
 def _made(store: Store, origin: Origin) -> Lease:
@@ -199,8 +200,7 @@ def _made(store: Store, origin: Origin) -> Lease:
     return Lease.of_new_run(store._client, run.info.run_id, origin.writer)
 
 
-def _deliver(folder: Path, store: Store, lease: Lease) -> Delivered:
-    journal, origin = Journal.open(folder)
+def _deliver(journal: Journal, origin: Origin, store: Store, lease: Lease) -> Delivered:
     run = store.runs.get(lease.run_id)
     delivery = Delivery(
         *(store._client, run.run_id, run.artifact_uri, journal),
