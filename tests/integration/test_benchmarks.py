@@ -64,7 +64,14 @@ def test_every_format_gives_what_was_written(root, tmp_path):
     assert len(rows) >= 6 and all(row["warm ms a batch"]["median"] > 0 for row in rows)
 
 
-@pytest.mark.parametrize("script", ["run.py", "reference.py", "made_graphs.py", "store_formats.py"])
+@pytest.mark.long
+def test_a_step_on_every_device(root):
+    done = run_script(root, "devices.py", "--batches", "2", "3", "--nodes", "8", "--edges", "20", "--rounds", "1")
+    assert done.returncode == 0, done.stderr
+    assert [line.split(": ")[1][:4] for line in done.stdout.splitlines()[1:]] == ["CPU "] * 2
+
+
+@pytest.mark.parametrize("script", ["run.py", "reference.py", "made_graphs.py", "store_formats.py", "devices.py"])
 def test_help_has_an_example(root, script):
     """What ``--help`` shows is the module's docstring."""
     source = (root / "benchmarks" / script).read_text()

@@ -1,7 +1,8 @@
 """Reference data beside the checkout, and what a test may skip for where everything ought to be there.
 
-With ``TOPOTRAIN_STRICT_SKIPS`` set, as ``.ci/run`` sets it, a test that skips fails, save for want of a program that
-can't be installed everywhere, and of the reference data where there are none. ``conftest.py`` takes over the two hooks.
+With ``TOPOTRAIN_STRICT_SKIPS`` set, as ``.ci/run`` sets it, a test that skips fails, save for want of a program or a
+device that can't be everywhere, and of the reference data where there are none. ``conftest.py`` takes over the two
+hooks.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import pytest
 
 STRICT = "TOPOTRAIN_STRICT_SKIPS"
 PLACE = "TOPOTRAIN_SHARED_DATA"
-MAY_BE_ABSENT = ("mkdssp is not installed", "no chromium and chromedriver on PATH")
+MAY_BE_ABSENT = ("mkdssp is not installed", "no chromium and chromedriver on PATH", "no CUDA device")
 NO_REFERENCE_DATA = "reference data are not here"
 
 

@@ -322,6 +322,18 @@ def test_other_precisions_take_pyg_s_layers():
         assert 0 < (scores.double() - exact).abs().max() < 0.05
 
 
+@pytest.mark.parametrize("pooling", ["mean", "add", "max"])
+def test_mixed_precision_pools_and_scores_in_full_precision(pooling):
+    """In bfloat16 scores near a half lie 0.002 apart, and those of a new network would be one number."""
+    network, batch = make_network(replace(SPEC, pooling_type=pooling)), make_batch(((100, 700), (90, 690), (40, 1300)))
+    exact = batch.scores(network.eval()).detach()
+    with torch.autocast("cpu"):
+        mixed = batch.to(torch.float32).scores(network.float()).detach()
+    assert mixed.dtype == torch.float32
+    assert (mixed.double() - exact).abs().max() < (1e-3 if pooling == "mean" else 0.02)
+    assert len(set(mixed.tolist())) == batch.num_graphs
+
+
 def test_scoring_keeps_nothing_for_a_backward(monkeypatch):
     network, batch = make_network().eval(), make_batch()
     expected = batch.scores(network).detach()

@@ -174,9 +174,10 @@ class TopoQANetwork(nn.Module):
             pools = self._in_chunks(x, edge_attr, EdgePlan(edge_index, layout, self.spec.attention_head))
         else:
             pools = self._whole(x, edge_index, edge_attr, batch, num_graphs, layout)
-        nodes, edges = pools
-        readout = torch.cat([nodes, self.edge_readout(edges)], dim=1)  # (num_graphs, 3 hidden / 2)
-        scores: Tensor = self.head(readout).squeeze(-1)  # (num_graphs,)
+        nodes, edges = (pool.to(self.edge_readout.weight.dtype) for pool in pools)
+        with torch.autocast(x.device.type, enabled=False):  # scores of eight bits would tie, and ranks with them
+            readout = torch.cat([nodes, self.edge_readout(edges)], dim=1)  # (num_graphs, 3 hidden / 2)
+            scores: Tensor = self.head(readout).squeeze(-1)  # (num_graphs,)
         return scores
 
     def _in_chunks(self, x: Tensor, edge_attr: Tensor, plan: EdgePlan) -> tuple[Tensor, Tensor]:
@@ -210,6 +211,8 @@ class TopoQANetwork(nn.Module):
         for layer in self.layers:
             nodes, edges = layer(nodes, edge_index, edges)
         reduce = POOLING[self.spec.pooling_type]
+        # Half precision has eight bits for sums and counts of hundreds of rows, and some devices add in it row by row.
+        nodes, edges = (values.to(torch.promote_types(values.dtype, torch.float32)) for values in (nodes, edges))
         pooled_nodes = scatter(nodes, batch, dim=0, dim_size=num_graphs, reduce=reduce)
         return pooled_nodes, scatter(edges, batch[edge_index[0]], dim=0, dim_size=num_graphs, reduce=reduce)
 

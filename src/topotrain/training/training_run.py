@@ -39,7 +39,7 @@ from topotrain.training.callbacks import (
     progress_callback,
 )
 from topotrain.training.continuation import RATE, Continuation
-from topotrain.training.hardware import make_trainer
+from topotrain.training.hardware import fitting, make_trainer
 from topotrain.training.initial_weights import load_initial_weights
 from topotrain.training.network_shape import network_spec
 from topotrain.training.record import record_figures, record_recipe
@@ -280,7 +280,8 @@ class TrainingRun:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", module="pytorch_lightning")
             try:
-                trainer.fit(module, datamodule=data.module, ckpt_path=last, weights_only=True)
+                with fitting(config):
+                    trainer.fit(module, datamodule=data.module, ckpt_path=last, weights_only=True)
             except MisconfigurationException as error:
                 raise ConfigError(f"training can't start: {one_line(error)}", "limits that leave a batch") from None
             except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
