@@ -34,7 +34,8 @@ def die(recorder: Recorder, *, delivered: bool = True, with_disk: bool = False) 
     assert recorder._heartbeat is not None
     if delivered:
         assert shipper.flush(30)
-    shipper.stop(30)
+    shipper.stop()
+    shipper._thread.join(30)
     recorder._heartbeat.stop()
     recorder._closed = recorder._ended = True
     recorder._journal.close()
@@ -42,8 +43,13 @@ def die(recorder: Recorder, *, delivered: bool = True, with_disk: bool = False) 
         shutil.rmtree(recorder._journal.folder)
     if online.lease._lock is not None:
         online.lease._lock.release()
-    client = mlflow_client(recorder.uri)
-    for name in client.get_run(recorder.run_id).data.tags:
+    as_dead(recorder.uri, recorder.run_id)
+
+
+def as_dead(uri: str, run_id: str) -> None:
+    """Make whoever holds a run a process that is no more: that which plays it lives."""
+    client = mlflow_client(uri)
+    for name in client.get_run(run_id).data.tags:
         if name.startswith(TAG_LEASE):
-            client.set_tag(recorder.run_id, name, json.dumps({**DEAD, "held": True}))
-    client.set_tag(recorder.run_id, TAG_HEARTBEAT, json.dumps(DEAD))
+            client.set_tag(run_id, name, json.dumps({**DEAD, "held": True}))
+    client.set_tag(run_id, TAG_HEARTBEAT, json.dumps({**DEAD, "writer": "gone"}))

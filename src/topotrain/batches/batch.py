@@ -39,7 +39,7 @@ from topotrain.tracking.opening import open_run, reopen_run
 from topotrain.tracking.provenance import provenance_tags
 from topotrain.tracking.recorder import Recorder
 from topotrain.tracking.records import RunRecord
-from topotrain.tracking.store import Store
+from topotrain.tracking.store import CONNECT_SECONDS, Store
 from topotrain.tracking.versions import CANDIDATE
 
 log = logging.getLogger("topotrain")
@@ -125,7 +125,7 @@ def batch(
         for notice in plan.notices:
             log.info(notice)
         uri = resolve_tracking_uri(tracking_uri, plan.tracking_uri, log.info)
-        store = Store.open(uri)
+        store = Store.open(uri, patience=CONNECT_SECONDS)
         earlier = _earlier(plan, store) if resume else None
         states = {job.name: JobState(job, _report(job)) for job in plan.jobs}
         if earlier is not None:

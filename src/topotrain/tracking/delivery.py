@@ -32,6 +32,7 @@ from topotrain.tracking.entries import (
 )
 from topotrain.tracking.journal import Journal
 from topotrain.tracking.new_versions import NewVersions
+from topotrain.tracking.records import RunRecord
 
 
 class Delivery:
@@ -41,8 +42,7 @@ class Delivery:
 
     Args:
         client: of the store.
-        run_id: of the run, as the server knows it.
-        artifact_uri: of its artifacts.
+        run: as the server knows it.
         journal: where the entries are, and how far each one's delivery is.
         stand_in: the id that stands for the run in the journal of a run that no server knew.
         again: whether another process may have delivered, or recorded, some of it.
@@ -52,18 +52,19 @@ class Delivery:
     def __init__(
         self,
         client: MlflowClient,
-        run_id: str,
-        artifact_uri: str,
+        run: RunRecord,
         journal: Journal,
         *,
         stand_in: str | None = None,
         again: bool = False,
         adopt: bool = False,
     ) -> None:
-        self._client, self._run_id, self._journal = client, run_id, journal
+        self._client, self._run_id, self._journal = client, run.run_id, journal
         self._stand_in = stand_in
-        self._artifacts = get_artifact_repository(artifact_uri, tracking_uri=str(client.tracking_uri))
-        self._versions = NewVersions(client, run_id, journal, stand_in=stand_in, adopt=adopt or again)
+        self._artifacts = get_artifact_repository(run.artifact_uri, tracking_uri=str(client.tracking_uri))
+        self._versions = NewVersions(
+            *(client, run.run_id, run.experiment_id, journal), stand_in=stand_in, adopt=adopt or again
+        )
         self._again = again
         self._known: dict[str, set[int]] = {}  # steps that the server has of a metric
 

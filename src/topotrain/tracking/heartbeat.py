@@ -39,10 +39,10 @@ class Heartbeat:
         """Start beating."""
         self._thread.start()
 
-    def stop(self) -> None:
+    def stop(self, *, wait: bool = True) -> None:
         """Stop beating and wait a moment for the beat under way, if any."""
         self._stop.set()
-        if self._thread.is_alive():
+        if wait and self._thread.is_alive():
             self._thread.join(timeout=STOP_SECONDS)
 
     def _beat(self) -> None:

@@ -76,6 +76,7 @@ class Journal:
         self._guard = threading.Lock()
         self.known: dict[int, dict[str, Any]] = defaultdict(dict)  # how far the delivery of an entry is
         self._done: set[int] = set()
+        self.progress = 0  # grows as the server takes one thing after another
         self.given_up = False  # by who wrote it: that process does nothing more with the run, whether or not it lives
         self._numbers = -1  # of the last entry that was read; the origin comes first
 
@@ -229,6 +230,7 @@ class Journal:
                 raise self._full(error) from None
 
     def _note(self, fact: Mapping[str, Any]) -> None:
+        self.progress += 1
         self._learn(fact)
         with suppress(OSError):  # on a full disk: delivered once more, to the same end
             self._delivered.append(fact)

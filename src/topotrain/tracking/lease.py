@@ -29,6 +29,7 @@ from topotrain.tracking.records import RunRecord
 from topotrain.tracking.runs import run_record
 
 log = logging.getLogger("topotrain")
+RELEASES = 3  # attempts
 ASK_SECONDS = 0.2  # between two looks at whether those that only ask have withdrawn
 FREE = "a run that ended or was cut off"
 WAIT = "wait for it or stop it, or give --force if no process works on it"
@@ -93,8 +94,7 @@ class Lease:
             gone = lease._outlast(force=force, over=keep if over else None)
             lease._claim(held=True)
         except BaseException:
-            with suppress(Exception):
-                lease.release()
+            lease.release()
             raise
         for other in gone - {keep}:
             lease.withdraw(other)
@@ -109,15 +109,12 @@ class Lease:
         return True
 
     def release(self) -> None:
-        """Give it up.
-
-        Raises:
-            MlflowException: the store does not answer; others see by other signs that this process is no more.
-        """
-        try:
-            self.withdraw(self.writer)
-        finally:
-            self.unlock()
+        """Give it up. Where the store does not answer, others see by other signs that this process is no more."""
+        for _ in range(RELEASES):
+            with suppress(Exception):
+                self.withdraw(self.writer)
+                break
+        self.unlock()
 
     def unlock(self) -> None:
         """Let other processes of this machine ask for it."""

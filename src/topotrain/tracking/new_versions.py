@@ -7,11 +7,13 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 
 import mlflow
 from mlflow.entities import LoggedModel, LoggedModelOutput, Metric
 from mlflow.entities.logged_model_status import LoggedModelStatus
 from mlflow.exceptions import MlflowException
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.tracking import MlflowClient
 
 from topotrain.errors import TrackingError
@@ -36,17 +38,26 @@ class NewVersions:
     Args:
         client: of the store.
         run_id: of the run, as the server knows it.
+        experiment_id: of its experiment.
         journal: holds the files, and notes how far each version is.
         stand_in: the id that stands for the run in the files.
         adopt: whether the run may have left logged models before.
     """
 
     def __init__(
-        self, client: MlflowClient, run_id: str, journal: Journal, *, stand_in: str | None, adopt: bool
+        self,
+        client: MlflowClient,
+        run_id: str,
+        experiment_id: str,
+        journal: Journal,
+        *,
+        stand_in: str | None,
+        adopt: bool,
     ) -> None:
-        self._client, self._run_id, self._journal = client, run_id, journal
+        self._client, self._run_id, self._experiment_id, self._journal = client, run_id, experiment_id, journal
         self._stand_in, self._adopt = stand_in, adopt
-        self._points: dict[int, list[Metric]] | None = None
+        self._points: dict[str, list[Metric]] = {}
+        self._uploaded: set[Path] = set()
 
     @property
     def numbers(self) -> dict[str, str]:
@@ -89,18 +100,14 @@ class NewVersions:
 
     def _model(self, version: Version) -> str:
         """A logged model: one of the run that is no version yet, else a new one."""
-        run = self._client.get_run(self._run_id)
         if self._adopt:
             left = [model for model in self._models() if model.name == version.title]
             if left:
                 return str(left[0].model_id)
         self._adopt = True  # from now on this process may have left one, too
+        params = self._client.get_run(self._run_id).data.params
         model = self._client.create_logged_model(
-            run.info.experiment_id,
-            version.title,
-            source_run_id=self._run_id,
-            tags=version.tags,
-            params=run.data.params,
+            self._experiment_id, version.title, source_run_id=self._run_id, tags=version.tags, params=params
         )
         return str(model.model_id)
 
@@ -114,29 +121,30 @@ class NewVersions:
         model = self._client.get_logged_model(model_id)
         folder = self._journal.path(version.kept)
         identify(folder, model.artifact_location, model_id, self._run_id, self._stand_in)
-        self._client.log_model_artifacts(model_id, str(folder))
+        target = get_artifact_repository(model.artifact_location, tracking_uri=str(self._client.tracking_uri))
+        for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+            if path not in self._uploaded:  # where the connection breaks now and then, each attempt gets further
+                directory = path.parent.relative_to(folder).as_posix()
+                target.log_artifact(str(path), None if directory == "." else directory)
+                self._uploaded.add(path)
+                self._journal.progress += 1
         self._client.finalize_logged_model(model_id, LoggedModelStatus.READY)
         return folder_digest(folder)
 
     def _link(self, version: Version, model_id: str) -> None:
         """Link the run and its metrics of that epoch: the same points, so that the run's history has none twice."""
-        self._client.log_outputs(self._run_id, [LoggedModelOutput(model_id, version.step)])
+        run = self._client.get_run(self._run_id)
+        if model_id not in {one.model_id for one in run.outputs.model_outputs}:  # MLflow refuses a second time
+            self._client.log_outputs(self._run_id, [LoggedModelOutput(model_id, version.step)])
+        for name in run.data.metrics.keys() - self._points.keys():
+            self._points[name] = self._client.get_metric_history(self._run_id, name)
         points = [
             Metric(m.key, m.value, m.timestamp, m.step, model_id, m.dataset_name, m.dataset_digest, self._run_id)
-            for m in self._points_at(version.step)
+            for history in self._points.values()
+            for m in history
+            if m.step == version.step and m.model_id is None  # not those that are a model's own
         ]
         self._client.log_batch(self._run_id, metrics=points)
-
-    def _points_at(self, step: int) -> list[Metric]:
-        """The run's points of one step; not those that are a model's own."""
-        if self._points is None:
-            points: dict[int, list[Metric]] = {}
-            for name in self._client.get_run(self._run_id).data.metrics:
-                for one in self._client.get_metric_history(self._run_id, name):
-                    if one.model_id is None:
-                        points.setdefault(one.step, []).append(one)
-            self._points = points
-        return self._points.get(step, [])
 
     def _register(self, version: Version, model_id: str, digest: str) -> str:
         if self._adopt:
@@ -158,6 +166,7 @@ class NewVersions:
                 run_id=self._run_id,
                 tags={**version.tags, TAG_FILES_DIGEST: digest},
                 model_id=model_id,
+                await_creation_for=None,
             )
         return str(made.version)
 

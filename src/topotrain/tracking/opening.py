@@ -190,7 +190,7 @@ def _recorder(store: Store, journal: Journal, lease: Lease, experiment: str, nam
         started=int(run.started.timestamp() * 1000),
     )
     journal.begin(origin)
-    return Recorder(journal, origin, Online(store, lease, run.experiment_id, run.artifact_uri))
+    return Recorder(journal, origin, Online(store, lease, run))
 
 
 def _adoptable(store: Store, run_id: str) -> str:

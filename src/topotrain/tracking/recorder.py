@@ -40,6 +40,7 @@ from topotrain.tracking.heartbeat import Heartbeat
 from topotrain.tracking.journal import Journal, JournalError
 from topotrain.tracking.lease import Lease
 from topotrain.tracking.logged_models import ModelFiles, model_title
+from topotrain.tracking.records import RunRecord
 from topotrain.tracking.shipping import Shipper
 from topotrain.tracking.store import Store
 
@@ -60,14 +61,12 @@ class Online:
     Attributes:
         store: where it is recorded.
         lease: of the run, held by this process.
-        experiment_id: of its experiment.
-        artifact_uri: of its artifacts.
+        run: as the server knows it.
     """
 
     store: Store
     lease: Lease
-    experiment_id: str
-    artifact_uri: str
+    run: RunRecord
 
 
 class NewVersion:
@@ -111,11 +110,9 @@ class Recorder:
         self._heartbeat: Heartbeat | None = None
         if online is not None:
             self.uri = online.store.uri
-            self._delivery = Delivery(
-                *(online.store._client, self.run_id, online.artifact_uri, journal), adopt=bool(online.lease.after)
-            )
+            self._delivery = Delivery(*(online.store._client, online.run, journal), adopt=bool(online.lease.after))
             self._heartbeat = Heartbeat(online.lease.beat)
-            self._shipper = Shipper(journal, self._delivery, online.artifact_uri, self._ready)
+            self._shipper = Shipper(journal, self._delivery, online.run.artifact_uri, self._ready)
             self._shipper.start()
             self._heartbeat.start()
 
@@ -133,7 +130,7 @@ class Recorder:
     @property
     def experiment_id(self) -> str:
         """Of its experiment; empty where no server knows the run yet."""
-        return self._online.experiment_id if self._online else ""
+        return self._online.run.experiment_id if self._online else ""
 
     @property
     def page(self) -> str | None:
@@ -301,10 +298,9 @@ class Recorder:
         complete = shipper.complete
         shipper.stop()
         if self._heartbeat is not None:
-            self._heartbeat.stop()
+            self._heartbeat.stop(wait=complete)
         if complete:
-            with suppress(Exception):  # who asks sees by other signs that this process is no more
-                online.lease.release()
+            online.lease.release()
             self._journal.discard()
             return
         self._journal.give_up()

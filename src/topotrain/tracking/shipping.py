@@ -47,7 +47,7 @@ class Shipper:
         self._backlog, self._delivery, self._place, self._ready = Backlog(journal), delivery, place, ready
         self._wake = threading.Condition()
         self._added = self._hurry = self._stop = False
-        self._delivered = 0  # calls made, as a sign that it goes on
+        self._journal = journal
         self._outage: str | None = None
         self.refusals: list[TrackingError] = []
         self._idle = True
@@ -102,10 +102,10 @@ class Shipper:
             self._hurry = self._added = True
             self._idle = False
             self._wake.notify_all()
-            seen, since = self._delivered, time.monotonic()
+            seen, since = self._journal.progress, time.monotonic()
             while not self._idle:
-                if self._delivered != seen:
-                    seen, since = self._delivered, time.monotonic()
+                if self._journal.progress != seen:
+                    seen, since = self._journal.progress, time.monotonic()
                 left = since + patience - time.monotonic()
                 if left <= 0 or not self._thread.is_alive():
                     break
@@ -114,11 +114,11 @@ class Shipper:
             return self._idle
 
     def stop(self, patience: float = SECONDS_APART) -> None:
-        """End the thread, unless the server keeps it waiting for longer."""
+        """End the thread; where the server is away, it ends with the process."""
         with self._wake:
             self._stop = True
             self._wake.notify_all()
-        if self._thread.is_alive():
+        if self._thread.is_alive() and not self.away:
             self._thread.join(patience)
 
     def _run(self) -> None:
@@ -160,9 +160,6 @@ class Shipper:
             self._ready(self.away)
             self._one(group)
             entries += sum(len(one.numbers) for one in group)
-            with self._wake:
-                self._delivered += 1
-                self._wake.notify_all()
 
     def _ship(self) -> bool:
         """Deliver all there is; whether the server took it."""

@@ -12,7 +12,7 @@ from mlflow.tracking import MlflowClient
 
 from topotrain.credentials import mask_uri
 from topotrain.errors import OutageError, TrackingError
-from topotrain.invocation import answering_within
+from topotrain.invocation import RETRIES_VARIABLE, answering_within, wait_at_most
 from topotrain.text import one_line
 from topotrain.tracking.address import Say, database_path, is_server, resolve_tracking_uri
 from topotrain.tracking.artifacts import Artifacts
@@ -24,6 +24,8 @@ from topotrain.tracking.verdicts import Verdicts
 from topotrain.tracking.versions import Versions
 
 log = logging.getLogger("topotrain")
+CONNECT_SECONDS = 30.0  # that a server may take to answer at all, where no configuration says
+CALL_SECONDS = 30  # that a call of a process that records may take
 OFFLINE = ", or train without a server by --offline and deliver the run later by: topotrain sync"
 
 
@@ -41,7 +43,7 @@ class Store(Asker):
         Args:
             uri: of the store, absolute.
             create: whether a local database that does not exist yet is made.
-            patience: seconds that a server may take to answer at all; by default as MLflow has it.
+            patience: for a process that records: seconds that a server may take to answer at all.
 
         Raises:
             TrackingError: the store is not there, or can't be reached or used.
@@ -57,6 +59,8 @@ class Store(Asker):
                 create_once(database)
                 keep_statistics(database)
             client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+            if patience is not None:
+                wait_at_most(CALL_SECONDS)
             with answering_within(patience):
                 client.search_experiments(view_type=ViewType.ACTIVE_ONLY, max_results=1)
         except Exception as error:  # noqa: BLE001 (each backend raises its own kinds)
@@ -112,17 +116,18 @@ def _identity(database: Path | None) -> tuple[int, int] | None:
     return (found.st_dev, found.st_ino) if found else None
 
 
-def find_store(tracking_uri: str | None, say: Say = log.info) -> Store:
+def find_store(tracking_uri: str | None, say: Say = log.info, *, patience: float | None = None) -> Store:
     """The store that is meant, which must be there.
 
     Args:
         tracking_uri: of the store; by default MLFLOW_TRACKING_URI, else ``mlflow.db`` here.
         say: takes one line where the choice may surprise.
+        patience: as in ``Store.open``.
 
     Raises:
         TrackingError: the store is not there, or can't be used.
     """
-    return Store.open(resolve_tracking_uri(tracking_uri, None, say), create=False)
+    return Store.open(resolve_tracking_uri(tracking_uri, None, say), create=False, patience=patience)
 
 
 def store_of_model(model: str, tracking_uri: str | None) -> Store | None:
@@ -167,6 +172,6 @@ def _settle_mlflow() -> None:
     # and its default of 246 s for a dead server is too long a wait for a first answer.
     os.environ.setdefault("MLFLOW_TRUNCATE_LONG_VALUES", "false")
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+    os.environ.setdefault(RETRIES_VARIABLE, "2")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # standard output is for documents

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-
-from mlflow.exceptions import MlflowException
 
 from topotrain.credentials import MASK, mask_uri
 from topotrain.errors import OutageError, TrackingError
@@ -120,8 +118,7 @@ def deliver(folder: Path, tracking_uri: str | None = None) -> Delivered:
             try:
                 return _deliver(journal, origin, store, lease)
             finally:
-                with suppress(MlflowException):
-                    lease.release()
+                lease.release()
 
 
 def deliver_first(store: Store, run: str) -> None:
@@ -203,7 +200,7 @@ def _made(store: Store, origin: Origin) -> Lease:
 def _deliver(journal: Journal, origin: Origin, store: Store, lease: Lease) -> Delivered:
     run = store.runs.get(lease.run_id)
     delivery = Delivery(
-        *(store._client, run.run_id, run.artifact_uri, journal),
+        *(store._client, run, journal),
         stand_in=origin.run_id if origin.offline else None,
         again=True,
     )

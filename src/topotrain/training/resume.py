@@ -35,7 +35,7 @@ from topotrain.tracking.provenance import provenance_tags
 from topotrain.tracking.recorder import Recorder
 from topotrain.tracking.records import Checkpoint, RunRecord
 from topotrain.tracking.runs import LATEST
-from topotrain.tracking.store import Store, find_store
+from topotrain.tracking.store import CONNECT_SECONDS, Store, find_store
 from topotrain.tracking.sync import deliver_first
 from topotrain.training.continuation import Continuation, check_same, drift_of, restored_selection
 from topotrain.training.network_shape import check_network
@@ -95,7 +95,7 @@ def resume(
         InterruptedRunError: SIGINT or SIGTERM; the run is closed as KILLED.
     """
     with lines_shown(progress), interruptible(), scratch("resume") as folder:
-        store, adopted = find_store(tracking_uri), adopted_run()
+        store, adopted = find_store(tracking_uri, patience=CONNECT_SECONDS), adopted_run()
         wanted = run or _begun(store, adopted) or LATEST
         deliver_first(store, wanted)
         original = store.runs.find(wanted, experiment)
