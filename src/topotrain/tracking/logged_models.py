@@ -170,7 +170,12 @@ class NewVersion:
                 raise
         with _global_uri(str(client.tracking_uri)):
             version = client.create_model_version(
-                self.name, f"models:/{model_id}", run_id=self.run_id, tags=self.tags, model_id=model_id
+                self.name,
+                f"models:/{model_id}",
+                run_id=self.run_id,
+                tags=self.tags,
+                model_id=model_id,
+                await_creation_for=0,  # it is there at once; MLflow would say on standard error that it waits
             )
         return str(version.version)
 

@@ -32,7 +32,7 @@ from topotrain.tracking.delivery import Delivery
 from topotrain.tracking.epochs import EpochRecords, points_of, tags_of
 from topotrain.tracking.heartbeat import Heartbeat
 from topotrain.tracking.logged_models import ModelFiles, NewVersion, RunPoints
-from topotrain.tracking.outages import Asker
+from topotrain.tracking.outages import Asker, asking
 from topotrain.tracking.store import Store
 
 log = logging.getLogger("topotrain")
@@ -127,9 +127,9 @@ class Recorder(Asker):
         else:
             name = run_name or default
             home = store.runs.experiment_id(experiment)
-            given = client.create_run(
-                home, run_name=name, tags={**mask_values(resolve_tags(), names=True), MLFLOW_RUN_NAME: name}
-            ).info.run_id
+            ours = {**mask_values(resolve_tags(), names=True), MLFLOW_RUN_NAME: name}
+            with asking(store.uri):
+                given = client.create_run(home, run_name=name, tags=ours).info.run_id
         try:
             recorder = cls(store, given)
             recorder.run_name = everything.get(MLFLOW_RUN_NAME, recorder.run_name)

@@ -9,20 +9,23 @@ from pathlib import Path
 
 from mlflow.entities import ViewType
 from mlflow.tracking import MlflowClient
+from mlflow.utils.credentials import read_mlflow_creds
 
-from topotrain.credentials import mask_uri
+from topotrain.credentials import mask_uri, remember_secret, remember_uri
 from topotrain.errors import TrackingError
 from topotrain.text import one_line
 from topotrain.tracking.address import Say, database_path, resolve_tracking_uri
 from topotrain.tracking.artifacts import Artifacts
 from topotrain.tracking.batches import Batches
 from topotrain.tracking.database import create_once, keep_statistics
-from topotrain.tracking.outages import Asker
+from topotrain.tracking.outages import Asker, advice
 from topotrain.tracking.runs import Runs
 from topotrain.tracking.verdicts import Verdicts
 from topotrain.tracking.versions import Versions
 
 log = logging.getLogger("topotrain")
+
+RUNNING = ("a running MLflow server, or sqlite:///FILE", "start it, or give another --tracking-uri")
 
 
 class Store(Asker):
@@ -45,6 +48,8 @@ class Store(Asker):
                 f"{database}: no such tracking store", "a store with runs", "train first, or give --tracking-uri"
             )
         _settle_mlflow()
+        remember_uri(uri)
+        remember_secret(read_mlflow_creds().password)  # of the file ~/.mlflow/credentials, too
         try:
             if database is not None:
                 create_once(database)
@@ -52,11 +57,8 @@ class Store(Asker):
             client = MlflowClient(tracking_uri=uri, registry_uri=uri)
             client.search_experiments(view_type=ViewType.ACTIVE_ONLY, max_results=1)
         except Exception as error:  # noqa: BLE001 (each backend raises its own kinds)
-            raise TrackingError(
-                f"tracking store {mask_uri(uri)} can't be used ({one_line(error)})",
-                "a running MLflow server, or sqlite:///FILE",
-                "start it, or give another --tracking-uri",
-            ) from None
+            what = f"tracking store {mask_uri(uri)} can't be used ({one_line(error)})"
+            raise TrackingError(what, *(advice(error) or RUNNING)) from None
         return cls(client)
 
     @cached_property
