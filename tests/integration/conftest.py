@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from kit.graphs import GraphSet, write_graph_set
-from kit.group_server import GroupServer, alone, require_postgresql, shared_group_server
+from kit.group_server import GroupServer, in_use, require_postgresql, shared_group_server
 from kit.recorded import local_artifact, mlflow_client
 from kit.servers import Server
 
@@ -94,9 +94,16 @@ def _group_server(_shared_folder: Path) -> Iterator[GroupServer]:
 
 @pytest.fixture
 def group_server(_group_server: GroupServer, _shared_folder: Path) -> Iterator[GroupServer]:
-    """The server of a group, as ``make server`` starts it, for this test alone; mark the test ``server``.
+    """The server of a group, as ``make server`` starts it; mark the test ``server``.
 
     It is the same for all tests: take experiments, models and users of your own.
     """
-    with alone(_shared_folder):
+    with in_use(_shared_folder, alone=False):
+        yield _group_server
+
+
+@pytest.fixture
+def group_server_alone(_group_server: GroupServer, _shared_folder: Path) -> Iterator[GroupServer]:
+    """As ``group_server``, for a test that stops it, or puts something in the place of its data."""
+    with in_use(_shared_folder, alone=True):
         yield _group_server

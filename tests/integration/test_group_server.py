@@ -148,12 +148,12 @@ def test_a_killed_run_is_resumed(group_server, graph_set, monkeypatch, capsys, q
 
 
 @pytest.mark.parametrize("part", ["mlflow", "database"])
-def test_an_outage_costs_nothing(part, group_server, graph_set, monkeypatch, capsys, quick_python, tmp_path):
+def test_an_outage_costs_nothing(part, group_server_alone, graph_set, monkeypatch, capsys, quick_python, tmp_path):
     """Of the server, which is killed, and of the database behind it, where the server answers by errors."""
     name = f"without_{part}"
-    desk = Desk(group_server, group_server.user(name), monkeypatch, capsys)
+    desk = Desk(group_server_alone, group_server_alone.user(name), monkeypatch, capsys)
     run, run_id = started(desk, graph_set, name, 30, quick_python, tmp_path)
-    with getattr(group_server, name)():
+    with getattr(group_server_alone, name)():
         time.sleep(2)
         assert run.poll() is None, (tmp_path / "said").read_text()
     assert run.wait(PATIENCE) == 0, (tmp_path / "said").read_text()

@@ -24,12 +24,12 @@ KINDS = "bash bash python python bash bash sql bash nginx bash bash bash".split(
 
 
 @pytest.fixture
-def page(root: Path, group_server: Any) -> list[str]:
+def page(root: Path, group_server_alone: Any) -> list[str]:
     """The blocks of the page, on this server's ports and folder."""
     text = (root / "docs" / "server.md").read_text()
     found = re.findall(r"```(\w+)\n(.*?)```", text, flags=re.DOTALL)
     assert [kind for kind, _ in found] == KINDS
-    server = group_server.server
+    server = group_server_alone.server
     places = {"127.0.0.1:5000": f"127.0.0.1:{server.port}", "5433": str(server.database_port)}
     places |= {"$PWD/server-data": str(server.data), "server-data": str(server.data)}
     blocks = []
@@ -41,9 +41,9 @@ def page(root: Path, group_server: Any) -> list[str]:
 
 
 @pytest.fixture
-def shell(root: Path, group_server: Any, quick_python: str, tmp_path: Path) -> Callable[..., str]:
+def shell(root: Path, group_server_alone: Any, quick_python: str, tmp_path: Path) -> Callable[..., str]:
     """A function that runs blocks in one shell, in an empty home; what it printed."""
-    server = group_server.server
+    server = group_server_alone.server
     environment = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
     folders = [str(Path(quick_python).parent), str(Path(sys.executable).parent), environment["PATH"]]
     environment |= {"PATH": os.pathsep.join(folders), "HOME": str(tmp_path), "PYTHONPATH": str(root / "src")}
@@ -61,13 +61,13 @@ def shell(root: Path, group_server: Any, quick_python: str, tmp_path: Path) -> C
     return run
 
 
-def test_the_page_is_true(page, shell, root, group_server):
+def test_the_page_is_true(page, shell, root, group_server_alone):
     make, as_admin, make_users, make_role, by_variables, by_file, sql, serve, _, backup, restore, upgrade = page
     # make as it is written, in this interpreter's environment, which is installed.
     made = f"make -o .venv/.installed BIN={shlex.quote(str(Path(sys.executable).parent))}"
-    before = group_server.script.mlflow_process(group_server.server)
-    assert f"running at {group_server.address}" in shell(make.replace("make", made), folder=root)
-    assert group_server.script.mlflow_process(group_server.server) == before
+    before = group_server_alone.script.mlflow_process(group_server_alone.server)
+    assert f"running at {group_server_alone.address}" in shell(make.replace("make", made), folder=root)
+    assert group_server_alone.script.mlflow_process(group_server_alone.server) == before
 
     both = f"python -c {shlex.quote(make_users + make_role)}"
     passwords = dict(line.split() for line in shell(as_admin, both).splitlines())
@@ -75,7 +75,7 @@ def test_the_page_is_true(page, shell, root, group_server):
     signed = [block.replace("the-password-that-was-printed", passwords["grace"]) for block in (by_variables, by_file)]
     assert len(shell(*signed).splitlines()) >= 2
     with pytest.MonkeyPatch.context() as patch:  # the role: what one makes, the other may change
-        client = mlflow_client(group_server.address)
+        client = mlflow_client(group_server_alone.address)
         patch.setenv("MLFLOW_TRACKING_USERNAME", "grace")
         patch.setenv("MLFLOW_TRACKING_PASSWORD", passwords["grace"])
         experiment = client.create_experiment("shared by role")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import configparser
+import fcntl
 import importlib.util
 import os
 import secrets
@@ -196,6 +197,14 @@ def require_postgresql() -> None:
         pytest.skip(str(stop))
 
 
-def alone(shared: Path) -> FileLock:
-    """Held by the test that uses the server: an outage is everybody's."""
-    return FileLock(shared / "group_server_in_use.lock")
+@contextmanager
+def in_use(shared: Path, *, alone: bool) -> Iterator[None]:
+    """The server is used; by nothing else meanwhile where an outage would be everybody's.
+
+    Args:
+        shared: a folder that all processes of the suite see.
+        alone: whether nothing else may use it.
+    """
+    with (shared / "group server in use").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
+        yield
