@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -120,6 +121,7 @@ def test_users_train_judge_promote_and_keep_to_what_is_theirs(group_server, grap
     assert set(ada.client.get_registered_model("adas").aliases) == {"candidate", "champion"}
 
     # ... nor add to it; a run of their own is then complete, but for the version that the server does not take.
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # what was not delivered is kept there
     own = ("-o", "mlflow.experiment=bobs")
     status, out, err = bob.tries("run", *options(graph_set, "adas"), *own)
     assert status in (0, 4), err
