@@ -14,7 +14,7 @@ from packaging.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parent.parent
 HEADER = "# Written by scripts/update_lock.py; Makefile, conda.yaml and .ci/run install exactly these.\n"
-LOCKED_EXTRAS = ("dev", "label")
+LOCKED_EXTRAS = ("dev", "label", "server")
 NOT_LOCKED = {"topotrain", "pip", "setuptools", "wheel", "distribute"}
 
 

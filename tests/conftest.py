@@ -47,14 +47,19 @@ def shared_data() -> Path:
     return place
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """One cache for all processes of the suite, away from the user's."""
+@pytest.fixture(scope="session")
+def _shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One for all processes of the suite."""
     base = tmp_path_factory.getbasetemp()
-    shared = base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base
+    return base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _shared_cache(_shared_folder: Path) -> Iterator[None]:
+    """One cache for all processes of the suite, away from the user's."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(shared / "cache"))
-        patch.setenv("XDG_STATE_HOME", str(base / "state"))
+        patch.setenv("XDG_CACHE_HOME", str(_shared_folder / "cache"))
+        patch.setenv("XDG_STATE_HOME", str(_shared_folder / f"state-{os.getpid()}"))
         yield
 
 
@@ -96,16 +101,14 @@ def _reset_mlflow() -> None:
 
 
 @pytest.fixture(scope="session")
-def _empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def _empty_store(_shared_folder: Path) -> Path:
     """A database with MLflow's tables and nothing else; making one takes seconds, copying one does not."""
     from filelock import FileLock
 
     from kit.recorded import make_database
 
-    base = tmp_path_factory.getbasetemp()
-    shared = base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base  # one for all processes of the suite
-    path = shared / "template" / "mlflow.db"
-    with FileLock(shared / "template.lock"):
+    path = _shared_folder / "template" / "mlflow.db"
+    with FileLock(_shared_folder / "template.lock"):
         if not path.exists():
             make_database(path)
     return path

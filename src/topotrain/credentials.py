@@ -50,12 +50,30 @@ SECRET_VARIABLE = re.compile(r"(?:PASSWORD|TOKEN|SECRET|SECRET_ACCESS_KEY|ACCESS
 SHORTEST, SHORTEST_WORD = 6, 12  # characters of a secret that is looked for wherever it stands
 
 
+_known: set[str] = set()
+
+
+def remember_secret(secret: str | None) -> None:
+    """Mask this wherever it stands, from now on: a password out of a file or an address, which no variable holds."""
+    if secret:
+        _known.update((secret, quote(secret, safe=""), unquote(secret)))
+
+
+def remember_uri(uri: str) -> None:
+    """As ``remember_secret``, for the password in an address that this process uses, if there is one."""
+    scheme = SCHEME.match(uri)
+    if scheme:
+        rest = uri[scheme.end() :]
+        remember_secret(rest[: max(credentials_end(scheme[0], rest) - 1, 0)].partition(":")[2])
+
+
 def mask_credentials(text: str) -> str:
     """Hide passwords, tokens and signatures in a text: messages of other libraries, documents, single URIs.
 
     Hidden are ``user:password@`` (or a token before the ``@``) of every URI, whatever the password holds; values of
     ``password=``, ``token=``, ``X-Amz-Signature=`` and the like; what follows ``Bearer``; and the secrets of the
-    environment (``MLFLOW_TRACKING_TOKEN``, ``AWS_SECRET_ACCESS_KEY`` and the like) wherever they stand.
+    environment (``MLFLOW_TRACKING_TOKEN``, ``AWS_SECRET_ACCESS_KEY`` and the like), and those remembered, wherever they
+    stand.
     """
     return _masked(text, _environment_secrets())
 
@@ -169,11 +187,11 @@ def _uri_rest(text: str, match: re.Match[str]) -> str:
 
 
 def _environment_secrets() -> list[str]:
-    """Secrets of the environment, the longest first, in all ways in which they may be written.
+    """Secrets of the environment and those remembered, the longest first, in all ways in which they may be written.
 
     A short one, and one that could be a word of a sentence, is none that can be looked for.
     """
-    found = set()
+    found = set(_known)
     for name, value in os.environ.items():
         if name.startswith(OWNERS) and SECRET_VARIABLE.search(name):
             found |= {value, quote(value, safe=""), unquote(value)}

@@ -6,6 +6,7 @@ import csv
 import difflib
 import io
 import json
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,14 @@ from topotrain.errors import DataError, UserInputError
 
 SHOWN_CHARACTERS = 300
 FIRST_CHARACTERS = 200
+
+# A server's answer that it does not know who asks, or does not let them, in the words of MLflow's client: of a call,
+# and of an artifact. Other answers with status 403 (a host name that is not allowed, say) keep their words.
+UNKNOWN_USER = re.compile(r"failed with error code 401\b|\b401 Client Error")
+NO_PERMISSION = re.compile(
+    r"endpoint \S*?/mlflow/(?P<call>\S+) failed with error code 403.*Permission denied"
+    r"|403 Client Error.* for url: \S*?/mlflow-artifacts/.*Permission denied"
+)
 
 
 def as_json(document: Any) -> str:
@@ -88,7 +97,16 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 def one_line(error: Exception, limit: int = SHOWN_CHARACTERS) -> str:
     """What another library says went wrong, short, on one line, and without credentials."""
-    return mask_credentials(" ".join(str(error).split()) or type(error).__name__)[:limit]
+    said = " ".join(str(error).split())
+    return mask_credentials(refusal(said) or said or type(error).__name__)[:limit]
+
+
+def refusal(said: str) -> str:
+    """Plain words for a server's answer that the user is unknown, or may not; empty for anything else."""
+    if UNKNOWN_USER.search(said):
+        return "the server does not know this user: no name and password were given, or they are wrong (401)"
+    denied = NO_PERMISSION.search(said)
+    return f"this user has no permission for {denied['call'] or 'artifacts'} (403)" if denied else ""
 
 
 def first_line(text: str, otherwise: str) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from kit.graphs import GraphSet, write_graph_set
+from kit.group_server import GroupServer, in_use, require_postgresql, shared_group_server
 from kit.recorded import local_artifact, mlflow_client
 from kit.servers import Server
 
@@ -82,3 +83,27 @@ def mlflow_server(store_uri: str, tmp_path: Path) -> Iterator[Server]:
 def server(mlflow_server: Server) -> str:
     """Its address."""
     return mlflow_server.address
+
+
+@pytest.fixture(scope="session")
+def _group_server(_shared_folder: Path) -> Iterator[GroupServer]:
+    require_postgresql()
+    with shared_group_server(_shared_folder) as one:
+        yield one
+
+
+@pytest.fixture
+def group_server(_group_server: GroupServer, _shared_folder: Path) -> Iterator[GroupServer]:
+    """The server of a group, as ``make server`` starts it; mark the test ``server``.
+
+    It is the same for all tests: take experiments, models and users of your own.
+    """
+    with in_use(_shared_folder, alone=False):
+        yield _group_server
+
+
+@pytest.fixture
+def group_server_alone(_group_server: GroupServer, _shared_folder: Path) -> Iterator[GroupServer]:
+    """As ``group_server``, for a test that stops it, or puts something in the place of its data."""
+    with in_use(_shared_folder, alone=True):
+        yield _group_server

@@ -12,8 +12,15 @@ from urllib.parse import quote
 import pytest
 from sqlalchemy import make_url
 
-from topotrain import messages
-from topotrain.credentials import mask_credentials, mask_settings, mask_uri, mask_values
+from topotrain import credentials, messages
+from topotrain.credentials import (
+    mask_credentials,
+    mask_settings,
+    mask_uri,
+    mask_values,
+    remember_secret,
+    remember_uri,
+)
 from topotrain.errors import UserInputError
 from topotrain.text import as_json, one_line
 
@@ -148,6 +155,21 @@ def test_settings_are_masked_by_their_names() -> None:
         "token": "***",
         "a": ["b", {"password": "***", "n": 1}],
     }
+
+
+def test_what_is_remembered_is_masked_wherever_it_stands(monkeypatch: Any) -> None:
+    monkeypatch.setattr(credentials, "_known", set())
+    remember_secret(None)
+    for uri in ("http://host:5000", "http://ada@host", "sqlite:///a.db", "mlruns"):
+        remember_uri(uri)
+    assert not credentials._known
+    remember_uri("http://ada:s3cret%2Fa@host:5000")
+    remember_secret("from-a-file")
+    for secret in ("s3cret%2Fa", "s3cret/a", "from-a-file"):
+        assert mask_credentials(f"log in with {secret}, please") == "log in with ***, please"
+    assert mask_values({"note": "ada / s3cret/a"}) == {"note": "ada / ***"}
+    remember_secret("model")  # a word, and short: it would be masked in every sentence
+    assert mask_credentials("a model") == "a model"
 
 
 def test_a_long_text_takes_a_moment() -> None:

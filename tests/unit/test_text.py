@@ -34,6 +34,21 @@ def test_what_another_library_says_is_short_and_without_credentials() -> None:
     assert len(one_line(ValueError("x" * 1000))) == 300
 
 
+def test_a_server_that_has_users_refuses_in_plain_words() -> None:
+    call = "API request to endpoint /api/2.0/mlflow/{} failed with error code {} != 200. Response body: '{}'"
+    unknown = "You are not authenticated. Please see ..."
+    for said in (call.format("runs/create", 401, unknown), "401 Client Error: UNAUTHORIZED for url: http://h/x"):
+        assert one_line(ValueError(said)).startswith("the server does not know this user")
+    said = call.format("model-versions/create", 403, "Permission denied")
+    assert one_line(ValueError(said)) == "this user has no permission for model-versions/create (403)"
+    artifact = (
+        "403 Client Error: Forbidden for url: http://h/api/2.0/mlflow-artifacts/artifacts/1/2/a.png. Response text: "
+    )
+    assert one_line(ValueError(artifact + "Permission denied")) == "this user has no permission for artifacts (403)"
+    other = call.format("runs/create", 403, "Invalid Host header - possible DNS rebinding attack detected")
+    assert "Invalid Host header" in one_line(ValueError(other))
+
+
 def test_of_advice_the_first_line_is_kept() -> None:
     assert first_line(" what is wrong\nset weights_only=False", "") == "what is wrong"
     assert first_line(" \n ", "EOFError") == "EOFError"

@@ -13,7 +13,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking.context.registry import resolve_tags
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME, MLFLOW_RUN_NOTE
 
-from topotrain.credentials import mask_credentials, mask_uri, mask_values
+from topotrain.credentials import mask_credentials, mask_uri, mask_values, remember_uri
 from topotrain.errors import TrackingError
 from topotrain.fields import TAG_COMMAND, TAG_STATUS_NOTE
 from topotrain.invocation import release_adopted_run, take_adopted_run
@@ -21,6 +21,7 @@ from topotrain.text import one_line
 from topotrain.tracking.entries import Origin
 from topotrain.tracking.journal import Journal
 from topotrain.tracking.lease import Lease
+from topotrain.tracking.outages import asking
 from topotrain.tracking.recorder import Online, Recorder
 from topotrain.tracking.store import Store
 
@@ -67,7 +68,8 @@ def open_run(
         if given:
             held = Lease.take(client, given)
         else:
-            held = _made(store, experiment, command, str(name))
+            with asking(store.uri):
+                held = _made(store, experiment, command, str(name))
         recorder = _recorder(store, journal, held, experiment, name)
         recorder.tags({**wanted, **({MLFLOW_RUN_NAME: name} if name else {})})
     except BaseException as error:
@@ -105,6 +107,7 @@ def open_offline(
     Raises:
         JournalError: no journal can be kept.
     """
+    remember_uri(uri)
     name = mask_credentials(run_name) if run_name else default_run_name()
     wanted = {**resolve_tags(), **_wanted(command, tags, notes, parent_run_id), MLFLOW_RUN_NAME: name}
     journal = Journal.create()

@@ -12,7 +12,7 @@ from mlflow.tracking import MlflowClient
 
 from topotrain.credentials import mask_uri
 from topotrain.errors import OutageError, TrackingError
-from topotrain.text import one_line
+from topotrain.text import one_line, refusal
 
 # What asking again does not mend.
 REFUSALS = (
@@ -25,6 +25,17 @@ REFUSALS = (
 P = ParamSpec("P")
 T = TypeVar("T")
 A = TypeVar("A", bound="Asker")
+
+
+def advice(error: Exception) -> tuple[str, str] | None:
+    """What to expect and to do where a server that has users refuses this one; ``None`` for any other error."""
+    words = refusal(str(error))
+    if not words:
+        return None
+    if words.endswith("(401)"):
+        how = "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
+        return "a user of the server", how
+    return "a user with the permission", "ask who manages the server for it, or take an experiment or model of your own"
 
 
 @contextmanager
@@ -41,8 +52,9 @@ def asking(uri: str) -> Iterator[None]:
     try:
         yield
     except (MlflowException, OSError) as error:  # OSError: what requests raises, too
-        if isinstance(error, MlflowException) and error.error_code in REFUSALS:
-            raise TrackingError(f"{mask_uri(uri)} refuses ({one_line(error)})") from None
+        advised = advice(error)
+        if advised or (isinstance(error, MlflowException) and error.error_code in REFUSALS):
+            raise TrackingError(f"{mask_uri(uri)} refuses ({one_line(error)})", *(advised or ())) from None
         raise OutageError(
             f"{mask_uri(uri)} does not answer ({one_line(error)})", "a store that can be asked", "try again"
         ) from None

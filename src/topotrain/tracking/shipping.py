@@ -15,6 +15,7 @@ from topotrain.text import one_line
 from topotrain.tracking.backlog import Backlog, Waiting
 from topotrain.tracking.entries import what
 from topotrain.tracking.journal import Journal
+from topotrain.tracking.outages import advice
 
 log = logging.getLogger("topotrain")
 
@@ -49,6 +50,7 @@ class Shipper:
         self._added = self._hurry = self._stop = False
         self._journal = journal
         self._outage: str | None = None
+        self._denied = False  # the server answers, and does not let this user
         self.refusals: list[TrackingError] = []
         self._idle = True
         self._thread = threading.Thread(target=self._run, name="topotrain-delivery", daemon=True)
@@ -100,14 +102,14 @@ class Shipper:
         with self._wake:
             # An interruption may have come between an entry and its notice: the journal is looked through once more.
             self._hurry = self._added = True
-            self._idle = False
+            self._idle = self._denied = False
             self._wake.notify_all()
             seen, since = self._journal.progress, time.monotonic()
             while not self._idle:
                 if self._journal.progress != seen:
                     seen, since = self._journal.progress, time.monotonic()
                 left = since + patience - time.monotonic()
-                if left <= 0 or not self._thread.is_alive():
+                if left <= 0 or self._denied or not self._thread.is_alive():
                     break
                 self._wake.wait(min(left, SECONDS_APART))
             self._hurry = False
@@ -218,4 +220,5 @@ class Shipper:
                 *(names, one_line(error)),
             )
             self._outage = one_line(error)
+        self._denied = advice(error) is not None
         return False

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from mlflow.entities import ViewType
 from mlflow.tracking import MlflowClient
+from mlflow.utils.credentials import read_mlflow_creds
 
-from topotrain.credentials import mask_uri
+from topotrain.credentials import mask_uri, remember_secret, remember_uri
 from topotrain.errors import OutageError, TrackingError
 from topotrain.invocation import RETRIES_VARIABLE, answering_within, wait_at_most
 from topotrain.text import one_line
@@ -18,7 +19,7 @@ from topotrain.tracking.address import Say, database_path, is_server, resolve_tr
 from topotrain.tracking.artifacts import Artifacts
 from topotrain.tracking.batches import Batches
 from topotrain.tracking.database import create_once, keep_statistics
-from topotrain.tracking.outages import Asker
+from topotrain.tracking.outages import Asker, advice
 from topotrain.tracking.runs import Runs
 from topotrain.tracking.verdicts import Verdicts
 from topotrain.tracking.versions import Versions
@@ -27,6 +28,7 @@ log = logging.getLogger("topotrain")
 CONNECT_SECONDS = 30.0  # that a server may take to answer at all, where no configuration says
 CALL_SECONDS = 30  # that a call of a process that records may take
 OFFLINE = ", or train without a server by --offline and deliver the run later by: topotrain sync"
+RUNNING = ("a running MLflow server, or sqlite:///FILE", "start it, or give another --tracking-uri")
 
 
 class Store(Asker):
@@ -54,6 +56,8 @@ class Store(Asker):
                 f"{database}: no such tracking store", "a store with runs", "train first, or give --tracking-uri"
             )
         _settle_mlflow()
+        remember_uri(uri)
+        remember_secret(read_mlflow_creds().password)  # of the file ~/.mlflow/credentials, too
         try:
             if database is not None:
                 create_once(database)
@@ -64,12 +68,10 @@ class Store(Asker):
             with answering_within(patience):
                 client.search_experiments(view_type=ViewType.ACTIVE_ONLY, max_results=1)
         except Exception as error:  # noqa: BLE001 (each backend raises its own kinds)
-            raise TrackingError(
-                f"tracking store {mask_uri(uri)} can't be used ({one_line(error)})",
-                "a running MLflow server, or sqlite:///FILE",
-                "start it, or give another --tracking-uri"
-                + (OFFLINE if patience is not None and is_server(uri) else ""),
-            ) from None
+            what = f"tracking store {mask_uri(uri)} can't be used ({one_line(error)})"
+            expected, do = advice(error) or RUNNING
+            without = OFFLINE if patience is not None and is_server(uri) else ""
+            raise TrackingError(what, expected, do + without) from None
         return cls(client)
 
     def check_there(self) -> None:

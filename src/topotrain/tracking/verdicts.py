@@ -63,7 +63,7 @@ class Verdicts(Asker):
             if model.version is not None:
                 for key, text in {**verdict.version_tags, TAG_EVAL_RUN: run_id}.items():
                     client.set_model_version_tag(model.name, model.version, key, text)
-        except MlflowException as error:
+        except (MlflowException, OSError) as error:  # OSError: what requests raises for an artifact, too
             raise TrackingError(f"the verdict on {model.title} can't be recorded ({one_line(error)})") from None
         return run_id
 
