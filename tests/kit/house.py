@@ -26,7 +26,7 @@ FLOORS = {
     "small things that need others": (
         *("figures", "files", "invocation", "messages", "processes", "progress", "signals", "text"),
     ),
-    "small things that need none": ("credentials", "errors", "fields", "version"),
+    "small things that need none": ("credentials", "errors", "fields", "limits", "version"),
 }
 FLOOR = {room: level for level, rooms in enumerate(reversed(FLOORS.values())) for room in rooms}
 SMALL = {*FLOORS["small things that need others"], *FLOORS["small things that need none"]}

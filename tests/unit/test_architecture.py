@@ -59,9 +59,10 @@ def test_mlflow_stays_in_its_room(path):
     assert not used, "ask the Store instead"
 
 
-# Beside invocation.py: what masks secrets, sets variables for MLflow or for processes of its own, and MLflow's file.
+# Beside invocation.py: what masks secrets, raises limits, sets variables for MLflow or for processes of its own,
+# and MLflow's file.
 ENVIRONMENT = {
-    *("invocation.py", "credentials.py", "processes.py", SERVED_MODEL),
+    *("invocation.py", "credentials.py", "limits.py", "processes.py", SERVED_MODEL),
     *("tracking/logged_models.py", "tracking/store.py", "tracking/ui.py"),
 }
 
