@@ -59,10 +59,13 @@ class Limit:
         return f"{self.variable} raises the limit"
 
 
-# Texts that people and programs write: YAML, JSON, CSV.
-YAML_BYTES = Limit("YAML_BYTES", 4 * MiB, "bytes in one YAML text")
+# Texts that people and programs write: YAML, JSON, CSV, and the numbers in them.
+YAML_BYTES = Limit("YAML_BYTES", 1 * MiB, "bytes in one YAML text")
 YAML_VALUES = Limit("YAML_VALUES", 100_000, "values in one YAML text, aliases and merges written out")
-JSON_BYTES = Limit("JSON_BYTES", 1 * GiB, "bytes in one JSON file")
-CSV_BYTES = Limit("CSV_BYTES", 1 * GiB, "bytes in one CSV file")
+JSON_BYTES = Limit("JSON_BYTES", 32 * MiB, "bytes in one JSON file, or of one member of graph metadata")
+SIDECAR_BYTES = Limit("SIDECAR_BYTES", 4 * GiB, "bytes in one graph_metadata.json")
+CSV_BYTES = Limit("CSV_BYTES", 128 * MiB, "bytes in one CSV file")
+CSV_LINE = Limit("CSV_LINE", 1 * MiB, "characters in one line of a CSV file")
+CSV_CELL = Limit("CSV_CELL", 128 * KiB, "characters in one cell of a CSV file")
 DEPTH = Limit("DEPTH", 50, "values within values, in YAML and JSON")
-DIGITS = Limit("DIGITS", 400, "digits of one number")
+DIGITS = Limit("DIGITS", 400, "characters of one number")

@@ -1,4 +1,4 @@
-"""How documents, tables, near names and other libraries' errors are written, JSON and numbers read; one way each."""
+"""How documents, tables, near names and other libraries' errors are written; one way each."""
 
 from __future__ import annotations
 
@@ -7,11 +7,9 @@ import difflib
 import io
 import json
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
 from topotrain.credentials import mask_credentials, mask_values
-from topotrain.errors import DataError, UserInputError
 
 SHOWN_CHARACTERS = 300
 FIRST_CHARACTERS = 200
@@ -20,29 +18,6 @@ FIRST_CHARACTERS = 200
 def as_json(document: Any) -> str:
     """A document as it is printed and recorded; credentials in its texts are masked."""
     return json.dumps(mask_values(document), indent=2, ensure_ascii=False) + "\n"
-
-
-def read_json(
-    path: Path, expected: str, kind: type[UserInputError] = DataError, *, name: str = "", absent: str = ""
-) -> Any:
-    """Read a JSON file from anywhere.
-
-    Args:
-        path: the file.
-        expected: what it should be, for messages.
-        kind: of the error.
-        name: what messages call it; by default its path.
-        absent: what is said of one that is not there, if not that it is not readable.
-
-    Raises:
-        UserInputError: of this kind: missing, or not JSON in UTF-8.
-    """
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        missing = absent if isinstance(error, FileNotFoundError) else ""
-        reason = missing or f"not readable as JSON ({one_line(error)})"
-        raise kind(f"{name or path}: {reason}", expected) from None
 
 
 def csv_writer(file: Any) -> Any:
@@ -94,8 +69,3 @@ def one_line(error: Exception, limit: int = SHOWN_CHARACTERS) -> str:
 def first_line(text: str, otherwise: str) -> str:
     """The first line of what torch says of a file, short; the others advise to run what is in it."""
     return (text.strip().splitlines() or [otherwise])[0][:FIRST_CHARACTERS]
-
-
-def whole(text: str | None) -> int | None:
-    """A whole number out of a tag or a parameter; ``None`` where there is none."""
-    return int(text) if text is not None and text.isdecimal() else None

@@ -24,7 +24,7 @@ FLOORS = {
     "what a run is asked to do": ("config",),
     "numbers in, numbers out": ("metrics",),
     "small things that need others": (
-        *("figures", "files", "invocation", "messages", "processes", "progress", "signals", "text"),
+        *("figures", "files", "invocation", "messages", "processes", "progress", "reading", "signals", "text"),
     ),
     "small things that need none": ("credentials", "errors", "fields", "limits", "version"),
 }

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from topotrain.errors import DataError, SchemaError
-from topotrain.text import first_line, one_line, read_json
+from topotrain.reading.json_file import read_json
+from topotrain.text import first_line, one_line
 
 
 def test_json_is_read_or_refused_in_one_line(tmp_path: Path) -> None:

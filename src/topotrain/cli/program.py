@@ -13,7 +13,7 @@ import click
 from topotrain.cli import cache, models, reports, structures, training
 from topotrain.cli.output import say
 from topotrain.cli.startup import end_quickly
-from topotrain.errors import EXIT_FAULT, EXIT_USER, InterruptedRunError, TopotrainError
+from topotrain.errors import EXIT_FAULT, EXIT_USER, InterruptedRunError, TopotrainError, shortened
 from topotrain.messages import log_to_stderr
 from topotrain.signals import follow_parent
 from topotrain.version import __version__
@@ -93,7 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except click.ClickException as error:
         context = getattr(error, "ctx", None)
         command = context.command_path if context is not None else "topotrain"
-        _fail(f"{error.format_message().rstrip('.')}; see {command} --help", EXIT_USER)
+        _fail(f"{shortened(error.format_message().rstrip('.'))}; see {command} --help", EXIT_USER)
     except TopotrainError as error:
         _fail(str(error), error.exit_code)
     except InterruptedRunError as stop:

@@ -23,4 +23,4 @@ from topotrain.config.validation import as_config_error as as_config_error
 from topotrain.config.validation import known_dotted_keys as known_dotted_keys
 from topotrain.config.validation import shown as shown
 from topotrain.config.validation import validate as validate
-from topotrain.config.yaml_file import read_yaml as read_yaml
+from topotrain.reading.yaml_file import read_yaml as read_yaml

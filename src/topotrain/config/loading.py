@@ -14,9 +14,9 @@ from topotrain.config.legacy import ALIASES, translate
 from topotrain.config.paths import resolve_paths
 from topotrain.config.sections import TrainConfig
 from topotrain.config.validation import known_dotted_keys, refuse_unknown, validate
-from topotrain.config.yaml_file import parse_yaml, read_yaml
 from topotrain.credentials import mask_credentials, mask_settings
 from topotrain.errors import ConfigError
+from topotrain.reading.yaml_file import parse_yaml, read_yaml
 from topotrain.text import SHOWN_CHARACTERS
 
 ASSIGNMENT = re.compile(r"[A-Za-z_][\w.-]*=")

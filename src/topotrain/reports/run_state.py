@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from topotrain.config.yaml_file import parse_yaml
 from topotrain.credentials import mask_values
 from topotrain.fields import (
     BEST_SELECTION_METRIC,
@@ -19,6 +17,8 @@ from topotrain.fields import (
     TAG_CONTINUED_BY,
     TAG_PARAM_DRIFT,
 )
+from topotrain.reading.json_file import parse_json
+from topotrain.reading.yaml_file import parse_yaml
 
 if TYPE_CHECKING:
     from topotrain.tracking.records import RunRecord
@@ -82,10 +82,15 @@ def config_of(store: Store, run: RunRecord) -> dict[str, Any]:
 def drift_of(run: RunRecord) -> list[dict[str, Any]]:
     """Settings that resuming the run changed: from which epoch on, key, old and new value as text."""
     try:
-        entries = json.loads(run.tags.get(TAG_PARAM_DRIFT, "[]"))
+        entries = parse_json(run.tags.get(TAG_PARAM_DRIFT, "[]"))
     except ValueError:  # a tag too long for the server is cut
         return []
-    return entries if isinstance(entries, list) else []
+    return [entry for entry in entries if _is_change(entry)] if isinstance(entries, list) else []
+
+
+def _is_change(entry: Any) -> bool:
+    texts = isinstance(entry, Mapping) and all(isinstance(entry.get(name), str) for name in ("key", "from", "to"))
+    return texts and type(entry.get("epoch")) is int
 
 
 def plain(value: Any) -> Any:
@@ -122,7 +127,7 @@ def _as_of(epoch: int | None, config: Mapping[str, Any], drift: list[dict[str, A
 def _value(text: str, is_text: bool) -> Any:
     if text == "null" or not is_text:
         try:
-            return json.loads(text)
+            return parse_json(text)
         except ValueError:
             pass
     return text
@@ -153,6 +158,7 @@ def _learning_parameters(config: Mapping[str, Any], best: Mapping[str, float]) -
 def _progress(status: str, history: History, config: Mapping[str, Any], alive: bool) -> dict[str, Any]:
     """Epochs and time; a finished run is complete, though it stopped early."""
     done, total = len(history), _section(config, "trainer").get("num_epochs")
+    total = total if type(total) is int and total > 0 else None  # else somebody has changed the artifact
     seconds = [metrics[EPOCH_SECONDS] for metrics in history.values() if EPOCH_SECONDS in metrics]
     average = sum(seconds) / len(seconds) if seconds else None
     percent = min(100.0, 100.0 * done / total) if total else None

@@ -15,6 +15,7 @@ import psutil
 from mlflow.tracking import MlflowClient
 
 from topotrain.fields import TAG_HEARTBEAT
+from topotrain.reading.json_file import parse_json
 from topotrain.tracking.records import RunRecord
 
 INTERVAL_SECONDS = 30.0
@@ -90,10 +91,11 @@ def is_alive(run: RunRecord, now: datetime | None = None) -> bool:
 def _last_beat(run: RunRecord) -> Mapping[str, Any] | None:
     """The sign of life, or ``None`` where there is none that can be read."""
     try:
-        beat = json.loads(run.tags.get(TAG_HEARTBEAT, "null"))
-        datetime.fromisoformat(beat["time"]).astimezone(UTC)
-        return {"host": str(beat["host"]), "pid": int(beat["pid"]), **beat}
-    except (ValueError, TypeError, KeyError):
+        beat = parse_json(run.tags.get(TAG_HEARTBEAT, "null"))
+        time = datetime.fromisoformat(beat["time"]).astimezone(UTC).isoformat()
+        process = {"pid": int(beat["pid"]), "process_start": float(beat["process_start"])}
+        return {"host": str(beat["host"]), "time": time, **process}
+    except (ArithmeticError, LookupError, TypeError, ValueError):
         return None
 
 
@@ -102,5 +104,5 @@ def _same_process(pid: int, started: float) -> bool:
     try:
         process = psutil.Process(pid)
         return abs(process.create_time() - started) < SAME_START_SECONDS and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.Error:
+    except (psutil.Error, ArithmeticError, ValueError):  # no process has such a number
         return False

@@ -29,6 +29,7 @@ from topotrain.model.checkpoint import check_resumable, read_checkpoint
 from topotrain.progress import track
 from topotrain.signals import interruptible
 from topotrain.tracking.heartbeat import is_alive
+from topotrain.tracking.kept import kept_checkpoints
 from topotrain.tracking.provenance import provenance_tags
 from topotrain.tracking.recorder import Recorder
 from topotrain.tracking.records import Checkpoint, RunRecord
@@ -160,14 +161,14 @@ def _artifact_name(store: Store, run: RunRecord, checkpoint: str, present: set[s
     if checkpoint == LAST:
         return LAST_CHECKPOINT
     if checkpoint in RANKED:
-        kept = store.artifacts.json(run.run_id, f"{CHECKPOINT_DIR}/{KEPT_INDEX}", listed=present) or []
+        kept = kept_checkpoints(store.artifacts, run.run_id, listed=present)
         rank = RANKED.index(checkpoint)
         if rank >= len(kept):
             raise TrackingError(
                 f"run {run.run_id} has kept {len(kept)} checkpoints, so there is no {checkpoint}",
                 "last, best, or the name of a checkpoint",
             )
-        return str(kept[rank]["file"])
+        return kept[rank].file
     return checkpoint.removeprefix(f"runs:/{run.run_id}/").removeprefix(f"{CHECKPOINT_DIR}/")
 
 

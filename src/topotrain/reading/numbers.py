@@ -1,0 +1,28 @@
+"""Texts that are numbers: ASCII digits as people write them, nothing that only a program takes for one.
+
+Python reads ``0_7``, digits of other scripts and a number of any length, and ``1e400`` as infinity.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+
+from topotrain.limits import DIGITS
+
+WHOLE = re.compile(r"[-+]?(?:0|[1-9][0-9]*)")
+NUMBER = re.compile(r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?")
+MOST_KEPT = 18  # digits of a number in a tag or a parameter
+
+
+def number(text: str) -> float:
+    """A number, or NaN for anything else, one too long or too large among it."""
+    if len(text) > DIGITS.value or not NUMBER.fullmatch(text):
+        return math.nan
+    value = float(text)
+    return value if math.isfinite(value) else math.nan
+
+
+def whole(text: str | None) -> int | None:
+    """A whole number, not negative, out of a tag or a parameter; ``None`` where there is none."""
+    return int(text) if text is not None and len(text) <= MOST_KEPT and text.isascii() and text.isdecimal() else None
