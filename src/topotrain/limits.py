@@ -69,3 +69,10 @@ CSV_LINE = Limit("CSV_LINE", 1 * MiB, "characters in one line of a CSV file")
 CSV_CELL = Limit("CSV_CELL", 128 * KiB, "characters in one cell of a CSV file")
 DEPTH = Limit("DEPTH", 50, "values within values, in YAML and JSON")
 DIGITS = Limit("DIGITS", 400, "characters of one number")
+NAME = Limit("NAME", 1024, "characters of a decoy's name")
+
+# What a run may ask of a machine, and a command of a server.
+NUMBER = Limit("NUMBER", 2**32, "the largest number in a configuration, above or below zero")
+LAYERS = Limit("LAYERS", 1000, "layers of one network")
+WORKERS = Limit("WORKERS", 256, "processes at once: data loaders of a run, jobs of a command")
+SECONDS = Limit("SECONDS", 7 * 86_400, "seconds between two looks")

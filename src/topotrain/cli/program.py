@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import sys
 from collections.abc import Sequence
 from typing import ClassVar
@@ -17,6 +18,8 @@ from topotrain.errors import EXIT_FAULT, EXIT_USER, InterruptedRunError, Topotra
 from topotrain.messages import log_to_stderr
 from topotrain.signals import follow_parent
 from topotrain.version import __version__
+
+NO_MEMORY = re.compile(r"can't allocate memory|out of memory", re.IGNORECASE)  # as torch says it
 
 
 class Commands(click.Group):
@@ -103,7 +106,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
-    except Exception:
+    except Exception as error:
+        if isinstance(error, MemoryError) or NO_MEMORY.search(str(error)):
+            _fail(
+                "there is not enough memory; expected more of it free; take smaller batches or a smaller network",
+                EXIT_USER,
+            )
         logging.getLogger("topotrain").exception("a fault of topotrain; please report it with the lines below")
         sys.exit(EXIT_FAULT)
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from topotrain.errors import DataError
-from topotrain.limits import CSV_BYTES, CSV_CELL, CSV_LINE
+from topotrain.limits import CSV_BYTES, CSV_CELL, CSV_LINE, NAME
 from topotrain.reading.content import content_of, text_of
 from topotrain.text import SHOWN_CHARACTERS, one_line
 
@@ -99,8 +99,10 @@ def refuse_broken(path: Path, line: int, column: str, cell: str) -> None:
     """Refuse a name that goes over the end of its line: a quote is missing or too many, and two rows are one.
 
     Raises:
-        DataError: it does.
+        DataError: it does, or it is longer than any name.
     """
+    if len(cell) > NAME.value:
+        raise DataError(f"{path}: line {line}: {column} has {len(cell)} characters", "a name", NAME.raise_it)
     if BROKEN.search(cell):
         raise DataError(
             f"{path}: line {line}: {column} is {cell[:SHOWN_CHARACTERS]!r}, with a line break or a control character",

@@ -10,7 +10,7 @@ import re
 
 from topotrain.limits import DIGITS
 
-WHOLE = re.compile(r"[-+]?(?:0|[1-9][0-9]*)")
+LEADING_ZERO = re.compile(r"[-+]?0[0-9]")
 NUMBER = re.compile(r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?")
 MOST_KEPT = 18  # digits of a number in a tag or a parameter
 
@@ -21,6 +21,11 @@ def number(text: str) -> float:
         return math.nan
     value = float(text)
     return value if math.isfinite(value) else math.nan
+
+
+def reads_as_number(text: str) -> bool:
+    """Whether everybody takes a text for the same number; 010 is eight to some."""
+    return not math.isnan(number(text)) and not LEADING_ZERO.match(text)
 
 
 def whole(text: str | None) -> int | None:

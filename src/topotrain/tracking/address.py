@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from collections.abc import Callable
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -14,7 +15,7 @@ from topotrain.config import absolute_uri
 from topotrain.credentials import mask_uri
 from topotrain.errors import ConfigError
 from topotrain.invocation import adopted_run, environment_uri
-from topotrain.text import did_you_mean
+from topotrain.text import did_you_mean, one_line
 
 DATABASE_NAME = "mlflow.db"
 ARTIFACTS_NAME = "mlartifacts"
@@ -128,9 +129,20 @@ def _check_file(uri: str) -> None:
     name = uri.partition("://")[2].partition("?")[0].removeprefix("/")
     if name in ("", ":memory:"):
         raise ConfigError(f"tracking URI {mask_uri(uri)!r} names no file", "sqlite:///FILE, as in sqlite:///mlflow.db")
-    if Path(name).is_dir():
+    try:
+        mode = os.stat(name).st_mode
+    except FileNotFoundError:
+        return  # it is made
+    except (OSError, ValueError) as error:  # too long a name, a loop of links, a file on the way, a null character
         raise ConfigError(
-            f"tracking URI {mask_uri(uri)!r}: {name} is a folder", "the file of a database", f"{DATABASE_NAME} in it?"
+            f"tracking URI {mask_uri(uri)!r}: {one_line(error)}", "the file of a database that can be opened"
+        ) from None
+    if not stat.S_ISREG(mode):
+        folder = stat.S_ISDIR(mode)
+        raise ConfigError(
+            f"tracking URI {mask_uri(uri)!r}: {name} is {'a folder' if folder else 'no regular file'}",
+            "the file of a database",
+            f"{DATABASE_NAME} in it?" if folder else "",
         )
 
 

@@ -16,6 +16,7 @@ from topotrain.tracking.address import resolve_tracking_uri
 from topotrain.tracking.provenance import provenance_tags
 from topotrain.tracking.recorder import Recorder
 from topotrain.tracking.store import Store
+from topotrain.training.hardware import check_hardware
 from topotrain.training.training_run import Limits, TrainingRun, TrainResult
 
 __all__ = ["Limits", "TrainResult", "fit"]
@@ -66,6 +67,7 @@ def fit(
     with lines_shown(progress), interruptible():
         for notice in loaded.notices:
             log.info(notice)
+        check_hardware(recipe)
         uri = resolve_tracking_uri(tracking_uri, recipe.mlflow.tracking_uri, log.info)
         recorder = Recorder.open(
             Store.open(uri),

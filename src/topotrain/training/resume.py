@@ -36,6 +36,7 @@ from topotrain.tracking.records import Checkpoint, RunRecord
 from topotrain.tracking.runs import LATEST
 from topotrain.tracking.store import Store, find_store
 from topotrain.training.continuation import Continuation, check_same, drift_of, restored_selection
+from topotrain.training.hardware import check_hardware
 from topotrain.training.network_shape import check_network
 from topotrain.training.training_run import TrainingRun, TrainResult, limits_of
 
@@ -231,7 +232,9 @@ def _recipe(store: Store, run: RunRecord, overrides: Sequence[str]) -> LoadedCon
     """The run's own configuration, overridden."""
     with tempfile.TemporaryDirectory() as folder:
         path = store.artifacts.fetch(Checkpoint(run.run_id, CONFIG_ARTIFACT), Path(folder))
-        return load_config(path, overrides)
+        loaded = load_config(path, overrides)
+    check_hardware(loaded.config)  # it may be that of another machine
+    return loaded
 
 
 def _open_new(
