@@ -6,6 +6,8 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from pydantic import BaseModel, ValidationError
+
 from topotrain.credentials import mask_values
 from topotrain.fields import (
     BEST_SELECTION_METRIC,
@@ -42,6 +44,7 @@ def run_state(
     """
     from topotrain.tracking.artifacts import local_artifact
 
+    config = _sound(config)
     metrics, checkpoint, best_epoch = run.metrics, run.best_checkpoint, run.best_epoch
     best = history.get(best_epoch) if best_epoch is not None else None
     lost = store.artifacts.lost(run)
@@ -133,6 +136,27 @@ def _value(text: str, is_text: bool) -> Any:
     return text
 
 
+def _sound(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The sections without what no configuration holds under its name: somebody has changed the artifact."""
+    from topotrain.config import TrainConfig
+
+    sections: dict[str, Any] = {}
+    for name, info in TrainConfig.model_fields.items():
+        model: Any = info.annotation
+        known = {key: value for key, value in _section(config, name).items() if isinstance(key, str)}
+        sections[name] = {key: value for key, value in known.items() if _fits(model, key, value)}
+    return sections
+
+
+def _fits(model: type[BaseModel], key: str, value: Any) -> bool:
+    if key not in model.model_fields:
+        return True
+    try:
+        return bool(getattr(model.model_validate({key: value}), key) == value)  # a text is no number
+    except ValidationError:
+        return False
+
+
 def _section(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     section = config.get(name)
     return section if isinstance(section, Mapping) else {}
@@ -158,7 +182,6 @@ def _learning_parameters(config: Mapping[str, Any], best: Mapping[str, float]) -
 def _progress(status: str, history: History, config: Mapping[str, Any], alive: bool) -> dict[str, Any]:
     """Epochs and time; a finished run is complete, though it stopped early."""
     done, total = len(history), _section(config, "trainer").get("num_epochs")
-    total = total if type(total) is int and total > 0 else None  # else somebody has changed the artifact
     seconds = [metrics[EPOCH_SECONDS] for metrics in history.values() if EPOCH_SECONDS in metrics]
     average = sum(seconds) / len(seconds) if seconds else None
     percent = min(100.0, 100.0 * done / total) if total else None

@@ -65,11 +65,12 @@ def document(store: Store, run: RunRecord) -> dict[str, Any]:
     history = store.runs.history(run)
     config = config_of(store, run)
     coverage = coverage_of(store.artifacts.json(run.run_id, COVERAGE_ARTIFACT))
+    schema = store.artifacts.json(run.run_id, SCHEMA_ARTIFACT)
     state = run_state(store, run, history, config, alive=is_alive(run))
     more = {
         "top_checkpoints": _top_checkpoints(store, run),
         "recent_metrics": [{"epoch": epoch, **history[epoch]} for epoch in list(history)[-RECENT_EPOCHS:]],
-        "schema": store.artifacts.json(run.run_id, SCHEMA_ARTIFACT),
+        "schema": schema if isinstance(schema, dict) else None,
         "config": config,
         "data": {
             "num_train": whole(params.get("data.num_train")),

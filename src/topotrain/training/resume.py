@@ -12,7 +12,7 @@ from typing import Any
 
 from topotrain.config import LoadedConfig, TrainConfig, load_config
 from topotrain.data.prepare import PreparedData, prepare_data
-from topotrain.errors import DataError, TrackingError
+from topotrain.errors import ConfigError, DataError, TrackingError
 from topotrain.fields import (
     CHECKPOINT_DIR,
     CONFIG_ARTIFACT,
@@ -232,7 +232,11 @@ def _recipe(store: Store, run: RunRecord, overrides: Sequence[str]) -> LoadedCon
     """The run's own configuration, overridden."""
     with tempfile.TemporaryDirectory() as folder:
         path = store.artifacts.fetch(Checkpoint(run.run_id, CONFIG_ARTIFACT), Path(folder))
-        loaded = load_config(path, overrides)
+        try:
+            loaded = load_config(path, overrides)
+        except ConfigError as error:
+            what = error.what.replace(str(path), f"runs:/{run.run_id}/{CONFIG_ARTIFACT}")
+            raise ConfigError(what, error.expected, error.do) from None
     check_hardware(loaded.config)  # it may be that of another machine
     return loaded
 
