@@ -69,6 +69,7 @@ CSV_LINE = Limit("CSV_LINE", 1 * MiB, "characters in one line of a CSV file")
 CSV_CELL = Limit("CSV_CELL", 128 * KiB, "characters in one cell of a CSV file")
 DEPTH = Limit("DEPTH", 50, "values within values, in YAML and JSON")
 DIGITS = Limit("DIGITS", 400, "characters of one number")
+ADDRESS = Limit("ADDRESS", 4096, "characters of a tracking URI")
 NAME = Limit("NAME", 1024, "characters of a decoy's name")
 
 # What a run may ask of a machine, and a command of a server.

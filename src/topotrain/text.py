@@ -66,6 +66,11 @@ def one_line(error: Exception, limit: int = SHOWN_CHARACTERS) -> str:
     return mask_credentials(" ".join(str(error).split()) or type(error).__name__)[:limit]
 
 
+def is_utf8(text: str) -> bool:
+    """Whether a text can be written; an argument or a variable may hold bytes that are none."""
+    return not any("\ud800" <= one <= "\udfff" for one in text)
+
+
 def first_line(text: str, otherwise: str) -> str:
     """The first line of what torch says of a file, short; the others advise to run what is in it."""
     return (text.strip().splitlines() or [otherwise])[0][:FIRST_CHARACTERS]

@@ -13,7 +13,7 @@ from yaml.constructor import ConstructorError
 from topotrain.errors import ConfigError
 from topotrain.limits import DEPTH, DIGITS, YAML_BYTES, YAML_VALUES
 from topotrain.reading.content import content_of, text_of
-from topotrain.text import one_line
+from topotrain.text import is_utf8, one_line
 
 TAG = "tag:yaml.org,2002:"
 PLAIN = frozenset(TAG + name for name in ("null", "bool", "int", "float", "str", "seq", "map", "merge"))
@@ -83,7 +83,7 @@ class _Loader(_Events):
             if not pattern.fullmatch(node.value):
                 raise ComposerError(None, None, f"{node.value!r} is no number", node.start_mark)
         elif not node.value.isascii() or "\0" in node.value:
-            if "\0" in node.value or any("\ud800" <= one <= "\udfff" for one in node.value):
+            if "\0" in node.value or not is_utf8(node.value):
                 raise ComposerError(None, None, "a null character, or one that is no Unicode", node.start_mark)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:

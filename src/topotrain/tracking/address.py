@@ -15,7 +15,8 @@ from topotrain.config import absolute_uri
 from topotrain.credentials import mask_uri
 from topotrain.errors import ConfigError
 from topotrain.invocation import adopted_run, environment_uri
-from topotrain.text import did_you_mean, one_line
+from topotrain.limits import ADDRESS
+from topotrain.text import did_you_mean, is_utf8, one_line
 
 DATABASE_NAME = "mlflow.db"
 ARTIFACTS_NAME = "mlartifacts"
@@ -52,6 +53,10 @@ def resolve_tracking_uri(option: str | None, configured: str | None, say: Say) -
             say(f"tracking to {mask_uri(variable)}, which mlflow run chose, not to {mask_uri(asked)}")
         asked = variable
     uri = asked or variable or str(here / DATABASE_NAME)
+    if len(uri) > ADDRESS.value:
+        raise ConfigError(f"the tracking URI has {len(uri)} characters", "an address", ADDRESS.raise_it)
+    if "\0" in uri or not is_utf8(uri):
+        raise ConfigError(f"tracking URI {mask_uri(uri)!r} is no text in UTF-8", "an address")
     uri = _database_uri(absolute_uri(uri, here), say, said=bool(asked or variable))
     _check(uri)
     return uri
@@ -129,6 +134,8 @@ def _check_file(uri: str) -> None:
     name = uri.partition("://")[2].partition("?")[0].removeprefix("/")
     if name in ("", ":memory:"):
         raise ConfigError(f"tracking URI {mask_uri(uri)!r} names no file", "sqlite:///FILE, as in sqlite:///mlflow.db")
+    if not uri.startswith("sqlite:///"):
+        raise ConfigError(f"tracking URI {mask_uri(uri)!r} names a driver or a host", "sqlite:///FILE")
     try:
         mode = os.stat(name).st_mode
     except FileNotFoundError:
