@@ -148,3 +148,10 @@ def test_memory_that_runs_out_is_one_line(monkeypatch: pytest.MonkeyPatch, capsy
         monkeypatch.setattr("topotrain.data.stored_schema.inspect_directory", fail)
         assert exit_status("schema", ".") == 2
         assert capsys.readouterr().err.startswith("error: there is not enough memory")
+
+
+def test_a_name_that_no_file_can_have_is_one_line(capsys: Any) -> None:
+    assert exit_status("describe", "a" * 100_000) == 2
+    said = capsys.readouterr().err
+    assert "File name too long; expected a path that a file can have" in said
+    assert len(said) < 2500
