@@ -38,7 +38,9 @@ IN_BLOCK = re.compile(rf"(?im)(^[ \t]*(?:-[ \t]+)?(['\"]?){HIDDEN_NAMES}\2[ \t]*
 IN_BRACES = re.compile(
     rf"(?i)([{{,\[]\s*(['\"]?){HIDDEN_NAMES}\2[ \t]*:[ \t]+)('[^'\n]*'|\"[^\"\n]*\"|[^\s,}}\]'\"][^,}}\n]*)"
 )
-WITHOUT_SCHEME = re.compile(r"(?<![\w.*-])[\w.+-]+:(?!\d{1,5}/)[^\s/@'\"][^\s@'\"]*@(?=[\w\[])")
+# What stands before an @, as a whole, so that a long text is gone through once; and where in it a name and a colon are.
+BEFORE_AT = re.compile(r"(?<![^\s@'\"])[^\s@'\"]+@(?=[\w\[])")
+NAME_AND_COLON = re.compile(r"(?<![\w.*-])[\w.+-]+:(?!\d{1,5}/)[^\s/@'\"]")
 HEADER = re.compile(r"(?i)(authorization['\"]?\s*[:=]\s*['\"]?(?:(?:bearer|basic|token)\s+)?)([^\s'\",]+)")
 BEARER = re.compile(r"(?i)\b(bearer\s+)([\w.~+/=-]{8,})")
 TOKENS = re.compile(  # of GitHub, GitLab, Databricks and Amazon, and JSON web tokens
@@ -81,10 +83,16 @@ def mask_credentials(text: str) -> str:
 def _masked(text: str, secrets: Sequence[str]) -> str:
     for secret in secrets:
         text = re.sub(rf"(?<!\w){re.escape(secret)}(?!\w)", MASK, text)
-    text = WITHOUT_SCHEME.sub(f"{MASK}@", _mask_uris(text))
+    text = BEFORE_AT.sub(_without_scheme, _mask_uris(text))
     for pattern in (ASSIGNED, ASKED, WRITTEN, HEADER, BEARER):
         text = pattern.sub(_hidden, text)
     return TOKENS.sub(MASK, text)
+
+
+def _without_scheme(match: re.Match[str]) -> str:
+    """``name:password@`` of an address that is written without its scheme, masked."""
+    begins = NAME_AND_COLON.search(match[0])
+    return f"{match[0][: begins.start()]}{MASK}@" if begins else match[0]
 
 
 def mask_uri(uri: str) -> str:
@@ -171,9 +179,9 @@ def _mask_uris(text: str) -> str:
 def _uri_rest(text: str, match: re.Match[str]) -> str:
     """What belongs to a URI after its scheme: up to its closing quote or a space, unless a password goes on after."""
     start = match.end()
-    line = text[start:].split("\n", 1)[0]
-    further = SCHEME.search(line)
-    line = line[: further.start()] if further else line
+    end = text.find("\n", start)
+    further = SCHEME.search(text, start, end if end >= 0 else len(text))
+    line = text[start : further.start() if further else end if end >= 0 else len(text)]
     before = text[match.start() - 1] if match.start() else ""
     if before and before in QUOTES:
         quoted = line.split(before, 1)[0]

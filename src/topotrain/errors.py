@@ -12,6 +12,15 @@ EXIT_GATE_REFUSED = 3
 EXIT_UNDELIVERED = 4
 
 
+MOST_SAID = 1000  # characters of each part of a message
+
+
+def shortened(text: str) -> str:
+    """A text whose middle is left out where it is long: what was found may be a number of a million digits."""
+    half = MOST_SAID // 2
+    return text if len(text) <= MOST_SAID else f"{text[:half]} ... {text[-half:]}"
+
+
 class TopotrainError(Exception):
     """Base of everything topotrain raises on purpose; shown as one line, without a traceback."""
 
@@ -28,7 +37,7 @@ class UserInputError(TopotrainError):
     """
 
     def __init__(self, what: str, expected: str = "", do: str = "") -> None:
-        self.what, self.expected, self.do = map(mask_credentials, (what, expected, do))
+        self.what, self.expected, self.do = (shortened(mask_credentials(part)) for part in (what, expected, do))
         parts = [self.what]
         if self.expected:
             parts.append(f"expected {self.expected}")

@@ -1,4 +1,4 @@
-"""How documents, tables, near names and other libraries' errors are written, JSON and numbers read; one way each."""
+"""How documents, tables, near names and other libraries' errors are written; one way each."""
 
 from __future__ import annotations
 
@@ -8,11 +8,9 @@ import io
 import json
 import re
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
 from topotrain.credentials import mask_credentials, mask_values
-from topotrain.errors import DataError, UserInputError
 
 SHOWN_CHARACTERS = 300
 FIRST_CHARACTERS = 200
@@ -28,30 +26,9 @@ NO_PERMISSION = re.compile(
 
 def as_json(document: Any) -> str:
     """A document as it is printed and recorded; credentials in its texts are masked."""
-    return json.dumps(mask_values(document), indent=2, ensure_ascii=False) + "\n"
-
-
-def read_json(
-    path: Path, expected: str, kind: type[UserInputError] = DataError, *, name: str = "", absent: str = ""
-) -> Any:
-    """Read a JSON file from anywhere.
-
-    Args:
-        path: the file.
-        expected: what it should be, for messages.
-        kind: of the error.
-        name: what messages call it; by default its path.
-        absent: what is said of one that is not there, if not that it is not readable.
-
-    Raises:
-        UserInputError: of this kind: missing, or not JSON in UTF-8.
-    """
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        missing = absent if isinstance(error, FileNotFoundError) else ""
-        reason = missing or f"not readable as JSON ({one_line(error)})"
-        raise kind(f"{name or path}: {reason}", expected) from None
+    masked = mask_values(document)
+    text = json.dumps(masked, indent=2, ensure_ascii=False)
+    return (text if is_utf8(text) else json.dumps(masked, indent=2)) + "\n"
 
 
 def csv_writer(file: Any) -> Any:
@@ -109,11 +86,15 @@ def refusal(said: str) -> str:
     return f"this user has no permission for {denied['call'] or 'artifacts'} (403)" if denied else ""
 
 
+def is_utf8(text: str) -> bool:
+    """Whether a text can be written; an argument or a variable may hold bytes that are none."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def first_line(text: str, otherwise: str) -> str:
     """The first line of what torch says of a file, short; the others advise to run what is in it."""
     return (text.strip().splitlines() or [otherwise])[0][:FIRST_CHARACTERS]
-
-
-def whole(text: str | None) -> int | None:
-    """A whole number out of a tag or a parameter; ``None`` where there is none."""
-    return int(text) if text is not None and text.isdecimal() else None

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+import socket
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 import jsonschema
 import pytest
 import yaml
 
 from kit.runs import HandMadeRun, epoch, silent_beat
-from topotrain.fields import BEST_OF, EPOCH_METRICS
+from topotrain.fields import BEST_OF, CONFIG_ARTIFACT, EPOCH_METRICS, TAG_BEST_EPOCH, TAG_HEARTBEAT, TAG_PARAM_DRIFT
+from topotrain.reports.monitor import monitor
+from topotrain.reports.monitor_view import page
 from topotrain.reports.summarise import summarise
 from topotrain.tracking.heartbeat import sign_of_life
 
@@ -259,3 +264,50 @@ def test_an_index_that_is_never_whole_costs_only_itself(store_uri, monkeypatch):
     document = summary_of(run.run_id, store_uri)
     assert document["top_checkpoints"] == []
     assert document["best_checkpoint"]["uri"].endswith("epoch_0000.ckpt")
+
+
+MERGES = "a0: &a0 {k: 1}\n" + "".join(f"a{i}: &a{i} {{<<: [*a{i - 1}, *a{i - 1}]}}\n" for i in range(1, 40))
+ODD_SECTIONS = "optimizer: text\nscheduler: 5\nselection: {primary_metric: [1]}\ndataloader: {seed: {a: 1}}"
+ODD_EPOCHS = ("abc", "[1]", "-5", "0", ".nan", ".inf", "true", "9" * 300, "1" + ":59" * 50_000)
+DEEP, LONG, HOST = "[" * 100_000, "[" + "9" * 5000 + "]", socket.gethostname()
+PLANTED = {
+    CONFIG_ARTIFACT: [
+        *(f"trainer: {{num_epochs: {value}}}" for value in ODD_EPOCHS),
+        *(MERGES, "trainer: &a {num_epochs: *a}", ODD_SECTIONS, "- a list", "model: {dropout: 2024-01-01}", DEEP),
+    ],
+    "checkpoints/kept.json": [
+        *("5", "[1]", "[{}]", "[NaN]", "[null]", '{"a": 1}', DEEP, LONG),
+        *('[{"rank": 1, "epoch": "x", "file": "a"}]', '[{"rank": 1, "epoch": 1, "file": "../x"}]'),
+    ],
+    "feature_metadata.json": ["5", "[1]", '"x"', '{"a": 1e400}', "{", DEEP, LONG],
+    "dataset_coverage.json": [
+        *("5", '{"train": 5}', '{"train": {"total": "x"}}', '{"train": {"total": NaN, "usable": 1}}', DEEP),
+    ],
+    TAG_PARAM_DRIFT: [
+        *("5", "null", "[1]", "[" * 4000, '[{"epoch": 1}]', '[{"epoch": "x", "key": 5, "from": 1}]'),
+        '[{"epoch": 1, "key": "trainer.num_epochs", "from": "' + "9" * 4000 + '", "to": "1"}]',
+    ],
+    TAG_HEARTBEAT: [
+        *("5", "[]", "[" * 4000, '{"host": "a", "pid": 1e400, "process_start": 1, "time": "2024-01-01"}'),
+        f'{{"host": "{HOST}", "pid": {"9" * 30}, "process_start": -1, "time": "2024-01-01"}}',
+    ],
+    TAG_BEST_EPOCH: ["x", "9" * 5000, "²", "1_0", "-1"],
+}
+
+
+@pytest.mark.parametrize("place", PLANTED)
+def test_what_somebody_else_put_there_costs_only_itself(
+    place: str, store_uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("topotrain.tracking.artifacts.time.sleep", lambda _: None)
+    made = HandMadeRun(store_uri).epochs(epoch(0.2), epoch(0.1))
+    artifacts = Path(url2pathname(urlsplit(made.client.get_run(made.run_id).info.artifact_uri).path))
+    for content in PLANTED[place]:
+        if place.startswith("topotrain."):
+            made.client.set_tag(made.run_id, place, content)
+        else:
+            (artifacts / place).parent.mkdir(parents=True, exist_ok=True)
+            (artifacts / place).write_text(content)
+        assert summary_of(made.run_id, store_uri)["run_id"] == made.run_id
+        if place == CONFIG_ARTIFACT:
+            assert page(monitor(made.run_id, tracking_uri=store_uri))

@@ -24,9 +24,20 @@ FLOORS = {
     "what a run is asked to do": ("config",),
     "numbers in, numbers out": ("metrics",),
     "small things that need others": (
-        *("figures", "files", "invocation", "messages", "processes", "progress", "scratch", "signals", "text"),
+        *(
+            "figures",
+            "files",
+            "invocation",
+            "messages",
+            "processes",
+            "progress",
+            "reading",
+            "scratch",
+            "signals",
+            "text",
+        ),
     ),
-    "small things that need none": ("credentials", "errors", "fields", "version"),
+    "small things that need none": ("credentials", "errors", "fields", "limits", "version"),
 }
 FLOOR = {room: level for level, rooms in enumerate(reversed(FLOORS.values())) for room in rooms}
 SMALL = {*FLOORS["small things that need others"], *FLOORS["small things that need none"]}

@@ -9,9 +9,9 @@ import pytest
 import yaml
 
 from topotrain.config import TrainConfig, load_config, merge, parse_override, validate
-from topotrain.config.yaml_file import parse_yaml
 from topotrain.credentials import mask_credentials
 from topotrain.errors import ConfigError
+from topotrain.reading.yaml_file import parse_yaml
 
 # What users and scripts rely on: every key with its default, as it is logged.
 DOCUMENTED = {
@@ -212,7 +212,6 @@ def test_merge_leaves_both_sides_as_they_were() -> None:
         ("model={dropout: 0.1, dropout: 0.2}", ["'dropout' is given twice"]),
         ("trainer.devices=0", ["trainer.devices", "got 0", "greater than 0"]),
         ("trainer.devices=true", ["trainer.devices", "got true", "not true or false"]),
-        ("paths.graph=2020-99-99", ["not YAML"]),
         ("paths.graph=!!int ''", ["not YAML"]),
         ("paths.graph=!!bool x", ["not YAML"]),
         ("paths.graph=!!timestamp x", ["not YAML"]),
@@ -223,7 +222,7 @@ def test_merge_leaves_both_sides_as_they_were() -> None:
         ("model={dropout: {2020-01-01: 1}}", ["model.dropout", "valid number"]),
         ("model=&a {dropout: *a}", ["not YAML"]),
         ("paths.graph=''", ["paths.graph: got ''", "the path of a file or directory"]),
-        ('paths.graph="a\\0b"', ["paths.graph"]),
+        ('paths.graph="a\\0b"', ["paths.graph", "a null character"]),
     ],
 )
 def test_an_override_that_makes_no_sense_is_refused(override: str, words: list[str], tmp_path: Path) -> None:
@@ -247,7 +246,7 @@ def test_an_overrides_value_may_hold_equal_signs_and_dots() -> None:
         ("just words\n", ["holds a str"]),
         ("1: 2\n", ["themed sections"]),
         (b"\x00\x01\x02\xff\xfe", ["can't be read"]),
-        (b"\x00\x01\x02", ["not YAML"]),
+        (b"\x00\x01\x02", ["can't be read", "line 1", "null characters"]),
         ("model: {dropout: 0.1\n", ["not YAML", "line"]),
         ("model:\n\tdropout: 0.1\n", ["not YAML", "line 2"]),
         ("model: {dropout: 0.1}\nmodel: {}\n", ["not YAML", "line 2", "'model' is given twice"]),
@@ -257,7 +256,6 @@ def test_an_overrides_value_may_hold_equal_signs_and_dots() -> None:
         ("paths: {graph: !!int ''}\n", ["not YAML"]),
         ("paths: {graph: !!bool x}\n", ["not YAML"]),
         ("paths: {graph: !!timestamp x}\n", ["not YAML"]),
-        ("paths: {graph: 0001-01-01T00:00:00+23:59}\n", ["paths.graph: got", "string"]),
         ("a: " + "[" * 5000, ["not YAML"]),
         ("a: *nowhere\n", ["not YAML", "nowhere"]),
         ("model: &a\n  dropout: *a\n", ["not YAML"]),
@@ -292,7 +290,7 @@ def test_an_overrides_value_may_hold_equal_signs_and_dots() -> None:
         ("paths: {graph: g}\n", ["paths", "paths.train_labels and paths.val_labels too"]),
         ("paths: {graph: 5, train_labels: a, val_labels: b}\n", ["paths.graph", "got 5", "string"]),
         ("paths: {graph: null, train_labels: a, val_labels: b}\n", ["paths.graph", "got null"]),
-        ('paths: {graph: "a\\0b", train_labels: a, val_labels: b}\n', ["paths.graph"]),
+        ('paths: {graph: "a\\0b", train_labels: a, val_labels: b}\n', ["not YAML", "line 1", "a null character"]),
         ("seed: 1\ndataloader: {seed: 2}\n", ["seed is 1 and dataloader.seed is 2", "keep dataloader.seed"]),
         ("seed: 1\ndataloader: 3\n", ["dataloader holds 3"]),
         ("model: {dropout: 2, attention_head: x}\n", ["model.attention_head", "(1 more)"]),
@@ -323,7 +321,7 @@ def test_merges_that_grow_without_end_are_refused_at_once(tmp_path: Path) -> Non
     lines = ["a0: &a0 {k: 1, l: 2}"]
     lines += [f"a{i}: &a{i}\n  <<: [{', '.join([f'*a{i - 1}'] * 9)}]\n  x{i}: 1" for i in range(1, 30)]
     began = time.monotonic()
-    assert "values in merges" in refused(write(tmp_path / "bomb.yaml", "\n".join(lines)))
+    assert "100000 values, aliases written out" in refused(write(tmp_path / "bomb.yaml", "\n".join(lines)))
     assert time.monotonic() - began < 10
     merged = "a: &a {x: 1}\nb:\n  <<: *a\n  y: 2\n"
     assert parse_yaml(merged)["b"] == {"x": 1, "y": 2}

@@ -12,11 +12,12 @@ import yaml
 
 from topotrain.config import TrainConfig, known_dotted_keys, legacy, load_config
 from topotrain.errors import ConfigError
+from topotrain.limits import NUMBER
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = (ROOT / "docs" / "configuration.md").read_text()
 DEMO_KEYS = ("paths.graph", "paths.train_labels", "paths.val_labels")  # together or not at all
-FAR, STEP = 10**12 + 1, {"integer": 1, "number": 1e-6}  # an odd number
+FAR, STEP = NUMBER.default - 1, {"integer": 1, "number": 1e-6}  # an odd number
 FILES = ("paths.", "mlflow.tracking_uri")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -74,7 +75,7 @@ def plan_build(structures: str, modules: Mapping[str, str], settings: Mapping[st
     where = structures
     if structures != DEMO:
         where = absolute_path(structures, base)
-        if not Path(where).exists():
+        if not os.path.exists(where):
             raise ConfigError(f"structures {where}: no such file or folder", "structure files", "check the path")
     identity = [where if where != DEMO else demo_version(), chosen.specification()]
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()

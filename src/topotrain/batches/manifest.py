@@ -23,10 +23,12 @@ from topotrain.batches.manifest_file import (
     undotted,
 )
 from topotrain.config import (
+    EVERYWHERE,
+    HARDWARE,
     Layer,
     TrainConfig,
-    TrainerConfig,
     absolute_path,
+    check_sizes,
     draft_config,
     layer_of,
     merge,
@@ -41,7 +43,6 @@ from topotrain.fields import DOCKQ_COLUMN
 from topotrain.text import did_you_mean
 
 BEST_OF_JOBS = re.compile(r"best-of\s*\((.*)\)\s*", re.DOTALL)
-HARDWARE = {"accelerator", "devices", "precision"}
 LIMITS = ("fast_dev_run", "limit_train_batches", "limit_val_batches")
 
 
@@ -172,7 +173,7 @@ class _Reader:
         self.source, self.base = source, source.parent
         self.command_line = [layer_of(text) for text in overrides]
         self.notices: list[str] = []
-        self.hardware = [TrainerConfig().model_dump(include=HARDWARE)]
+        self.hardware = [EVERYWHERE]
 
     def job(self, own: JobPart, shared: SharedPart) -> Job:
         """Resolve one job: file, overrides, checkpoint, build."""
@@ -189,7 +190,7 @@ class _Reader:
             build = self._build(shared.build, own.build)
             paths = build.paths(draft.raw.get("paths") or {}) if build else {}
             config = validate(merge(draft.raw, {"paths": paths} if paths else {}), draft.where)
-            self._check_hardware(config.trainer)
+            self._check_hardware(config)
         except UserInputError as error:
             raise ConfigError(f"{where}: {error.what}", error.expected, error.do) from None
         self.notices += draft.notices
@@ -206,23 +207,24 @@ class _Reader:
             build=build,
         )
 
-    def _check_hardware(self, trainer: TrainerConfig) -> None:
+    def _check_hardware(self, config: TrainConfig) -> None:
         """See once that this machine has what jobs ask for; what every machine has needs no torch to be seen."""
-        asked = trainer.model_dump(include=HARDWARE)
+        check_sizes(config)
+        asked = config.trainer.model_dump(include=HARDWARE)
         if asked not in self.hardware:
             from topotrain.training.hardware import check_hardware
 
-            check_hardware(trainer)
+            check_hardware(config)
             self.hardware.append(asked)
 
     def _config_file(self, given: str | None, where: str) -> str | None:
         if given is None:
             return None
         path = absolute_path(given, self.base)
-        if not Path(path).is_file():
+        if not os.path.isfile(path):
             hint = "paths in a manifest are relative to it"
             here = absolute_path(given, Path.cwd())
-            if Path(here).is_file():
+            if os.path.isfile(here):
                 hint += f": write {os.path.relpath(here, self.base)}"
             raise ConfigError(f"{where}: config {path}: no such file", "a YAML configuration", hint)
         return path
@@ -244,7 +246,7 @@ class _Reader:
                 raise ConfigError(f"{where}: resume_from {given!r} is malformed", "best-of(JOB, ...)")
             return tuple(dict.fromkeys(names)), None
         path = absolute_path(given, self.base)
-        if not Path(path).is_file():
+        if not os.path.isfile(path):
             raise ConfigError(
                 f"{where}: resume_from {path}: no such file",
                 "a checkpoint, runs:/ID/..., models:/NAME@alias or best-of(JOB, ...)",

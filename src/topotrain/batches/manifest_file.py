@@ -101,8 +101,19 @@ def undotted(values: Mapping[str, Any]) -> dict[str, Any]:
     """Nested values of a mapping whose keys may be dotted: ``{"a.b": 1}`` to ``{"a": {"b": 1}}``."""
     result: dict[str, Any] = {}
     for dotted, value in _leaves(values):
-        result = merge(result, _with_leaf(parse_override(f"{dotted}=null"), value))
+        nested = _with_leaf(parse_override(f"{dotted}=null"), value)
+        if _clashes(result, nested):
+            raise ConfigError(f"overrides: {dotted} is given as a value and as a section", "one of them")
+        result = merge(result, nested)
     return result
+
+
+def _clashes(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether the same key holds a mapping in one, and a plain value in the other."""
+    both = [(one[key], other[key]) for key in other if key in one]
+    mappings = [(isinstance(mine, Mapping), isinstance(theirs, Mapping)) for mine, theirs in both]
+    deeper = (_clashes(mine, theirs) for (mine, theirs), kinds in zip(both, mappings, strict=True) if all(kinds))
+    return any(mine != theirs for mine, theirs in mappings) or any(deeper)
 
 
 def flat_settings(given: Any, where: str) -> dict[str, Any]:

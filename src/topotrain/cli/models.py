@@ -16,6 +16,7 @@ from topotrain.cli.options import (
     UNUSED_URI,
     UNVERIFIED,
     InputPath,
+    Whole,
     Words,
     flag,
     form_option,
@@ -187,12 +188,12 @@ def metrics(predictions: str, form: str, per_target: bool) -> None:
 @click.command()
 @model_option("Or a local folder.", "models:/topoqa@champion")
 @graphs_option("Every graph below it is scored.")
-@option("--out", required=True, metavar="CSV|PARQUET", help="The table; its suffix says which kind.")
+@option("--out", type=click.Path(), required=True, metavar="CSV|PARQUET", help="The table; its suffix says which kind.")
 @option("--labels", type=InputPath(), metavar="CSV", help="Adds the true quality, and targets where it names them.")
 @target_options
 @flag("--rank", help="Rank the graphs of each target.")
 @UNVERIFIED
-@option("--batch-size", type=click.IntRange(1), help="Graphs scored at a time, by default 8; changes no score.")
+@option("--batch-size", type=Whole(1), help="Graphs scored at a time, by default 8; changes no score.")
 @flag("--strict", help="One graph that can't be scored is an error (exit 2).")
 @TRACKING_URI
 def predict(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,7 +19,17 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 class Option(click.Option):
-    """An option of which an empty text means that it was left out: an entry point of MLproject passes every option."""
+    """An option of which an empty text means that it was left out: an entry point of MLproject passes every option.
+
+    Args:
+        names: as of any option.
+        **settings: of any option; without a type it takes text in UTF-8.
+    """
+
+    def __init__(self, names: Sequence[str], **settings: Any) -> None:
+        super().__init__(names, **settings)
+        if self.type is click.STRING:
+            self.type = Text()
 
     def consume_value(self, ctx: click.Context, opts: Mapping[str, Any]) -> tuple[Any, ParameterSource]:
         """The default in place of an empty text."""
@@ -53,13 +63,70 @@ class Number(click.ParamType[int | float]):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | float:
         """``10`` stays whole; ``0.1`` is a tenth."""
-        try:
-            number = int(value) if str(value).isdigit() else float(value)
-        except ValueError:
-            number = -1
-        if not ((isinstance(number, int) and number > 0) or 0.0 < number <= 1.0):
+        from topotrain.reading.numbers import number, whole
+
+        found = whole(value) or number(value)
+        if not ((isinstance(found, int) and found > 0) or 0.0 < found <= 1.0):
             self.fail(f"{value!r}; expected a whole number of batches or a fraction between 0 and 1", param, ctx)
-        return number
+        return found
+
+
+class Whole(click.ParamType[int]):
+    """A whole number in plain digits.
+
+    Args:
+        least: and no less.
+        limit: of ``topotrain.limits``, by its name; by default what no counter exceeds.
+        most: and no more, whatever the limit.
+    """
+
+    name = "INTEGER"
+
+    def __init__(self, least: int, limit: str = "NUMBER", most: int | None = None) -> None:
+        self.least, self.limit, self.most = least, limit, most
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """``7`` is 7; ``0_7``, ``7.0`` and what is over the limit are refused."""
+        from topotrain import limits
+        from topotrain.reading.numbers import whole
+
+        found, limit = value if isinstance(value, int) else whole(value.strip()), getattr(limits, self.limit)
+        if found is None or found < self.least or found > (self.most or found):
+            most = f" and at most {self.most}" if self.most else ""
+            self.fail(f"{value!r}; expected a whole number of at least {self.least}{most}", param, ctx)
+        if found > limit.value:
+            self.fail(f"{value!r}; expected at most {limit.value}; {limit.raise_it}", param, ctx)
+        return found
+
+
+class Seconds(click.ParamType[float]):
+    """A time, longer than none."""
+
+    name = "SECONDS"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """``0.5`` is half a second."""
+        from topotrain.limits import SECONDS
+        from topotrain.reading.numbers import number
+
+        found = value if isinstance(value, float) else number(value.strip())
+        if not 0.0 < found <= SECONDS.value:
+            self.fail(f"{value!r}; expected a number of seconds, more than 0 and at most {SECONDS.value}", param, ctx)
+        return found
+
+
+class Text(click.ParamType[str]):
+    """A name, an address or a remark: text in UTF-8."""
+
+    name = "text"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """As given."""
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            self.fail("bytes that are no UTF-8; expected text", param, ctx)
+        return str(value)
 
 
 class Words(click.ParamType[list[str]]):
@@ -176,7 +243,7 @@ RUN_OF_MODEL = run_option("Instead: a run's best version.")
 
 def target_options(command: Command) -> Command:
     """``--target-level`` and ``--target-pattern``: where targets are written in paths."""
-    level = option("--target-level", type=click.IntRange(1), metavar="N", help="The target is the Nth folder.")
+    level = option("--target-level", type=Whole(1), metavar="N", help="The target is the Nth folder.")
     pattern = option("--target-pattern", metavar="REGEX", help="Its one group is the target, in the path below DIR.")
     return level(pattern(command))
 
@@ -188,7 +255,7 @@ def form_option(*forms: str) -> Callable[[Command], Command]:
 
 def jobs_option(text: str) -> Callable[[Command], Command]:
     """``--jobs``."""
-    return option("--jobs", "-j", default=1, show_default=True, type=click.IntRange(1), help=text)
+    return option("--jobs", "-j", default=1, show_default=True, type=Whole(1, "WORKERS"), help=text)
 
 
 def _separated(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
+import re
 import sys
 from collections.abc import Sequence
 from typing import ClassVar
@@ -13,10 +15,12 @@ import click
 from topotrain.cli import cache, models, reports, structures, sync, training
 from topotrain.cli.output import say
 from topotrain.cli.startup import end_quickly
-from topotrain.errors import EXIT_FAULT, EXIT_USER, InterruptedRunError, TopotrainError, UndeliveredError
+from topotrain.errors import EXIT_FAULT, EXIT_USER, InterruptedRunError, TopotrainError, UndeliveredError, shortened
 from topotrain.messages import log_to_stderr
 from topotrain.signals import follow_parent
 from topotrain.version import __version__
+
+NO_MEMORY = re.compile(r"can't allocate memory|out of memory", re.IGNORECASE)  # as torch says it
 
 
 class Commands(click.Group):
@@ -94,7 +98,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except click.ClickException as error:
         context = getattr(error, "ctx", None)
         command = context.command_path if context is not None else "topotrain"
-        _fail(f"{error.format_message().rstrip('.')}; see {command} --help", EXIT_USER)
+        _fail(f"{shortened(error.format_message().rstrip('.'))}; see {command} --help", EXIT_USER)
     except UndeliveredError as error:
         say(str(error))
         sys.exit(error.exit_code)
@@ -107,7 +111,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
-    except Exception:
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
+            where = shortened(str(error.filename))
+            _fail(f"{where}: {error.strerror}; expected a path that a file can have", EXIT_USER)
+        if isinstance(error, MemoryError) or NO_MEMORY.search(str(error)):
+            _fail(
+                "there is not enough memory; expected more of it free; take smaller batches or a smaller network",
+                EXIT_USER,
+            )
         logging.getLogger("topotrain").exception("a fault of topotrain; please report it with the lines below")
         sys.exit(EXIT_FAULT)
 

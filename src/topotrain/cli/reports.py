@@ -15,6 +15,8 @@ from topotrain.cli.options import (
     UNUSED_URI,
     InputPath,
     LastPart,
+    Seconds,
+    Whole,
     flag,
     form_option,
     option,
@@ -55,7 +57,7 @@ def summarise(run_id: str | None, run_dir: str | None, experiment: str | None, t
 @flag("--follow", "-f", help="Until the run ends: in place on a terminal, elsewhere one line for each change.")
 @option(
     "--interval",
-    type=click.FloatRange(0, min_open=True),
+    type=Seconds(),
     default=5.0,
     show_default=True,
     help="Seconds between questions to the server.",
@@ -94,7 +96,7 @@ def monitor(
 
 
 @click.command()
-@option("--limit", type=click.IntRange(0), default=20, show_default=True, help="Runs of each group; 0 for all.")
+@option("--limit", type=Whole(0), default=20, show_default=True, help="Runs of each group; 0 for all.")
 @form_option("table", "json", "csv")
 @EXPERIMENT
 @TRACKING_URI
@@ -151,7 +153,7 @@ def schema(graph_dir: str, as_json: bool, cache: str | None) -> None:
 
 @click.command()
 @option("--host", default="127.0.0.1", show_default=True)
-@option("--port", default=5000, show_default=True, type=click.IntRange(1, 65535))
+@option("--port", default=5000, show_default=True, type=Whole(1, most=65535))
 @TRACKING_URI
 def ui(host: str, port: int, tracking_uri: str | None) -> None:
     """Open MLflow's web page on the current store.

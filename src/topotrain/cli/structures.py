@@ -45,7 +45,13 @@ def say_changes(line: str) -> None:
 
 @click.command("build-graphs")
 @click.argument("structures", type=InputPath())
-@option("--out", required=True, metavar="DIR", help="Graph directory; graphs that are there unchanged are kept.")
+@option(
+    "--out",
+    type=click.Path(),
+    required=True,
+    metavar="DIR",
+    help="Graph directory; graphs that are there unchanged are kept.",
+)
 @option(
     "--edge-module", metavar="ID", help="Such as edge/legacy_band/v11 (the default).", shell_complete=completion.modules
 )
@@ -129,7 +135,7 @@ def build_graphs(
     help="Rows are NAME/MODEL; by default so where the decoys' folder has the native's name.",
 )
 @option("--native-chains", metavar="A,B", help="The chains of the native that count; by default all.")
-@option("--out", metavar="CSV", help="Labels file to add to; by default printed.")
+@option("--out", type=click.Path(), metavar="CSV", help="Labels file to add to; by default printed.")
 @click.option("--replace", is_flag=True, help="Rows of the labels file may get other values.")
 @jobs_option("Processes.")
 @MODELS
@@ -215,7 +221,7 @@ def features(kind: str | None, as_json: bool) -> None:
 @click.argument("structures", type=InputPath())
 @model_option("Or a local folder.", "models:/topoqa@candidate")
 @target_options
-@option("--out", metavar="CSV", help="By default printed.")
+@option("--out", type=click.Path(), metavar="CSV", help="By default printed.")
 @jobs_option("Processes.")
 @MODELS
 @STRICT
@@ -262,7 +268,7 @@ def score(
 
 
 @click.command("demo-graphs")
-@option("--out", required=True, metavar="DIR", help="A folder that does not exist yet.")
+@option("--out", type=click.Path(), required=True, metavar="DIR", help="A folder that does not exist yet.")
 @UNUSED_URI
 def demo_graphs(out: str) -> None:
     """Write the demo data set: graphs of real complexes' decoys, metadata, label files.
@@ -277,7 +283,7 @@ def demo_graphs(out: str) -> None:
 
 
 @click.command("demo-structures")
-@option("--out", required=True, metavar="DIR", help="A folder that does not exist yet.")
+@option("--out", type=click.Path(), required=True, metavar="DIR", help="A folder that does not exist yet.")
 @UNUSED_URI
 def demo_structures(out: str) -> None:
     """Write the structures of the demo data set as PDB files: decoys by split and target, and the natives.

@@ -14,10 +14,11 @@ from topotrain.config.legacy import ALIASES, translate
 from topotrain.config.paths import resolve_paths
 from topotrain.config.sections import TrainConfig
 from topotrain.config.validation import known_dotted_keys, refuse_unknown, validate
-from topotrain.config.yaml_file import parse_yaml, read_yaml
 from topotrain.credentials import mask_credentials, mask_settings
 from topotrain.errors import ConfigError
-from topotrain.text import SHOWN_CHARACTERS
+from topotrain.limits import DEPTH
+from topotrain.reading.yaml_file import parse_yaml, read_yaml
+from topotrain.text import SHOWN_CHARACTERS, is_utf8
 
 ASSIGNMENT = re.compile(r"[A-Za-z_][\w.-]*=")
 FREE_TEXT = ("mlflow.", "paths.")  # sections whose values may be texts with spaces
@@ -124,8 +125,10 @@ def config_of_mapping(raw: Mapping[str, Any]) -> TrainConfig:
 def parse_override(text: str) -> dict[str, Any]:
     """``a.b=1`` to ``{"a": {"b": 1}}``; the value is read as YAML."""
     key, separator, value = text.partition("=")
+    if not is_utf8(text):
+        raise ConfigError(f"{_shown(text)} holds bytes that are no UTF-8", "text in UTF-8")
     parts = key.strip().split(".")
-    if not separator or not all(parts):
+    if not separator or not all(parts) or len(parts) > DEPTH.value:
         raise ConfigError(
             f"{_shown(text)} is malformed", "dotted.key=value", "write e.g. optimizer.learning_rate=0.001"
         )

@@ -7,16 +7,45 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from topotrain.credentials import mask_uri, mask_values
 from topotrain.fields import DEMO, DOCKQ_COLUMN, SELECTION_METRIC, VAL_LOSS
+from topotrain.limits import NUMBER
+from topotrain.reading.numbers import reads_as_number
+
+SINGLE_PRECISION = 1e38
 
 
-def _not_bool(value: Any) -> Any:
-    """Refuse ``true`` where a number is meant: Python would read it as 1."""
+def _as_written(value: Any) -> Any:
+    """Refuse what Python would take for a number and nobody means as one: ``true`` (1), the text ``1_0`` (10)."""
     if isinstance(value, bool):
         raise ValueError("a number, not true or false")
+    if isinstance(value, str) and any(map(str.isdigit, value)) and not reads_as_number(value.strip()):
+        raise ValueError("a number in plain digits")
+    return value
+
+
+def _in_single_precision(value: float) -> float:
+    """Refuse numbers that the network's arithmetic would take for infinity."""
+    if abs(value) > SINGLE_PRECISION:
+        raise ValueError(f"a number of at most {SINGLE_PRECISION:g}, which single precision holds")
+    return value
+
+
+def _in_bounds(value: int) -> int:
+    """Refuse whole numbers that no setting has, before anything is made to their measure."""
+    if abs(value) > NUMBER.value:
+        raise ValueError(f"a number of at most {NUMBER.value}; {NUMBER.raise_it}")
+    return value
+
+
+def _finite(value: Any) -> Any:
+    """Refuse numbers that JSON does not know at any depth of a free value."""
+    try:
+        json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError):
+        raise ValueError("plain values, with finite numbers") from None
     return value
 
 
@@ -25,8 +54,8 @@ def _in_small_letters(value: Any) -> Any:
     return value.strip().lower() if isinstance(value, str) else value
 
 
-Int = Annotated[int, BeforeValidator(_not_bool)]
-Float = Annotated[float, BeforeValidator(_not_bool), Field(allow_inf_nan=False)]
+Int = Annotated[int, BeforeValidator(_as_written), AfterValidator(_in_bounds)]
+Float = Annotated[float, BeforeValidator(_as_written), Field(allow_inf_nan=False), AfterValidator(_in_single_precision)]
 PositiveInt = Annotated[Int, Field(gt=0)]
 NonNegativeInt = Annotated[Int, Field(ge=0)]
 PositiveFloat = Annotated[Float, Field(gt=0)]
@@ -81,8 +110,8 @@ class EdgeSchemaConfig(_Section):
     module: str | None = None
     variant: str | None = None
     columns: tuple[str, ...] | None = None
-    module_params: dict[str, Any] | None = None
-    bands: tuple[Any, ...] | None = None
+    module_params: Annotated[dict[str, Any], AfterValidator(_finite)] | None = None
+    bands: Annotated[tuple[Any, ...], AfterValidator(_finite)] | None = None
 
     def expectations(self) -> dict[str, Any]:
         """What the user says of the graphs, to be held against them; empty when nothing was said."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -87,9 +87,12 @@ def _nearest(key: str) -> tuple[str, str]:
     return expected, f"did you mean {near!r}?" if near else "see docs/configuration.md"
 
 
-def shown(value: Any) -> str:
+def shown(value: Any, write: Callable[[Any], str] = repr) -> str:
     """A value as messages show it."""
-    return mask_credentials(repr(value))[:SHOWN_CHARACTERS]
+    try:
+        return mask_credentials(write(value))[:SHOWN_CHARACTERS]
+    except ValueError:  # Python writes no number of more than 4,300 digits
+        return f"a {type(value).__name__} too long to be shown"
 
 
 def known_dotted_keys() -> list[str]:
@@ -108,8 +111,7 @@ def as_config_error(error: ValidationError, where: str) -> ConfigError:
     first = problems[0]
     key = ".".join(str(part) for part in first["loc"] if not str(part).startswith(("function-", "constrained-")))
     plain = first["input"] is None or isinstance(first["input"], str | int | float)
-    got = json.dumps(first["input"]) if plain else repr(first["input"])
-    got = mask_credentials(got)[:SHOWN_CHARACTERS]
+    got = shown(first["input"], json.dumps if plain else repr)
     found = "incomplete" if first["type"] == "value_error" and isinstance(first["input"], Mapping) else f"got {got}"
     more = f"({len(problems) - 1} more)" if len(problems) > 1 else ""
     return ConfigError(f"{where}: {key}: {found}", _expected(first["msg"]), more)

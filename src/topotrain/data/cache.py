@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Collection
@@ -16,6 +15,7 @@ from filelock import FileLock, Timeout
 from topotrain.data.store_upkeep import ABOUT, PREFIX
 from topotrain.errors import DataError
 from topotrain.files import cache_dir, walk_paths
+from topotrain.reading.json_file import read_json
 
 PACKED, BUILT, DEMO, TABLES = "packed graphs", "built graphs", "demo data", "MLflow's tables"
 BUILT_FOLDER = "graphs"  # as batches name it
@@ -121,8 +121,8 @@ def _entry(path: Path) -> CacheEntry | None:
     if path.name.startswith(PREFIX):
         kind = PACKED
         try:
-            about = json.loads((path / ABOUT).read_text(encoding="utf-8"))
-        except (OSError, ValueError):  # a store whose first build was cut off
+            about = read_json(path / ABOUT, "what was packed")
+        except DataError:  # a store whose first build was cut off
             about = {}
     elif path.parent.name == BUILT_FOLDER:
         kind = BUILT

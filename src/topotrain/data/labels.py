@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from topotrain.data.csv_file import CsvFile, number, read_csv, what_is_wrong
 from topotrain.errors import DataError
 from topotrain.fields import DOCKQ_COLUMN, MODEL_COLUMN, MODEL_NAME_COLUMN, TARGET_COLUMN
+from topotrain.reading.csv_file import CsvFile, read_csv, refuse_broken, what_is_wrong
+from topotrain.reading.numbers import number
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,7 @@ def _label(path: Path, line: int, row: list[str], column: str, where: tuple[int,
     model, text = row[where[0]].strip(), row[where[1]].strip()
     if not model:
         raise DataError(f"{path}: line {line}: {MODEL_COLUMN} is empty", "the name of a decoy")
+    refuse_broken(path, line, MODEL_COLUMN, row[where[0]])
     value = number(text)
     if not 0.0 <= value <= 1.0:
         wrong = what_is_wrong(text)

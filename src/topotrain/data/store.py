@@ -29,6 +29,7 @@ from topotrain.data.store_upkeep import (
 from topotrain.errors import DataError
 from topotrain.files import write_whole
 from topotrain.progress import Track
+from topotrain.reading.json_file import read_json
 from topotrain.schema.feature_schema import GraphFacts
 from topotrain.text import one_line
 
@@ -253,8 +254,8 @@ class GraphStore:
         if self.folder is None or self._memory is not None:
             return make()
         path = self.folder / KEPT / f"{kind}-{key}.json"
-        with suppress(OSError, ValueError, KeyError, TypeError):
-            content = json.loads(path.read_text(encoding="utf-8"))
+        with suppress(DataError, KeyError, TypeError):
+            content = read_json(path, kind)
             if content["sha256"] == _sha256(content["value"]):
                 return content["value"]
         value = make()

@@ -12,10 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from topotrain.data.csv_file import number, read_csv, what_is_wrong
 from topotrain.errors import DataError
 from topotrain.fields import DOCKQ_COLUMN, predicted_name, quality_name
 from topotrain.metrics.report import RankingReport, ranking_report
+from topotrain.reading.csv_file import read_csv, refuse_broken, what_is_wrong
+from topotrain.reading.numbers import number
 
 DATASET, TARGET, MODEL = "dataset", "target", "model"
 PREFIX = predicted_name("")
@@ -128,6 +129,7 @@ def _prediction(path: Path, line: int, row: dict[str, str], names: dict[str, str
     for name in (TARGET, MODEL):
         if not row[name]:
             raise DataError(f"{path}: line {line}: {name} is empty", "a name")
+        refuse_broken(path, line, name, row[name])
     for name, expected in ((PREDICTED, "a number"), (TRUE, "a number in [0, 1]")):
         value = number(row[name])
         if not (math.isfinite(value) if name == PREDICTED else 0.0 <= value <= 1.0):

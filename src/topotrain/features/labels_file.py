@@ -6,10 +6,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from topotrain.data.csv_file import number, read_csv
 from topotrain.errors import DataError
 from topotrain.features.dockq import LabelRow
 from topotrain.fields import DOCKQ_COLUMN, MODEL_COLUMN, TARGET_COLUMN
+from topotrain.reading.csv_file import read_csv
+from topotrain.reading.numbers import number
 from topotrain.text import as_csv
 
 CAPRI_COLUMN = "capri"

@@ -20,8 +20,8 @@ from pydantic import (
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from topotrain.config.yaml_file import parse_yaml
 from topotrain.errors import UserInputError
+from topotrain.reading.yaml_file import parse_yaml
 from topotrain.text import did_you_mean
 
 

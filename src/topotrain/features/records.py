@@ -15,6 +15,7 @@ from topotrain.features.module_set import ModuleSet, describe_set
 from topotrain.features.structure import READER_VERSION
 from topotrain.fields import SIDECAR_NAME, SUMMARY_NAME
 from topotrain.files import write_whole
+from topotrain.reading.json_stream import members
 
 LIBRARIES = ("gemmi", "gudhi", "mdtraj", "biotite", "numpy", "torch", "torch-geometric")
 LOG_TIME_FORMAT = "%Y-%m-%d_%H-%M-%S"
@@ -68,10 +69,9 @@ def write_sidecar(out: Path, modules: ModuleSet, outcomes: list[GraphOutcome]) -
 def _read_sidecar(path: Path) -> dict[str, Any]:
     """Graph entries of an earlier sidecar; {} where there is none or it is no sidecar."""
     try:
-        content = json.loads(path.read_bytes())
+        return {key: entry for key, entry in members(path) if isinstance(entry, dict) and "edge_module" in entry}
     except (OSError, ValueError):
         return {}
-    return {key: entry for key, entry in content.items() if isinstance(entry, dict) and "edge_module" in entry}
 
 
 def write_summary(

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from topotrain.credentials import mask_values
 from topotrain.errors import DataError
 from topotrain.fields import CARD_ARTIFACT, MODEL_FILES, RECIPE_ARTIFACT, SCHEMA_ARTIFACT
+from topotrain.reading.json_file import read_json
 from topotrain.schema.feature_schema import FeatureSchema
-from topotrain.text import read_json
 
 if TYPE_CHECKING:
     from topotrain.tracking.store import Store

@@ -17,8 +17,8 @@ from topotrain.fields import (
     VAL_SPEARMAN,
 )
 from topotrain.progress import track
+from topotrain.reading.numbers import whole
 from topotrain.reports.run_state import plain
-from topotrain.text import whole
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from topotrain.config.yaml_file import parse_yaml
+from pydantic import BaseModel, ValidationError
+
 from topotrain.credentials import mask_values
 from topotrain.fields import (
     BEST_SELECTION_METRIC,
@@ -19,6 +19,8 @@ from topotrain.fields import (
     TAG_CONTINUED_BY,
     TAG_PARAM_DRIFT,
 )
+from topotrain.reading.json_file import parse_json
+from topotrain.reading.yaml_file import parse_yaml
 
 if TYPE_CHECKING:
     from topotrain.tracking.records import RunRecord
@@ -42,6 +44,7 @@ def run_state(
     """
     from topotrain.tracking.artifacts import local_artifact
 
+    config = _sound(config)
     metrics, checkpoint, best_epoch = run.metrics, run.best_checkpoint, run.best_epoch
     best = history.get(best_epoch) if best_epoch is not None else None
     lost = store.artifacts.lost(run)
@@ -82,10 +85,15 @@ def config_of(store: Store, run: RunRecord) -> dict[str, Any]:
 def drift_of(run: RunRecord) -> list[dict[str, Any]]:
     """Settings that resuming the run changed: from which epoch on, key, old and new value as text."""
     try:
-        entries = json.loads(run.tags.get(TAG_PARAM_DRIFT, "[]"))
+        entries = parse_json(run.tags.get(TAG_PARAM_DRIFT, "[]"))
     except ValueError:  # a tag too long for the server is cut
         return []
-    return entries if isinstance(entries, list) else []
+    return [entry for entry in entries if _is_change(entry)] if isinstance(entries, list) else []
+
+
+def _is_change(entry: Any) -> bool:
+    texts = isinstance(entry, Mapping) and all(isinstance(entry.get(name), str) for name in ("key", "from", "to"))
+    return texts and type(entry.get("epoch")) is int
 
 
 def plain(value: Any) -> Any:
@@ -122,10 +130,31 @@ def _as_of(epoch: int | None, config: Mapping[str, Any], drift: list[dict[str, A
 def _value(text: str, is_text: bool) -> Any:
     if text == "null" or not is_text:
         try:
-            return json.loads(text)
+            return parse_json(text)
         except ValueError:
             pass
     return text
+
+
+def _sound(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The sections without what no configuration holds under its name: somebody has changed the artifact."""
+    from topotrain.config import TrainConfig
+
+    sections: dict[str, Any] = {}
+    for name, info in TrainConfig.model_fields.items():
+        model: Any = info.annotation
+        known = {key: value for key, value in _section(config, name).items() if isinstance(key, str)}
+        sections[name] = {key: value for key, value in known.items() if _fits(model, key, value)}
+    return sections
+
+
+def _fits(model: type[BaseModel], key: str, value: Any) -> bool:
+    if key not in model.model_fields:
+        return True
+    try:
+        return bool(getattr(model.model_validate({key: value}), key) == value)  # a text is no number
+    except ValidationError:
+        return False
 
 
 def _section(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:

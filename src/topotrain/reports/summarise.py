@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+
 from topotrain.fields import (
     CHECKPOINT_DIR,
     COVERAGE_ARTIFACT,
-    KEPT_INDEX,
     SCHEMA_ARTIFACT,
     SELECTION_METRIC,
     TAG_CONTINUED_BY,
@@ -17,14 +18,26 @@ from topotrain.fields import (
     VAL_LOSS,
     VAL_SPEARMAN,
 )
+from topotrain.reading.numbers import whole
 from topotrain.reports.run_state import config_of, drift_of, plain, run_state
-from topotrain.text import whole
 
 if TYPE_CHECKING:
     from topotrain.tracking.records import RunRecord
     from topotrain.tracking.store import Store
 
 RECENT_EPOCHS = 10
+
+
+class Coverage(BaseModel):
+    """Of one data set; what else a run recorded of it is shown as it is."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+    total: int
+    usable: int
+
+
+COVERAGE = TypeAdapter(dict[str, Coverage])
 
 
 def summarise(run: str, *, experiment: str | None = None, tracking_uri: str | None = None) -> dict[str, Any]:
@@ -51,12 +64,13 @@ def document(store: Store, run: RunRecord) -> dict[str, Any]:
     params = run.params
     history = store.runs.history(run)
     config = config_of(store, run)
-    coverage = store.artifacts.json(run.run_id, COVERAGE_ARTIFACT)
+    coverage = coverage_of(store.artifacts.json(run.run_id, COVERAGE_ARTIFACT))
+    schema = store.artifacts.json(run.run_id, SCHEMA_ARTIFACT)
     state = run_state(store, run, history, config, alive=is_alive(run))
     more = {
         "top_checkpoints": _top_checkpoints(store, run),
         "recent_metrics": [{"epoch": epoch, **history[epoch]} for epoch in list(history)[-RECENT_EPOCHS:]],
-        "schema": store.artifacts.json(run.run_id, SCHEMA_ARTIFACT),
+        "schema": schema if isinstance(schema, dict) else None,
         "config": config,
         "data": {
             "num_train": whole(params.get("data.num_train")),
@@ -72,17 +86,19 @@ def document(store: Store, run: RunRecord) -> dict[str, Any]:
 
 
 def _top_checkpoints(store: Store, run: RunRecord) -> list[dict[str, Any]]:
-    kept = store.artifacts.json(run.run_id, f"{CHECKPOINT_DIR}/{KEPT_INDEX}") or []
+    from topotrain.tracking.kept import kept_checkpoints
+
+    kept = kept_checkpoints(store.artifacts, run.run_id)
     versions = {version.epoch: version for version in store.versions.of_runs([run.run_id])}
     rows = []
     for one in kept:
-        version = versions.get(one["epoch"])
+        version = versions.get(one.epoch)
         rows.append(
             {
-                "rank": one["rank"],
-                "epoch": one["epoch"],
-                **{name: one.get(name) for name in (VAL_LOSS, VAL_SPEARMAN, SELECTION_METRIC)},
-                "checkpoint": f"runs:/{run.run_id}/{CHECKPOINT_DIR}/{one['file']}",
+                "rank": one.rank,
+                "epoch": one.epoch,
+                **{name: one.metrics.get(name) for name in (VAL_LOSS, VAL_SPEARMAN, SELECTION_METRIC)},
+                "checkpoint": f"runs:/{run.run_id}/{CHECKPOINT_DIR}/{one.file}",
                 "model_version": version.uri if version else None,
                 "aliases": list(version.aliases) if version else [],
             }
@@ -106,12 +122,19 @@ def _lineage(store: Store, run: RunRecord) -> dict[str, Any]:
     }
 
 
-def _coverage_warnings(coverage: Any) -> list[str]:
+def coverage_of(content: Any) -> dict[str, Any] | None:
+    """How many labels have a graph, by data set; ``None`` where the artifact says something else."""
+    try:
+        parts = COVERAGE.validate_python(content)
+    except ValidationError:
+        return None
+    return {name: part.model_dump() for name, part in parts.items()}
+
+
+def _coverage_warnings(coverage: Mapping[str, Any] | None) -> list[str]:
     """One for each data set with labels that no graph could be read for."""
-    if not isinstance(coverage, Mapping):
-        return []
     return [
         f"{part['total'] - part['usable']} of {part['total']} {name} labels have no usable graph"
-        for name, part in coverage.items()
+        for name, part in (coverage or {}).items()
         if part["usable"] < part["total"]
     ]

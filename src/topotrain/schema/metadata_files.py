@@ -15,9 +15,10 @@ from typing_extensions import TypedDict  # which pydantic asks for below Python 
 
 from topotrain.errors import DataError
 from topotrain.fields import SUMMARY_NAME
+from topotrain.reading.json_file import read_json
+from topotrain.reading.json_stream import members
 from topotrain.schema.documents import List, Object, Section, Text, Width, fault
-from topotrain.schema.json_stream import members
-from topotrain.text import one_line, read_json
+from topotrain.text import one_line
 
 # Marks of an entry that describes one graph, in a file that also holds entries about all of them.
 GRAPH_ENTRY_KEYS = frozenset(

@@ -20,12 +20,12 @@ from topotrain.invocation import sync_advice
 from topotrain.model.checkpoint import load_plain
 from topotrain.model.network import TopoQANetwork
 from topotrain.model.original import load_original
+from topotrain.reading.json_file import read_json
 from topotrain.schema.check import check_fits
 from topotrain.schema.feature_schema import FeatureSchema
 from topotrain.scoring.export import export_model
 from topotrain.scoring.recipe import base_recipe
 from topotrain.scratch import scratch
-from topotrain.text import read_json
 from topotrain.tracking.address import resolve_tracking_uri
 from topotrain.tracking.opening import open_run
 from topotrain.tracking.provenance import provenance_tags

@@ -18,9 +18,10 @@ from topotrain.data.packing import KnownGraph, batch_of
 from topotrain.errors import DataError, SchemaError, UserInputError
 from topotrain.fields import SCHEMA_ARTIFACT
 from topotrain.model.network import NetworkSpec, TopoQANetwork, network_of_weights
+from topotrain.reading.json_file import parse_json, read_json
 from topotrain.schema.check import GraphJudge, check_fits
 from topotrain.schema.feature_schema import FeatureSchema
-from topotrain.text import one_line, read_json
+from topotrain.text import one_line
 
 SCORING_BATCH = 8  # graphs; their edge tensors then stay in the cache, and more at a time are slower
 LARGEST_FEATURE = 1e30  # in any unit; beyond it sums and squares overflow in training
@@ -52,7 +53,7 @@ class Scorer:
         content = read_json(Path(schema), SCHEMA_ARTIFACT, SchemaError)
         try:
             with safe_open(str(weights), "pt") as file:
-                spec = NetworkSpec(**json.loads((file.metadata() or {})["spec"]))
+                spec = NetworkSpec(**parse_json((file.metadata() or {})["spec"]))
                 state = {name: file.get_tensor(name) for name in file.keys()}
             network = network_of_weights(spec, state)
             taken = FeatureSchema(node_dim=spec.node_dim, edge_dim=spec.edge_dim)

@@ -16,6 +16,7 @@ import torch
 from topotrain.data.graph_file import Graph, make_graph, read_graph
 from topotrain.errors import DataError
 from topotrain.fields import EDGE_ATTR, EDGE_INDEX, METADATA, X
+from topotrain.reading.json_file import parse_json
 from topotrain.text import one_line
 
 MAX_GRAPH_BYTES = 512 * 2**20
@@ -67,7 +68,7 @@ def _graph_of_npz(file: io.BytesIO, key: str) -> Graph:
         with np.load(file, allow_pickle=False) as arrays:
             fields: dict[str, Any] = {name: torch.from_numpy(arrays[name]) for name in (X, EDGE_INDEX, EDGE_ATTR)}
             if METADATA in arrays:
-                fields[METADATA] = json.loads(str(arrays[METADATA][()]))
+                fields[METADATA] = parse_json(str(arrays[METADATA][()]))
         return make_graph(fields, key)
     except DataError:
         raise

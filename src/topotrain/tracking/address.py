@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from collections.abc import Callable
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -14,7 +15,8 @@ from topotrain.config import absolute_uri
 from topotrain.credentials import mask_uri
 from topotrain.errors import ConfigError
 from topotrain.invocation import adopted_run, environment_uri
-from topotrain.text import did_you_mean
+from topotrain.limits import ADDRESS
+from topotrain.text import did_you_mean, is_utf8, one_line
 
 DATABASE_NAME = "mlflow.db"
 ARTIFACTS_NAME = "mlartifacts"
@@ -51,6 +53,10 @@ def resolve_tracking_uri(option: str | None, configured: str | None, say: Say) -
             say(f"tracking to {mask_uri(variable)}, which mlflow run chose, not to {mask_uri(asked)}")
         asked = variable
     uri = asked or variable or str(here / DATABASE_NAME)
+    if len(uri) > ADDRESS.value:
+        raise ConfigError(f"the tracking URI has {len(uri)} characters", "an address", ADDRESS.raise_it)
+    if "\0" in uri or not is_utf8(uri):
+        raise ConfigError(f"tracking URI {mask_uri(uri)!r} is no text in UTF-8", "an address")
     uri = _database_uri(absolute_uri(uri, here), say, said=bool(asked or variable))
     _check(uri)
     return uri
@@ -126,11 +132,24 @@ def _check(uri: str) -> None:
 def _check_file(uri: str) -> None:
     """MLflow would try a folder again for minutes, and keep what it is told without a file in memory alone."""
     name = uri.partition("://")[2].partition("?")[0].removeprefix("/")
-    if name in ("", ":memory:"):
+    if name == "" or ":memory:" in name or name.startswith("file:"):
         raise ConfigError(f"tracking URI {mask_uri(uri)!r} names no file", "sqlite:///FILE, as in sqlite:///mlflow.db")
-    if Path(name).is_dir():
+    if not uri.startswith("sqlite:///"):
+        raise ConfigError(f"tracking URI {mask_uri(uri)!r} names a driver or a host", "sqlite:///FILE")
+    try:
+        mode = os.stat(name).st_mode
+    except FileNotFoundError:
+        return  # it is made
+    except (OSError, ValueError) as error:  # too long a name, a loop of links, a file on the way, a null character
         raise ConfigError(
-            f"tracking URI {mask_uri(uri)!r}: {name} is a folder", "the file of a database", f"{DATABASE_NAME} in it?"
+            f"tracking URI {mask_uri(uri)!r}: {one_line(error)}", "the file of a database that can be opened"
+        ) from None
+    if not stat.S_ISREG(mode):
+        folder = stat.S_ISDIR(mode)
+        raise ConfigError(
+            f"tracking URI {mask_uri(uri)!r}: {name} is {'a folder' if folder else 'no regular file'}",
+            "the file of a database",
+            f"{DATABASE_NAME} in it?" if folder else "",
         )
 
 

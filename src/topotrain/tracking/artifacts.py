@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import tempfile
 import time
@@ -15,6 +14,9 @@ import mlflow
 from mlflow.exceptions import MlflowException
 
 from topotrain.errors import TrackingError
+from topotrain.limits import JSON_BYTES
+from topotrain.reading.content import content_of, text_of
+from topotrain.reading.json_file import parse_json
 from topotrain.text import one_line
 from topotrain.tracking.address import local_folder
 from topotrain.tracking.moved import absent, check_there
@@ -74,8 +76,8 @@ class Artifacts(Asker):
                     listed = {Path(item.path).name for item in self._client.list_artifacts(run_id, folder or None)}
                 if name not in listed:
                     return None
-                return self._download(run_id, artifact, Path(scratch)).read_text(encoding="utf-8")
-            except (PermissionError, FileNotFoundError, UnicodeDecodeError):
+                return text_of(content_of(self._download(run_id, artifact, Path(scratch)), JSON_BYTES))
+            except (PermissionError, FileNotFoundError, ValueError):  # ValueError: no text, or too long a one
                 return None
 
     def json(self, run_id: str, artifact: str, *, listed: Set[str] | None = None) -> Any | None:
@@ -83,7 +85,7 @@ class Artifacts(Asker):
         for attempt in range(READS):
             text = self.text(run_id, artifact, listed=listed)
             try:
-                return None if text is None else json.loads(text)
+                return None if text is None else parse_json(text)
             except ValueError:
                 time.sleep(0.2 * (attempt + 1))
         return None

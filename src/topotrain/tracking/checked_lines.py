@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from topotrain.reading.json_file import parse_json
+
 HEAD = re.compile(rb"([0-9a-f]{8}) ([0-9a-f]{8}) ")
 HEAD_LENGTH = 18
 
@@ -106,8 +108,8 @@ def _decoded(line: bytes, number: int) -> dict[str, Any]:
     if head is None or int(head[1], 16) != len(content) or int(head[2], 16) != zlib.crc32(content):
         raise DamagedLineError(number)
     try:
-        record = json.loads(content)
-    except (ValueError, RecursionError):
+        record = parse_json(content)
+    except ValueError:
         raise DamagedLineError(number) from None
     if not isinstance(record, dict):
         raise DamagedLineError(number)

@@ -14,6 +14,7 @@ from mlflow.tracking import MlflowClient
 
 from topotrain.files import cache_dir, replacing
 
+CREATION_SECONDS = 60  # to wait for another process that makes it; a folder of /proc takes no lock, ever
 GROWTH = 10
 STATISTICS_ROWS = 400  # of each index that are looked at
 STATISTICS_SECONDS = 0.2  # to wait for whoever writes
@@ -24,7 +25,7 @@ def create_once(database: Path) -> None:
     if database.exists() and database.stat().st_size:
         return
     database.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{database}.lock"):
+    with FileLock(f"{database}.lock", timeout=CREATION_SECONDS):
         if database.exists() and database.stat().st_size:
             return
         # Made aside and renamed: whoever sees the database sees all of it, and a kill leaves none that is half made.

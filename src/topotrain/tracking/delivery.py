@@ -15,6 +15,7 @@ from mlflow.tracking import MlflowClient
 from topotrain.errors import TrackingError
 from topotrain.fields import DATASET_DIGEST_LENGTH
 from topotrain.files import write_whole
+from topotrain.reading.json_file import parse_json
 from topotrain.tracking.backlog import Waiting
 from topotrain.tracking.entries import (
     Alias,
@@ -111,7 +112,7 @@ class Delivery:
         if self._stand_in is None:
             return entry
         text = json.dumps(entry.model_dump()).replace(self._stand_in, self._run_id)
-        return entry_of(json.loads(text))
+        return entry_of(parse_json(text))
 
     def _log(self, entries: Sequence[Entry]) -> None:
         params: dict[str, str] = {}
@@ -124,7 +125,7 @@ class Delivery:
                 tags |= entry.values
             elif isinstance(entry, Points):
                 metrics += [
-                    Metric(point.key, point.value, point.time, point.step)
+                    Metric(point.key, float(point.value), point.time, point.step)
                     for point in entry.points
                     if not (self._again and point.step in self._steps(point.key))
                 ]

@@ -53,7 +53,7 @@ class Point(_Plain):
     """One value of a metric; ``time`` in milliseconds since 1970, ``step`` the epoch."""
 
     key: str
-    value: float
+    value: float | Literal["nan", "inf", "-inf"]  # JSON knows no such numbers
     time: int
     step: int
 

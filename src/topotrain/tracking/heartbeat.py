@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import socket
 import threading
@@ -14,6 +13,7 @@ from typing import Any
 import psutil
 
 from topotrain.fields import TAG_HEARTBEAT, TAG_LEASE
+from topotrain.reading.json_file import parse_json
 from topotrain.tracking.records import RunRecord
 
 INTERVAL_SECONDS = 30.0
@@ -92,7 +92,7 @@ def claims(run: RunRecord) -> dict[str, Mapping[str, Any]]:
     for name, text in run.tags.items():
         if name.startswith(TAG_LEASE):
             with contextlib.suppress(ValueError):
-                sign = json.loads(text)
+                sign = parse_json(text)
                 found[name.removeprefix(TAG_LEASE)] = sign if isinstance(sign, dict) else {}
     return found
 
@@ -119,10 +119,11 @@ def _is_fresh(last: datetime, now: datetime) -> bool:
 def _last_beat(run: RunRecord) -> Mapping[str, Any] | None:
     """The sign of life, or ``None`` where there is none that can be read."""
     try:
-        beat = json.loads(run.tags.get(TAG_HEARTBEAT, "null"))
-        datetime.fromisoformat(beat["time"]).astimezone(UTC)
-        return {"host": str(beat["host"]), "pid": int(beat["pid"]), **beat}
-    except (ValueError, TypeError, KeyError):
+        beat = parse_json(run.tags.get(TAG_HEARTBEAT, "null"))
+        time = datetime.fromisoformat(beat["time"]).astimezone(UTC).isoformat()
+        process = {"pid": int(beat["pid"]), "process_start": float(beat["process_start"])}
+        return {"host": str(beat["host"]), "time": time, **process}
+    except (ArithmeticError, LookupError, TypeError, ValueError):
         return None
 
 
@@ -131,5 +132,5 @@ def _same_process(pid: int, started: float) -> bool:
     try:
         process = psutil.Process(pid)
         return abs(process.create_time() - started) < SAME_START_SECONDS and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.Error:
+    except (psutil.Error, ArithmeticError, ValueError):  # no process has such a number
         return False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -162,7 +163,7 @@ class Recorder:
     def metrics(self, values: Mapping[str, float], step: int) -> None:
         """Log one point for each metric."""
         now = _now()
-        points = [Point(key=key, value=float(value), time=now, step=step) for key, value in values.items()]
+        points = [Point(key=key, value=_written(value), time=now, step=step) for key, value in values.items()]
         self._add(Points(points=points))
 
     def tags(self, values: Mapping[str, str]) -> None:
@@ -349,6 +350,11 @@ class Recorder:
             client = online.store._client
             client.set_tag(self.run_id, TAG_STATUS_NOTE, mask_credentials(str(self._failed))[:MAX_TAG_LENGTH])
             client.set_terminated(self.run_id, status="FAILED")
+
+
+def _written(value: float) -> Any:
+    """A number as JSON knows it, or its name."""
+    return float(value) if math.isfinite(value) else repr(float(value))
 
 
 def _now() -> int:

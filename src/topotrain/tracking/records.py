@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 
 from topotrain.fields import INTERRUPTED_NOTE, TAG_BEST_CHECKPOINT, TAG_BEST_EPOCH, TAG_COMMAND, TAG_STATUS_NOTE
-from topotrain.text import whole
+from topotrain.reading.numbers import whole
 
 
 @dataclass(frozen=True)

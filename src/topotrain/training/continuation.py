@@ -23,6 +23,7 @@ from topotrain.fields import (
 )
 from topotrain.model.lightning import STEP
 from topotrain.model.network import NetworkSpec
+from topotrain.reading.json_file import parse_json
 from topotrain.schema.check import check_same_schema
 from topotrain.schema.feature_schema import FeatureSchema
 from topotrain.text import one_line
@@ -116,7 +117,7 @@ def drift_tag(earlier: str, entries: Sequence[Mapping[str, Any]]) -> str:
     The oldest go where the server would cut the tag, which could not be read then.
     """
     try:
-        entries_so_far = list(json.loads(earlier))
+        entries_so_far = list(parse_json(earlier))
     except ValueError:
         entries_so_far = []
     entries_so_far += [entry for entry in entries if entry not in entries_so_far]

@@ -17,6 +17,7 @@ from topotrain.tracking.address import resolve_tracking_uri
 from topotrain.tracking.opening import open_offline, open_run
 from topotrain.tracking.provenance import provenance_tags
 from topotrain.tracking.store import Store
+from topotrain.training.hardware import check_hardware
 from topotrain.training.training_run import Limits, TrainingRun, TrainResult
 
 __all__ = ["Limits", "TrainResult", "fit"]
@@ -69,6 +70,7 @@ def fit(
     with lines_shown(progress), interruptible():
         for notice in loaded.notices:
             log.info(notice)
+        check_hardware(recipe)
         uri = resolve_tracking_uri(tracking_uri, recipe.mlflow.tracking_uri, log.info)
         said: dict[str, Any] = {
             "command": "run",

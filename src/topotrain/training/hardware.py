@@ -10,10 +10,9 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from lightning_fabric.utilities.exceptions import MisconfigurationException
 from torch.utils import deterministic
 
-from topotrain.config import TrainConfig, TrainerConfig
+from topotrain.config import EVERYWHERE, HARDWARE, TrainConfig, TrainerConfig, check_sizes
 from topotrain.errors import ConfigError
 from topotrain.text import one_line
 
@@ -48,8 +47,11 @@ def make_trainer(config: TrainerConfig, **settings: Any) -> pl.Trainer:
                 enable_model_summary=False,
                 **settings,
             )
-    except (MisconfigurationException, ValueError, RuntimeError) as error:
-        raise ConfigError(f"trainer: {one_line(error)}", "settings that this machine has") from None
+    except Exception as error:  # noqa: BLE001 (each accelerator raises its own kinds)
+        asked = f"accelerator {config.accelerator!r}, devices {config.devices!r}, precision {config.precision!r}"
+        raise ConfigError(
+            f"trainer: {asked}: {one_line(error)}", "settings that this machine has", "e.g. cpu, 1 and 32"
+        ) from None
     if trainer.world_size > 1:
         raise ConfigError(
             f"trainer.devices is {config.devices!r}, {trainer.world_size} processes", "one device", "set it to 1"
@@ -57,13 +59,15 @@ def make_trainer(config: TrainerConfig, **settings: Any) -> pl.Trainer:
     return trainer
 
 
-def check_hardware(config: TrainerConfig) -> None:
+def check_hardware(config: TrainConfig) -> None:
     """See that this machine has what a configuration asks for, without training.
 
     Raises:
         ConfigError: it does not.
     """
-    make_trainer(config, enable_checkpointing=False, enable_progress_bar=False)
+    check_sizes(config)
+    if config.trainer.model_dump(include=HARDWARE) != EVERYWHERE:
+        make_trainer(config.trainer, enable_checkpointing=False, enable_progress_bar=False)
 
 
 @contextmanager

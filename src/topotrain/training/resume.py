@@ -12,7 +12,7 @@ from typing import Any
 
 from topotrain.config import LoadedConfig, TrainConfig, load_config
 from topotrain.data.prepare import PreparedData, prepare_data
-from topotrain.errors import DataError, TrackingError
+from topotrain.errors import ConfigError, DataError, TrackingError
 from topotrain.fields import (
     CHECKPOINT_DIR,
     CONFIG_ARTIFACT,
@@ -30,6 +30,7 @@ from topotrain.progress import track
 from topotrain.scratch import scratch
 from topotrain.signals import interruptible
 from topotrain.tracking.heartbeat import is_alive
+from topotrain.tracking.kept import kept_checkpoints
 from topotrain.tracking.opening import open_run, reopen_run
 from topotrain.tracking.provenance import provenance_tags
 from topotrain.tracking.recorder import Recorder
@@ -38,6 +39,7 @@ from topotrain.tracking.runs import LATEST
 from topotrain.tracking.store import CONNECT_SECONDS, Store, find_store
 from topotrain.tracking.sync import deliver_first
 from topotrain.training.continuation import Continuation, check_same, drift_of, restored_selection
+from topotrain.training.hardware import check_hardware
 from topotrain.training.network_shape import check_network
 from topotrain.training.training_run import TrainingRun, TrainResult, limits_of
 
@@ -165,14 +167,14 @@ def _artifact_name(store: Store, run: RunRecord, checkpoint: str, present: set[s
     if checkpoint == LAST:
         return LAST_CHECKPOINT
     if checkpoint in RANKED:
-        kept = store.artifacts.json(run.run_id, f"{CHECKPOINT_DIR}/{KEPT_INDEX}", listed=present) or []
+        kept = kept_checkpoints(store.artifacts, run.run_id, listed=present)
         rank = RANKED.index(checkpoint)
         if rank >= len(kept):
             raise TrackingError(
                 f"run {run.run_id} has kept {len(kept)} checkpoints, so there is no {checkpoint}",
                 "last, best, or the name of a checkpoint",
             )
-        return str(kept[rank]["file"])
+        return kept[rank].file
     return checkpoint.removeprefix(f"runs:/{run.run_id}/").removeprefix(f"{CHECKPOINT_DIR}/")
 
 
@@ -235,7 +237,13 @@ def _recipe(store: Store, run: RunRecord, overrides: Sequence[str]) -> LoadedCon
     """The run's own configuration, overridden."""
     with tempfile.TemporaryDirectory() as folder:
         path = store.artifacts.fetch(Checkpoint(run.run_id, CONFIG_ARTIFACT), Path(folder))
-        return load_config(path, overrides)
+        try:
+            loaded = load_config(path, overrides)
+        except ConfigError as error:
+            what = error.what.replace(str(path), f"runs:/{run.run_id}/{CONFIG_ARTIFACT}")
+            raise ConfigError(what, error.expected, error.do) from None
+    check_hardware(loaded.config)  # it may be that of another machine
+    return loaded
 
 
 def _open_new(

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import codecs
 import csv
 import io
-import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from topotrain.errors import DataError
+from topotrain.limits import CSV_BYTES, CSV_CELL, CSV_LINE, NAME
+from topotrain.reading.content import content_of, text_of
+from topotrain.text import SHOWN_CHARACTERS, one_line
 
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs"}
 COMMENT = "#"
 DECIMAL_COMMA = re.compile(r"[-+]?\d*,\d+(?:[eE][-+]?\d+)?")
-PLAIN_NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?", re.ASCII)
+NEVER_TOO_LONG = 200  # characters of a name: asking the environment takes longer than reading it
+BROKEN = re.compile(r"[\x00-\x08\n-\x1f\x7f\x85\u2028\u2029]")
 EXCELS_HINT = re.compile(r"sep=(.)", re.IGNORECASE)
 
 
@@ -94,9 +96,20 @@ def read_csv(path: Path, *needed: str, rows_needed: bool = True) -> CsvFile:
     return content
 
 
-def number(text: str) -> float:
-    """A number, or NaN for anything else."""
-    return float(text) if PLAIN_NUMBER.fullmatch(text) else math.nan
+def refuse_broken(path: Path, line: int, column: str, cell: str) -> None:
+    """Refuse a name that goes over the end of its line: a quote is missing or too many, and two rows are one.
+
+    Raises:
+        DataError: it does, or it is longer than any name.
+    """
+    if len(cell) > NEVER_TOO_LONG and len(cell) > NAME.value:
+        raise DataError(f"{path}: line {line}: {column} has {len(cell)} characters", "a name", NAME.raise_it)
+    if BROKEN.search(cell):
+        raise DataError(
+            f"{path}: line {line}: {column} is {cell[:SHOWN_CHARACTERS]!r}, with a line break or a control character",
+            "a name",
+            "see to the quotes before that line",
+        )
 
 
 def what_is_wrong(text: str) -> str:
@@ -110,16 +123,11 @@ def _names(header: list[str]) -> list[str]:
 
 def _text(path: Path, names: str) -> str:
     try:
-        content = path.read_bytes()
-        wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-        text = content.decode("utf-16" if wide else "utf-8-sig")
-        if "\0" in text:
-            raise ValueError("it holds null characters: no text, or UTF-16 without its byte order mark")
+        return text_of(content_of(path, CSV_BYTES), wide=True)
     except FileNotFoundError:
         raise DataError(f"{path}: no such file", f"a CSV with {names}") from None
     except (OSError, ValueError) as error:  # ValueError: not UTF-8, or a path with a null byte
-        raise DataError(f"{path}: can't be read ({error})", "a CSV file in UTF-8 or UTF-16") from None
-    return text
+        raise DataError(f"{path}: can't be read ({one_line(error)})", "a CSV file in UTF-8 or UTF-16") from None
 
 
 def _parted(path: Path, text: str, needed: set[str]) -> tuple[str, list[tuple[int, list[str]]]]:
@@ -136,18 +144,24 @@ def _parted(path: Path, text: str, needed: set[str]) -> tuple[str, list[tuple[in
 
 
 def _rows(path: Path, text: str, separator: str) -> list[tuple[int, list[str]]]:
+    csv.field_size_limit(CSV_CELL.value)
     reader = csv.reader(_lines(text), delimiter=separator, skipinitialspace=True)
     try:
         return [(reader.line_num, row) for row in reader if any(cell.strip() for cell in row)]
     except csv.Error as error:
-        raise DataError(f"{path}: line {reader.line_num}: {error}", "a CSV file") from None
+        do = CSV_CELL.raise_it if "field limit" in str(error) else ""
+        raise DataError(f"{path}: line {reader.line_num}: {error}", "a CSV file", do) from None
+    except ValueError as error:
+        raise DataError(f"{path}: line {reader.line_num + 1}: {error}", "a CSV file", CSV_LINE.raise_it) from None
 
 
 def _lines(text: str) -> Iterator[str]:
     """The lines; those above the header that are no row are blank, so that lines are counted as in the file."""
-    above = True
+    above, longest = True, CSV_LINE.value
     for line in io.StringIO(text, newline=""):
-        shown = line.strip()
+        if len(line) > longest:
+            raise ValueError(f"it has more than {longest} characters")
+        shown = line.strip() if above else ""
         skipped = above and (shown.startswith(COMMENT) or EXCELS_HINT.fullmatch(shown) is not None)
         above = above and (skipped or not shown)
         yield "\n" if skipped else line
