@@ -177,10 +177,13 @@ def test_execution_settings_do_not_divide_graphs(tmp_path: Path) -> None:
     assert resolve_schema(facts(), tmp_path).digest == first.digest
 
 
-def test_a_stale_edge_count_is_noted_not_refused(tmp_path: Path) -> None:
+def test_a_sidecar_that_counts_other_edges_is_of_another_build(tmp_path: Path) -> None:
     sidecar(tmp_path, {key: entry(info={"edge_count": 6 if key == KEYS[0] else 99}) for key in KEYS})
-    (note,) = resolve_schema(facts(), tmp_path).notes
-    assert note.startswith("edge_count in the metadata differs from the tensors in 7 graphs: T1/m, T2/m")
+    message = refused(tmp_path)
+    assert "edge_count in the metadata differs from the tensors in 7 graphs: T1/m 99 against 6, T2/m" in message
+    assert message.endswith(
+        "and 2 more; expected metadata that agree with the tensors; rebuild the graphs, or remove the stale metadata"
+    )
 
 
 # Disagreements

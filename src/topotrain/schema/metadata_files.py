@@ -17,7 +17,7 @@ from topotrain.errors import DataError
 from topotrain.fields import SUMMARY_NAME
 from topotrain.reading.json_file import read_json
 from topotrain.reading.json_stream import members
-from topotrain.schema.documents import List, Object, Section, Text, Width, fault
+from topotrain.schema.documents import Columns, Count, List, Object, Section, Text, Width, fault
 from topotrain.text import one_line
 
 # Marks of an entry that describes one graph, in a file that also holds entries about all of them.
@@ -39,14 +39,14 @@ class EdgeInfo(TypedDict, total=False):
     edge_feature_variant: Text | None
     bands: List | None
     feature_dim: Width | None
-    edge_count: Any
+    edge_count: Count | None
 
 
 class _OneGraph(TypedDict, total=False):
     edge_module: Text | None
     edge_params: Object | None
-    node_feature_columns: List | None
-    edge_feature_columns: List | None
+    node_feature_columns: Columns | None
+    edge_feature_columns: Columns | None
 
 
 class GraphEntry(_OneGraph, total=False):
@@ -94,14 +94,14 @@ class SharedEdges(Section):
     variant: Text | None = None
     module_params: Object | None = None
     bands: List | None = None
-    columns: List | None = None
+    columns: Columns | None = None
     dim: Width | None = None
 
 
 class SharedNodes(Section):
     """What a sidecar says of the nodes of all graphs (``_node_schema``)."""
 
-    columns: List | None = None
+    columns: Columns | None = None
 
 
 class EdgeModuleRecord(Section):
