@@ -138,7 +138,18 @@ def read_structure(path: Path | str, content: bytes | None = None, *, model: int
             "a .pdb, .ent, .cif or .mmcif file, plain, .gz, .bz2 or .xz",
             "rename or convert it",
         )
-    text = unpacked(path, read_content(path) if content is None else content)
+    content = read_content(path) if content is None else content
+    try:
+        return _read(path, content, model)
+    except DataError:
+        raise
+    except Exception as error:  # of a malformed file, the libraries that read it may raise anything
+        what = f"{path}: cannot be read as a structure ({type(error).__name__}: {one_line(error)})"
+        raise DataError(what, "a PDB or mmCIF file", "repair or remove the file") from error
+
+
+def _read(path: Path, content: bytes, model: int | None) -> Structure:
+    text = unpacked(path, content)
     table, changes = (parse_mmcif if _is_mmcif(path, text) else parse_pdb)(path, text), Changes()
     del text
     table = segments_as_chains(table, polymer_records(table), changes)
