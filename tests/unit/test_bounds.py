@@ -21,6 +21,7 @@ import torch
 from kit.structures import cif_text, helix_pair, pdb_text
 from topotrain.data.graph_dir import GraphDirectory
 from topotrain.data.graph_file import read_graph
+from topotrain.data.stored_schema import inspect_directory
 from topotrain.errors import DataError
 from topotrain.features import build_graphs
 from topotrain.features.structure import read_structure
@@ -185,6 +186,24 @@ def test_what_is_no_file_costs_itself_alone(tmp_path: Path, kind: str) -> None:
     worker.start()
     worker.join(20)
     assert done.is_set()
+
+
+@pytest.mark.parametrize("kind", PLACES)
+def test_metadata_that_are_no_file(graph_set: Any, kind: str) -> None:
+    graph_set.sidecar.unlink()
+    PLACES[kind](graph_set.sidecar)
+    done: list[str] = []
+
+    def resolve() -> None:
+        try:
+            done.append(inspect_directory(graph_set.graphs).edge_source)
+        except DataError as error:
+            done.append(str(error))
+
+    worker = threading.Thread(target=resolve, daemon=True)
+    worker.start()
+    worker.join(20)
+    assert str(graph_set.sidecar) in done[0]
 
 
 def test_a_structure_that_is_not_there_is_a_failure_with_its_reason(tmp_path: Path) -> None:

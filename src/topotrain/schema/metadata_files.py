@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -211,7 +212,7 @@ def read_sidecar(path: Path, *, required: bool) -> Sidecar | None:
     Raises:
         DataError: malformed, or absent though required.
     """
-    if not path.exists() and not required:
+    if not os.path.lexists(path) and not required:  # a link to nowhere is there, and wrong
         return None
     graphs: dict[str, GraphEntry] = {}
     content: dict[str, Any] = {}
