@@ -14,7 +14,7 @@ from topotrain.limits import Limit
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "limits.md").read_text()
 LIMITS = [value for value in vars(limits).values() if isinstance(value, Limit)]
-ROW = re.compile(r"\| (?P<what>[^|]+) \| (?P<value>[0-9,]+) \| [^|]+ \| `(?P<variable>TOPOTRAIN_MAX_[A-Z_]+)` \|")
+ROW = re.compile(r"\| (?P<what>[^|]+) \| [^|]+ \| (?P<value>[0-9,]+) \| `(?P<variable>TOPOTRAIN_MAX_[A-Z_]+)` \|")
 
 
 def test_every_limit_is_in_the_page_with_its_value() -> None:

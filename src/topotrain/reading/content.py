@@ -5,15 +5,16 @@ from __future__ import annotations
 import codecs
 import os
 import stat
+from io import BufferedReader
 from pathlib import Path
-from typing import IO, BinaryIO
+from typing import IO
 
 from topotrain.limits import Limit, MiB
 
 BOM = "\ufeff"
 
 
-def open_regular(path: Path) -> BinaryIO:
+def open_regular(path: Path) -> BufferedReader:
     """Open a file to read it.
 
     A pipe or a device is none: it may hold nothing for ever, or something without end.

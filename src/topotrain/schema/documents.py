@@ -58,5 +58,5 @@ def fault(error: ValidationError) -> tuple[tuple[str | int, ...], str, str]:
         return first["loc"], f"are wrong: {first['ctx']['error']}", "a name for each column, none twice"
     if kind == "greater_than_equal":
         return first["loc"], f"is {short(found)}", "a whole number, 0 or more"
-    # What is no text, list or mapping is a number of columns, and nothing else is required.
-    return first["loc"], "is missing" if kind == "missing" else f"is {short(found)}", "a whole number of columns"
+    # What is no text, list or mapping is a number, and nothing else is required.
+    return first["loc"], "is missing" if kind == "missing" else f"is {short(found)}", "a whole number"

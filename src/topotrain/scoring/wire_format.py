@@ -139,6 +139,9 @@ def _no_larger(graph: Graph) -> Graph:
     if max(graph.facts.num_edges, graph.facts.num_nodes) > most:
         what = f"graph {graph.key} has {graph.facts.num_nodes} nodes and {graph.facts.num_edges} edges, over {most}"
         raise DataError(what, "one interface graph", ROW_EDGES.raise_it)
+    if num_bytes(graph) > ROW_BYTES.value:
+        what = f"graph {graph.key} takes {num_bytes(graph)} bytes, over {ROW_BYTES.value}"
+        raise DataError(what, "one interface graph", ROW_BYTES.raise_it)
     return graph
 
 
