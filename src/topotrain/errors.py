@@ -9,7 +9,7 @@ EXIT_USER = 2
 EXIT_GATE_REFUSED = 3
 
 
-MOST_SAID = 1500  # characters of each part of a message
+MOST_SAID = 1000  # characters of each part of a message
 
 
 def shortened(text: str) -> str:

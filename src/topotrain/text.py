@@ -18,7 +18,9 @@ FIRST_CHARACTERS = 200
 
 def as_json(document: Any) -> str:
     """A document as it is printed and recorded; credentials in its texts are masked."""
-    return json.dumps(mask_values(document), indent=2, ensure_ascii=False) + "\n"
+    masked = mask_values(document)
+    text = json.dumps(masked, indent=2, ensure_ascii=False)
+    return (text if is_utf8(text) else json.dumps(masked, indent=2)) + "\n"
 
 
 def csv_writer(file: Any) -> Any:
@@ -78,7 +80,11 @@ def one_line(error: Exception, limit: int = SHOWN_CHARACTERS) -> str:
 
 def is_utf8(text: str) -> bool:
     """Whether a text can be written; an argument or a variable may hold bytes that are none."""
-    return not any("\ud800" <= one <= "\udfff" for one in text)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def first_line(text: str, otherwise: str) -> str:

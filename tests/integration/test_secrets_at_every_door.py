@@ -208,6 +208,7 @@ def test_a_folder_may_still_be_called_like_a_host(tmp_path: Path, capsys: Any) -
         ("sqlite:///store", "is a folder"),
         ("sqlite://", "names no file"),
         ("sqlite:///:memory:", "names no file"),
+        ("sqlite:///file::memory:?cache=shared&uri=true", "names no file"),
         ("sqlite:///pipe.db", "pipe.db is no regular file"),
         ("pipe.db", "pipe.db is no regular file"),
         ("sqlite:////dev/null", "/dev/null is no regular file"),

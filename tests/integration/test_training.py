@@ -267,17 +267,12 @@ def _contradiction(graph_set: Any) -> list[str]:
     return ["edge_schema.dim=77"]
 
 
-def _no_such_accelerator(graph_set: Any) -> list[str]:
-    return ["trainer.accelerator=abacus"]
-
-
 @pytest.mark.parametrize(
     ("spoil", "error"),
     [
         (_truncated_graph, DataError),
         (_label_out_of_range, DataError),
         (_contradiction, SchemaError),
-        (_no_such_accelerator, ConfigError),
     ],
 )
 def test_bad_input_leaves_a_failed_run(graph_set, store_uri, spoil, error):

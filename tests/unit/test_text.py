@@ -8,7 +8,7 @@ import pytest
 
 from topotrain.errors import DataError, SchemaError
 from topotrain.reading.json_file import read_json
-from topotrain.text import first_line, one_line
+from topotrain.text import as_json, first_line, one_line
 
 
 def test_json_is_read_or_refused_in_one_line(tmp_path: Path) -> None:
@@ -39,3 +39,8 @@ def test_of_advice_the_first_line_is_kept() -> None:
     assert first_line(" what is wrong\nset weights_only=False", "") == "what is wrong"
     assert first_line(" \n ", "EOFError") == "EOFError"
     assert len(first_line("x" * 1000, "")) == 200
+
+
+def test_a_document_with_a_name_that_is_no_utf8_can_be_printed() -> None:
+    assert as_json({"\udcff": "é"}) == '{\n  "\\udcff": "\\u00e9"\n}\n'
+    assert as_json({"a": "é"}) == '{\n  "a": "é"\n}\n'

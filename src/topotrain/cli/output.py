@@ -24,7 +24,7 @@ def deliver(text: str, out: str | None = None) -> None:
 
         write_text(text, Path(out))
     else:
-        click.echo(text.encode("utf-8", "replace").decode(), nl=False)  # a file name need not be UTF-8
+        click.echo(text.encode("utf-8", "backslashreplace").decode(), nl=False)  # a file's name may be no UTF-8
 
 
 def say_outcome(failures: Mapping[str, str], done: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import re
@@ -107,6 +108,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
+            where = shortened(str(error.filename))
+            _fail(f"{where}: {error.strerror}; expected a path that a file can have", EXIT_USER)
         if isinstance(error, MemoryError) or NO_MEMORY.search(str(error)):
             _fail(
                 "there is not enough memory; expected more of it free; take smaller batches or a smaller network",

@@ -14,6 +14,8 @@ from topotrain.fields import DEMO, DOCKQ_COLUMN, SELECTION_METRIC, VAL_LOSS
 from topotrain.limits import NUMBER
 from topotrain.reading.numbers import reads_as_number
 
+SINGLE_PRECISION = 1e38
+
 
 def _as_written(value: Any) -> Any:
     """Refuse what Python would take for a number and nobody means as one: ``true`` (1), the text ``1_0`` (10)."""
@@ -24,8 +26,15 @@ def _as_written(value: Any) -> Any:
     return value
 
 
-def _in_bounds(value: Any) -> Any:
-    """Refuse numbers that no setting has, before anything is made to their measure."""
+def _in_single_precision(value: float) -> float:
+    """Refuse numbers that the network's arithmetic would take for infinity."""
+    if abs(value) > SINGLE_PRECISION:
+        raise ValueError(f"a number of at most {SINGLE_PRECISION:g}, which single precision holds")
+    return value
+
+
+def _in_bounds(value: int) -> int:
+    """Refuse whole numbers that no setting has, before anything is made to their measure."""
     if abs(value) > NUMBER.value:
         raise ValueError(f"a number of at most {NUMBER.value}; {NUMBER.raise_it}")
     return value
@@ -46,7 +55,7 @@ def _in_small_letters(value: Any) -> Any:
 
 
 Int = Annotated[int, BeforeValidator(_as_written), AfterValidator(_in_bounds)]
-Float = Annotated[float, BeforeValidator(_as_written), Field(allow_inf_nan=False), AfterValidator(_in_bounds)]
+Float = Annotated[float, BeforeValidator(_as_written), Field(allow_inf_nan=False), AfterValidator(_in_single_precision)]
 PositiveInt = Annotated[Int, Field(gt=0)]
 NonNegativeInt = Annotated[Int, Field(ge=0)]
 PositiveFloat = Annotated[Float, Field(gt=0)]

@@ -18,7 +18,7 @@ def check_sizes(config: TrainConfig) -> None:
     """Refuse a run that this machine could not begin, before there is one.
 
     Raises:
-        ConfigError: too many layers or processes, or a network that the machine's memory can't hold.
+        ConfigError: too many layers or processes, or a network that the free memory can't hold.
     """
     model, workers = config.model, config.dataloader.num_workers
     if workers > WORKERS.value:
@@ -27,10 +27,10 @@ def check_sizes(config: TrainConfig) -> None:
         raise ConfigError(f"model.num_layers is {model.num_layers}", f"at most {LAYERS.value}", LAYERS.raise_it)
     # Its widest part alone: the linear maps of attention and edge update, six by hidden_dim squared for each head.
     parameters = 6 * model.num_layers * model.attention_head * model.hidden_dim**2 + 7 * model.hidden_dim**2
-    needed, there = BYTES_OF_A_PARAMETER * parameters, psutil.virtual_memory().total
+    needed, there = BYTES_OF_A_PARAMETER * parameters, psutil.virtual_memory().available
     if needed > there:
         sizes = f"hidden_dim {model.hidden_dim}, num_layers {model.num_layers}, attention_head {model.attention_head}"
         raise ConfigError(
             f"model: {sizes} make a network that takes {needed / GiB:,.0f} GiB to train",
-            f"one that fits the {there / GiB:,.0f} GiB of this machine",
+            f"one that fits the {there / GiB:,.0f} GiB that are free here",
         )

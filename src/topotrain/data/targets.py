@@ -68,7 +68,7 @@ class TargetRule:
             return
         try:
             groups = re.compile(self.pattern).groups
-        except re.error as error:
+        except (re.error, OverflowError, RecursionError) as error:
             raise UserInputError(
                 f"--target-pattern {self.pattern!r} is no regular expression ({error})", "such as '^([^_]+)_'"
             ) from None

@@ -12,12 +12,13 @@ from topotrain.limits import DIGITS
 
 LEADING_ZERO = re.compile(r"[-+]?0[0-9]")
 NUMBER = re.compile(r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?")
+NEVER_TOO_LONG = 32  # characters: asking the environment takes longer than reading the number
 MOST_KEPT = 18  # digits of a number in a tag or a parameter
 
 
 def number(text: str) -> float:
     """A number, or NaN for anything else, one too long or too large among it."""
-    if len(text) > DIGITS.value or not NUMBER.fullmatch(text):
+    if (len(text) > NEVER_TOO_LONG and len(text) > DIGITS.value) or not NUMBER.fullmatch(text):
         return math.nan
     value = float(text)
     return value if math.isfinite(value) else math.nan

@@ -132,7 +132,7 @@ def _check(uri: str) -> None:
 def _check_file(uri: str) -> None:
     """MLflow would try a folder again for minutes, and keep what it is told without a file in memory alone."""
     name = uri.partition("://")[2].partition("?")[0].removeprefix("/")
-    if name in ("", ":memory:"):
+    if name == "" or ":memory:" in name or name.startswith("file:"):
         raise ConfigError(f"tracking URI {mask_uri(uri)!r} names no file", "sqlite:///FILE, as in sqlite:///mlflow.db")
     if not uri.startswith("sqlite:///"):
         raise ConfigError(f"tracking URI {mask_uri(uri)!r} names a driver or a host", "sqlite:///FILE")
