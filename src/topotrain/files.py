@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,10 +13,12 @@ from pathlib import Path
 import platformdirs
 
 from topotrain.errors import DataError
+from topotrain.limits import FOLDER_DEPTH, FOLDER_WAYS
 from topotrain.text import one_line
 
 TEMPORARY_PREFIX = ".topotrain-"
 TEMPORARY_SUFFIX = ".tmp"
+SHOWN_PATH = 200  # characters
 
 
 def cache_dir() -> Path:
@@ -109,28 +112,53 @@ def walk_files(root: Path) -> Iterator[Path]:
     """Every visible file below a folder, sorted, through linked folders too.
 
     A link back to a folder above ends there.
+
+    Raises:
+        DataError: folders lie deeper in each other than anybody would lay them, or links lead to one in more ways.
     """
     yield from map(Path, walk_paths(str(root)))
 
 
-def walk_paths(root: str, above: frozenset[str] = frozenset()) -> Iterator[str]:
-    """As ``walk_files``, in plain text, which takes a tenth of the time.
+def walk_paths(root: str) -> Iterator[str]:
+    """As ``walk_files``, in plain text, which takes a tenth of the time."""
+    yield from _walked(root, (), defaultdict(int))
+
+
+def _walked(folder: str, above: tuple[tuple[int, int], ...], ways: dict[tuple[int, int], int]) -> Iterator[str]:
+    """The files below a folder.
 
     Args:
-        root: the folder.
-        above: real paths of the folders it lies in, for the recursion.
+        folder: the folder.
+        above: which folders it lies in.
+        ways: how often each folder was come to so far: of a few links that fork again and again, there are more ways
+            than anything could go.
     """
-    real = os.path.realpath(root)
-    if real in above:
-        return
     try:
-        entries = sorted(os.scandir(root), key=lambda entry: entry.name)
+        state = os.stat(folder)
+        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
     except OSError:  # a folder that may not be looked into holds nothing that could be read
         return
+    here = state.st_dev, state.st_ino
+    if here in above:
+        return
+    ways[here] += 1
+    if ways[here] > FOLDER_WAYS.value:
+        what = f"{os.path.realpath(folder)}: links lead to this folder in more than {FOLDER_WAYS.value} ways"
+        raise DataError(what, "a folder of files", f"give it itself, or remove the links; {FOLDER_WAYS.raise_it}")
+    if len(above) > FOLDER_DEPTH.value:
+        what = f"{folder[:SHOWN_PATH]}...: folders lie more than {FOLDER_DEPTH.value} deep in each other"
+        raise DataError(what, "a folder of files", FOLDER_DEPTH.raise_it)
     for entry in entries:
         if entry.name.startswith("."):
             continue
-        if entry.is_dir():
-            yield from walk_paths(entry.path, above | {real})
+        if _leads_to_folder(entry):
+            yield from _walked(entry.path, (*above, here), ways)
         else:
             yield entry.path
+
+
+def _leads_to_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself: whoever opens it will say so
+        return False

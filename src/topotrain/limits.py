@@ -77,3 +77,28 @@ NUMBER = Limit("NUMBER", 2**32, "the largest whole number in a configuration, ab
 LAYERS = Limit("LAYERS", 1000, "layers of one network")
 WORKERS = Limit("WORKERS", 256, "processes at once: data loaders of a run, jobs of a command")
 SECONDS = Limit("SECONDS", 7 * 86_400, "seconds between two looks")
+
+# Folders and archives of files.
+FOLDER_DEPTH = Limit("FOLDER_DEPTH", 100, "folders within folders")
+FOLDER_WAYS = Limit("FOLDER_WAYS", 1000, "ways that links lead to one folder")
+ARCHIVE_ENTRIES = Limit("ARCHIVE_ENTRIES", 200_000, "entries of one archive")
+ARCHIVE_BYTES = Limit("ARCHIVE_BYTES", 16 * GiB, "bytes that one archive unpacks to")
+ARCHIVE_HEADER = Limit("ARCHIVE_HEADER", 1 * MiB, "bytes of the header of one entry of a tar archive")
+
+# Structures.
+STRUCTURE_BYTES = Limit("STRUCTURE_BYTES", 256 * MiB, "bytes in one structure file, packed and unpacked")
+STRUCTURE_ATOMS = Limit("STRUCTURE_ATOMS", 1_500_000, "atoms in one structure file")
+STRUCTURE_CELLS = Limit("STRUCTURE_CELLS", 32_000_000, "cells of the atom table of one mmCIF file")
+STRUCTURE_RESIDUES = Limit("STRUCTURE_RESIDUES", 100_000, "residues in one structure")
+STRUCTURE_CROWD = Limit("STRUCTURE_CROWD", 1000, "heavy atoms in a cube of 10 Angstrom")  # of a protein: some 60
+
+# Graphs, checkpoints and what a served model is asked.
+GRAPH_BYTES = Limit("GRAPH_BYTES", 1 * GiB, "bytes in one graph file")
+CHECKPOINT_BYTES = Limit("CHECKPOINT_BYTES", 4 * GiB, "bytes in one checkpoint")
+PICKLE_BYTES = Limit(
+    "PICKLE_BYTES", 32 * MiB, "bytes of the pickled part of a torch file; of one from before torch 1.6, all of it"
+)
+METADATA_VALUES = Limit("METADATA_VALUES", 100_000, "values in one graph's metadata, a text counting one by 100")
+ROW_BYTES = Limit("ROW_BYTES", 64 * MiB, "bytes that one row of a request unpacks to")
+ROW_EDGES = Limit("ROW_EDGES", 200_000, "edges, and nodes, of one row of a request")
+REQUEST_BYTES = Limit("REQUEST_BYTES", 256 * MiB, "bytes that the rows of one request unpack to")

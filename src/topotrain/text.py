@@ -7,6 +7,7 @@ import difflib
 import io
 import json
 import re
+import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -70,6 +71,15 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     """A question that names the nearest known name, or "" where none is near."""
     near = nearest(name, known)
     return f"did you mean {near!r}?" if near else ""
+
+
+def name_fault(name: str) -> str:
+    """Why a file's name can't be a decoy's, or ""."""
+    odd = next((character for character in name if unicodedata.category(character) in ("Cc", "Cs")), "")
+    if not odd:
+        return ""
+    kind = "a control character" if unicodedata.category(odd) == "Cc" else "bytes that are no UTF-8"
+    return f"its name holds {kind} ({ascii(name)[1:-1][:SHOWN_CHARACTERS]})"
 
 
 def one_line(error: Exception, limit: int = SHOWN_CHARACTERS) -> str:

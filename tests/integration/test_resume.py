@@ -30,7 +30,7 @@ from topotrain.fields import (
 )
 from topotrain.model.checkpoint import read_checkpoint
 from topotrain.tracking.delivery import Delivery
-from topotrain.tracking.opening import reopen_run
+from topotrain.tracking.opening import hold_run, reopen_run
 from topotrain.tracking.recorder import Recorder
 from topotrain.training.continuation import drift_tag
 from topotrain.training.resume import AlreadyComplete, resume
@@ -321,7 +321,8 @@ def test_kept_checkpoints_that_are_gone_are_no_longer_kept(straight, monkeypatch
     from topotrain.tracking.store import Store
 
     client = mlflow_client(uri)
-    recorder = reopen_run(Store.open(uri), run_id)
+    store = Store.open(uri)
+    recorder = reopen_run(store, hold_run(store, run_id))
     for name in artifact_names(client, run_id, "checkpoints") - {"last.ckpt"}:
         recorder.remove(f"checkpoints/{name}")
     die(recorder)

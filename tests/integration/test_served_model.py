@@ -7,6 +7,7 @@ import io
 import json
 import math
 import pickle
+import tracemalloc
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -87,10 +88,10 @@ def test_a_fresh_process_elsewhere_scores_as_the_network_does(finished, model_di
 def test_a_version_carries_what_loading_and_scoring_import(model_dir):
     carried = {path.relative_to(model_dir / "code").as_posix() for path in (model_dir / "code").rglob("*.py")}
     assert {"topotrain/__init__.py", "topotrain/scoring/scorer.py", "topotrain/schema/check.py"} < carried
-    assert len(carried) <= 30, "what did served.py come to import?"
-    assert sum((model_dir / "code" / name).read_text().count("\n") for name in carried) < 3600
+    assert len(carried) <= 34, "what did served.py come to import?"
+    assert sum((model_dir / "code" / name).read_text().count("\n") for name in carried) < 4100
     rooms = {Path(name).parts[1] for name in carried if name.count("/") > 1}
-    assert rooms == {"data", "model", "schema", "scoring"}
+    assert rooms == {"data", "model", "reading", "schema", "scoring"}
     assert "topotrain/config.py" not in carried
     requirements = pinned_names(model_dir / "requirements.txt")
     assert sorted(requirements) == requirements
@@ -266,6 +267,55 @@ def test_bad_rows_cost_no_other_row_anything(served, scorer, graphs):
         assert error.strip(), f"{name}: an empty error"
         assert "\n" not in error, name
         assert math.isnan(score), name
+
+
+def test_rows_that_unpack_to_more_than_they_may_cost_no_other_row_anything(served, scorer, graphs, monkeypatch):
+    good, bomb = encode_graph(graphs[0]), _zeros(600_000)
+    assert len(bomb) < 100_000
+    table = pd.DataFrame({"graph": [good, *[bomb] * 8, good]})
+    monkeypatch.setenv("TOPOTRAIN_MAX_ROW_BYTES", str(2**20))
+    tracemalloc.start()
+    answer = served.predict(table)
+    held = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert held < 2**22
+    expected = scorer.score(graphs[:1])[0]
+    assert answer["pred_dockq"].dropna().tolist() == pytest.approx([expected] * 2, abs=1e-6)
+    assert answer["error"].isna().tolist() == [True, *[False] * 8, True]
+    assert all("TOPOTRAIN_MAX_ROW_BYTES raises the limit" in error for error in answer["error"][1:9])
+
+
+def test_a_request_may_unpack_to_so_much(served, graphs, monkeypatch):
+    row = _zeros(2_000)  # 40 kB
+    monkeypatch.setenv("TOPOTRAIN_MAX_REQUEST_BYTES", "100000")
+    errors = served.predict(pd.DataFrame({"graph": [row, row, row, encode_graph(graphs[0])]}))["error"].tolist()
+    assert [error is None for error in errors] == [True, True, False, True]
+    assert "TOPOTRAIN_MAX_REQUEST_BYTES raises the limit" in errors[2]
+    monkeypatch.setenv("TOPOTRAIN_MAX_ROW_EDGES", "1000")
+    assert "2000 nodes and 1 edges, over 1000" in served.predict(pd.DataFrame({"graph": [row]}))["error"][0]
+
+
+def test_whatever_is_raised_costs_its_row_alone(served, scorer, graphs, monkeypatch):
+    network = served.unwrap_python_model().scorer.network
+    plain, odd = network.forward, graphs[1].x.shape[0]
+
+    def raising(x, *rest, **more):
+        if x.shape[0] != graphs[0].x.shape[0]:
+            raise MemoryError(f"no room for {odd}")
+        return plain(x, *rest, **more)
+
+    monkeypatch.setattr(network, "forward", raising)
+    answer = served.predict(pd.DataFrame({"graph": [encode_graph(graphs[0]), _zeros(100), encode_graph(graphs[0])]}))
+    assert answer["error"].isna().tolist() == [True, False, True]
+    assert "can't be scored (no room" in answer["error"][1]
+
+
+def _zeros(num_nodes: int) -> str:
+    """A graph of nothing but zeros, packed as far as it goes: 20 bytes for each node become a few hundredths of one."""
+    buffer = io.BytesIO()
+    arrays = {"x": np.zeros((num_nodes, 5), np.float32), "edge_index": np.zeros((2, 1), np.int64)}
+    np.savez_compressed(buffer, **arrays, edge_attr=np.zeros((1, 3), np.float32))
+    return base64.b64encode(buffer.getvalue()).decode()
 
 
 def test_an_error_says_both_sides(served, graphs):

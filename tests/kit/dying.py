@@ -31,18 +31,15 @@ def die(recorder: Recorder, *, delivered: bool = True, with_disk: bool = False) 
     shipper, online = recorder._shipper, recorder._online
     assert shipper is not None
     assert online is not None
-    assert recorder._heartbeat is not None
     if delivered:
         assert shipper.flush(30)
     shipper.stop()
     shipper._thread.join(30)
-    recorder._heartbeat.stop()
+    online.lease.leave()
     recorder._closed = recorder._ended = True
     recorder._journal.close()
     if with_disk:
         shutil.rmtree(recorder._journal.folder)
-    if online.lease._lock is not None:
-        online.lease._lock.release()
     as_dead(recorder.uri, recorder.run_id)
 
 

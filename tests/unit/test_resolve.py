@@ -177,10 +177,41 @@ def test_execution_settings_do_not_divide_graphs(tmp_path: Path) -> None:
     assert resolve_schema(facts(), tmp_path).digest == first.digest
 
 
-def test_a_stale_edge_count_is_noted_not_refused(tmp_path: Path) -> None:
+def test_a_sidecar_that_counts_other_edges_is_of_another_build(tmp_path: Path) -> None:
     sidecar(tmp_path, {key: entry(info={"edge_count": 6 if key == KEYS[0] else 99}) for key in KEYS})
-    (note,) = resolve_schema(facts(), tmp_path).notes
-    assert note.startswith("edge_count in the metadata differs from the tensors in 7 graphs: T1/m, T2/m")
+    message = refused(tmp_path)
+    assert "edge_count in the metadata differs from the tensors in 7 graphs: T1/m 99 against 6, T2/m" in message
+    assert message.endswith(
+        "and 2 more; expected metadata that agree with the tensors; rebuild the graphs, or remove the stale metadata"
+    )
+
+
+@pytest.mark.parametrize("count", ["6", -1, 6.0, True, [6]])
+def test_an_edge_count_that_is_no_count(tmp_path: Path, count: Any) -> None:
+    sidecar(tmp_path, {key: entry(info={"edge_count": count}) for key in KEYS})
+    assert "edge_count is" in refused(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("columns", "words"),
+    [
+        (["e0", "e1", "e0"], 'columns 0 and 2 are both called "e0"'),
+        (["e0", "", "e2"], "column 1 has no name"),
+        (["e0", "e1", " "], "column 2 has no name"),
+        (["e0", 1, "e2"], "column 1 is a int"),
+        (["e0", None, "e2"], "column 1 is a NoneType"),
+        ([["e0"], "e1", "e2"], "column 0 is a list"),
+    ],
+)
+def test_names_of_columns_that_are_none(tmp_path: Path, columns: list[Any], words: str) -> None:
+    words = words.replace('"', "'")
+    sidecar(tmp_path, {key: entry(edge_feature_columns=columns) for key in KEYS})
+    assert words in refused(tmp_path).replace('"', "'")
+    sidecar(tmp_path, {"_edge_schema": {"columns": columns}})
+    assert words in refused(tmp_path).replace('"', "'")
+    (tmp_path / "graph_metadata.json").unlink()
+    given = facts(metadata={"edge_feature_columns": columns})
+    assert words in refused(tmp_path, given).replace('"', "'")
 
 
 # Disagreements

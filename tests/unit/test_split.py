@@ -12,7 +12,7 @@ import torch
 from torch_geometric.data import Data
 
 from topotrain.data.graph_dir import GraphDirectory
-from topotrain.data.split import Split, SplitRules, leaked_targets, read_split
+from topotrain.data.split import Split, SplitRules, leaked_targets, read_split, read_splits
 from topotrain.errors import DataError
 
 
@@ -91,6 +91,18 @@ def test_one_graph_under_two_names_needs_one_value(graph_set: Any) -> None:
     assert split.coverage() == {"total": 1, "usable": 1, "coverage": 1.0, "missing": []}
     with pytest.raises(DataError, match=r"own\.csv: T0/m0 is 0\.5 in line 2 and 0\.6 in line 4"):
         read(graph_set, "MODEL,dockq\nT0/m0,0.5\nT1/m0,0.5\nT0__m0,0.6\n")
+
+
+def test_one_graph_in_both_files_needs_one_value(graph_set: Any) -> None:
+    line = graph_set.train_labels.read_text().splitlines()[1]
+    key = line.partition(",")[0]
+    paths = {"train": graph_set.train_labels, "val": graph_set.val_labels}
+    rest = graph_set.val_labels.read_text()
+    graph_set.val_labels.write_text(f"{rest}{line}\n")
+    assert len(read_splits(GraphDirectory(graph_set.graphs), paths)) == 2  # a leak, of which another line speaks
+    graph_set.val_labels.write_text(f"{rest}{key},0.98765\n")
+    with pytest.raises(DataError, match=rf"{key} is .* in line 2 of .*train.csv and 0.98765 in line 10 of .*val.csv"):
+        read_splits(GraphDirectory(graph_set.graphs), paths)
 
 
 def test_an_ambiguous_stem_is_refused_even_where_missing_is_allowed(graph_set: Any) -> None:

@@ -209,10 +209,10 @@ class TestArchives:
 
     def test_sizes_and_numbers_are_bounded(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         archive = zipped(tmp_path / "a.zip", self.FILES)
-        for name, value in (("MAX_ENTRIES", 2), ("MAX_BYTES", 100), ("MAX_TEXT_BYTES", 100)):
+        for name, value in (("ARCHIVE_ENTRIES", 2), ("ARCHIVE_BYTES", 100), ("STRUCTURE_BYTES", 100)):
             with monkeypatch.context() as bounded:
-                bounded.setattr(f"topotrain.features.archives.{name}", value)
-                with pytest.raises(DataError, match="over"):
+                bounded.setenv(f"TOPOTRAIN_MAX_{name}", str(value))
+                with pytest.raises(DataError, match=f"over.*TOPOTRAIN_MAX_{name} raises the limit"):
                     build(archive, tmp_path / "graphs")
 
     @pytest.mark.parametrize("name", ["a.zip", "a.tar.gz", "a.tar"])

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,8 @@ from topotrain.signals import interruptible, release
 from topotrain.tracking.address import resolve_tracking_uri
 from topotrain.tracking.batches import COMMAND
 from topotrain.tracking.heartbeat import is_alive
-from topotrain.tracking.opening import open_run, reopen_run
+from topotrain.tracking.lease import Lease
+from topotrain.tracking.opening import hold_run, open_run, reopen_run
 from topotrain.tracking.provenance import provenance_tags
 from topotrain.tracking.recorder import Recorder
 from topotrain.tracking.records import RunRecord
@@ -128,9 +130,10 @@ def batch(
         store = Store.open(uri, patience=CONNECT_SECONDS)
         earlier = _earlier(plan, store) if resume else None
         states = {job.name: JobState(job, _report(job)) for job in plan.jobs}
-        if earlier is not None:
-            _take_earlier(states, earlier, store)
-        recorder = _open(plan, store, run_name, earlier)
+        with _held(store, earlier) as lease:
+            if earlier is not None:
+                _take_earlier(states, earlier, store)
+            recorder = _open(plan, store, run_name, earlier, lease)
         return _Batch(plan, recorder, states, jobs, progress=progress).run()
 
 
@@ -233,12 +236,26 @@ def _report(job: Job) -> JobReport:
     )
 
 
-def _open(plan: Manifest, store: Store, run_name: str | None, earlier: RunRecord | None) -> Recorder:
+@contextmanager
+def _held(store: Store, earlier: RunRecord | None) -> Iterator[Lease | None]:
+    """While an earlier batch is looked at, no other process goes on with it; the lease is a recorder's afterwards."""
+    lease = hold_run(store, earlier.run_id) if earlier is not None else None
+    try:
+        yield lease
+    except BaseException:
+        if lease is not None:
+            lease.release()
+        raise
+
+
+def _open(
+    plan: Manifest, store: Store, run_name: str | None, earlier: RunRecord | None, lease: Lease | None
+) -> Recorder:
     """The batch's own run: the earlier one again, else that of ``mlflow run``, else a new one."""
     tags = {TAG_BATCH_MANIFEST: plan.digest, TAG_BATCH_NAME: plan.path.stem}
-    if earlier is not None:
+    if earlier is not None and lease is not None:
         if adopted_run() in (None, earlier.run_id):
-            return reopen_run(store, earlier.run_id, tags)
+            return reopen_run(store, lease, tags)
         tags[TAG_RESUMED_FROM] = earlier.run_id
     recorder = open_run(
         store,
@@ -250,6 +267,8 @@ def _open(plan: Manifest, store: Store, run_name: str | None, earlier: RunRecord
     )
     if earlier is not None:
         store.runs.set_tag(earlier.run_id, TAG_CONTINUED_BY, recorder.run_id)
+    if lease is not None:
+        lease.release()
     return recorder
 
 

@@ -148,7 +148,7 @@ def schema(graph_dir: str, as_json: bool, cache: str | None) -> None:
     if as_json:
         deliver(to_json(resolved.to_dict()))
     else:
-        click.echo("\n".join(schema_lines(resolved)))
+        deliver("\n".join(schema_lines(resolved)) + "\n")
 
 
 @click.command()

@@ -15,6 +15,7 @@ from topotrain.config.paths import absolute_uri as absolute_uri
 from topotrain.config.sections import DataloaderConfig as DataloaderConfig
 from topotrain.config.sections import Float as Float
 from topotrain.config.sections import LoggingConfig as LoggingConfig
+from topotrain.config.sections import MlflowConfig as MlflowConfig
 from topotrain.config.sections import PositiveInt as PositiveInt
 from topotrain.config.sections import SelectionConfig as SelectionConfig
 from topotrain.config.sections import TrainConfig as TrainConfig

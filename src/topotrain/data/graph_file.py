@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import re
-import warnings
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,14 +12,15 @@ from torch import Tensor
 from torch_geometric.data.data import Data, DataEdgeAttr, DataTensorAttr
 from torch_geometric.data.storage import GlobalStorage
 
-from topotrain.errors import DataError
+from topotrain.data.torch_file import ExecutableError, load_tensors
+from topotrain.errors import DataError, UserInputError
 from topotrain.fields import EDGE_ATTR, EDGE_INDEX, METADATA, X
+from topotrain.limits import GRAPH_BYTES, METADATA_VALUES
 from topotrain.schema.feature_schema import GraphFacts
 from topotrain.text import first_line
 
 # All that a graph file may name beside tensors and plain values.
 ALLOWED = [Data, DataEdgeAttr, DataTensorAttr, GlobalStorage]
-MAX_METADATA_VALUES = 100_000  # a text counts one for each hundred characters
 MAX_INTEGER_BITS = 64
 SHOWN_FIELDS = 10
 
@@ -63,16 +61,11 @@ def read_graph(path: Path, key: str | None = None) -> Graph:
     Raises:
         DataError: missing, not a graph, names anything executable, or holds values that can't be trained on.
     """
-    if path.exists() and not path.is_file():
-        raise DataError(f"{path}: no regular file", "an interface graph (.pt)")
     try:
-        refuse_bomb(path)
-        with torch.serialization.safe_globals(ALLOWED), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            content = torch.load(path, map_location="cpu", weights_only=True)
+        content = load_tensors(path, GRAPH_BYTES, ALLOWED)
     except FileNotFoundError:
         raise DataError(f"{path}: no such file", "an interface graph (.pt)") from None
-    except DataError:
+    except UserInputError:
         raise
     except Exception as error:  # noqa: BLE001 (a hostile file can make the reader raise anything)
         raise _unreadable(path, error) from None
@@ -82,19 +75,6 @@ def read_graph(path: Path, key: str | None = None) -> Graph:
         raise DataError(f"{path}: {error.what}", error.expected, error.do) from None
     except Exception as error:  # noqa: BLE001 (objects built from a hostile file can misbehave when touched)
         raise _unreadable(path, error) from None
-
-
-def refuse_bomb(path: Path) -> None:
-    """Refuse an archive that unpacks to more than it holds: torch stores tensors uncompressed.
-
-    Raises:
-        DataError: it is one.
-    """
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            size = sum(part.file_size for part in archive.infolist())
-        if size > path.stat().st_size:
-            raise DataError(f"{path}: unpacks to {size} bytes, more than it holds", "a file written by torch.save")
 
 
 def make_graph(fields: Mapping[str, Any], key: str) -> Graph:
@@ -138,12 +118,9 @@ def make_graph(fields: Mapping[str, Any], key: str) -> Graph:
 
 
 def _unreadable(path: Path, error: Exception) -> DataError:
-    text = str(error)
-    named = re.search(r"GLOBAL ([\w.]+)", text)
-    if named or "unsafe" in text.lower():
-        name = named.group(1) if named else "something executable"
-        return DataError(f"{path}: refused, it names {name}", "a Data of tensors and plain values")
-    text = text.rpartition("WeightsUnpickler error:")[2]  # torch's advice before it is to trust the file
+    if isinstance(error, ExecutableError):
+        return DataError(f"{path}: refused, it names {error}", "a Data of tensors and plain values")
+    text = str(error).rpartition("WeightsUnpickler error:")[2]  # torch's advice before it is to trust the file
     reason = first_line(text, type(error).__name__)
     if "weights_only" in reason:
         reason = "no torch file of today's format"
@@ -192,13 +169,14 @@ def _float32(value: Tensor, name: str) -> Tensor:
 
 def _plain_metadata(value: Any) -> dict[str, Any]:
     """A bounded copy of plain values: a file may nest one list in another until memory ends."""
-    budget = [MAX_METADATA_VALUES]
+    most = METADATA_VALUES.value
+    budget = [most]
 
     def plain(inner: Any, depth: int) -> Any:
         budget[0] -= 1
         if budget[0] < 0 or depth > 20:
-            what = f"{METADATA} is larger than {MAX_METADATA_VALUES} values or deeper than 20"
-            raise DataError(what, "plain values within both limits")
+            what = f"{METADATA} is larger than {most} values or deeper than 20"
+            raise DataError(what, "plain values within both limits", METADATA_VALUES.raise_it)
         if isinstance(inner, Mapping):
             return {str(key): plain(item, depth + 1) for key, item in inner.items()}
         if isinstance(inner, list | tuple):

@@ -191,13 +191,15 @@ def read_splits(
         progress: wraps the packing to show how far it is.
 
     Raises:
-        DataError: malformed labels, ambiguous names, too few usable graphs, or (``fail_on_missing``) any missing.
+        DataError: malformed labels, ambiguous names, a graph with two labels, too few usable graphs, or
+            (``fail_on_missing``) any missing.
     """
     targets = Targets(directory.root, directory.keys, rules.rule, labelled=True)
     matched = {
         name: match_labels(directory, targets, read_labels(path, rules.column), path)
         for name, path in label_paths.items()
     }
+    _refuse_two_labels(label_paths, matched)
     if rules.fail_on_missing:  # before hours may be spent on the others
         for name, found in matched.items():
             _check_coverage(found.missing, found.total, directory, label_paths[name], rules)
@@ -206,6 +208,21 @@ def read_splits(
     if rules.fail_on_missing:
         store.refuse_failures()
     return [_split(name, label_paths[name], found, store, targets, rules) for name, found in matched.items()]
+
+
+def _refuse_two_labels(label_paths: Mapping[str, Path], matched: Mapping[str, Matched]) -> None:
+    """Refuse a graph that is of one quality in one label file and of another one in the next."""
+    first: dict[str, tuple[Path, Label]] = {}
+    for name, found in matched.items():
+        for key, label in found.found.items():
+            path, earlier = first.setdefault(key, (label_paths[name], label))
+            if earlier.dockq != label.dockq:
+                raise DataError(
+                    f"{key} is {earlier.dockq} in line {earlier.line} of {path} and {label.dockq} in line {label.line} "
+                    f"of {label_paths[name]}",
+                    "one value for each graph",
+                    "remove one of the lines",
+                )
 
 
 def read_split(

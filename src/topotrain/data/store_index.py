@@ -19,7 +19,7 @@ from topotrain.text import one_line
 
 # Of the store; one of another format is packed again. It changes with index and parts, with what reading a graph
 # refuses, and with what is computed of graphs and kept beside them.
-FORMAT = 1
+FORMAT = 2
 INDEX_NAME = "index.npz"
 FILE = "graphs.npy"  # of a part
 NO_WIDTH = -1  # of edges that a graph does not have, and of which it does not say how wide they would be

@@ -14,6 +14,7 @@ from topotrain.data.store import GraphStore
 from topotrain.errors import SchemaError
 from topotrain.fields import SIDECAR_NAME
 from topotrain.progress import Track
+from topotrain.reading.content import open_regular
 from topotrain.schema import resolve
 from topotrain.schema.feature_schema import FeatureSchema
 from topotrain.schema.metadata_files import find_summary
@@ -73,9 +74,9 @@ def _found_summary(root: Path) -> tuple[Path | None, list[str]]:
 
 def _file_digest(path: Path | None) -> str:
     try:
-        with (path or Path()).open("rb") as file:
+        with open_regular(path or Path()) as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError:
+    except (OSError, ValueError):  # ValueError: no regular file
         return "absent"
 
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import lzma
+import os
+import shutil
 import stat
 import tarfile
 import zipfile
@@ -10,16 +14,17 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PureWindowsPath
-from typing import IO
+from typing import IO, Any, BinaryIO
 
 from topotrain.errors import DataError
-from topotrain.features.structure import MAX_TEXT_BYTES, is_structure_file
+from topotrain.features.structure import is_structure_file
+from topotrain.limits import ARCHIVE_BYTES, ARCHIVE_ENTRIES, ARCHIVE_HEADER, STRUCTURE_BYTES
+from topotrain.reading.content import open_regular, read_at_most
 from topotrain.scratch import scratch
 
 ZIP_SUFFIXES = (".zip",)
 TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
-MAX_ENTRIES = 200_000
-MAX_BYTES = 16 << 30
+OPENERS: dict[bytes, Any] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\x00": lzma.open}
 
 
 def is_archive(path: Path) -> bool:
@@ -53,12 +58,12 @@ def folder_of(structures: Path) -> Iterator[Path]:
         yield Path(folder)
 
 
-def _refused(archive: Path, what: str) -> DataError:
-    return DataError(f"{archive}: {what}", "a zip or tar archive of structure files", "unpack it and give the folder")
+def _refused(archive: Path, what: str, do: str = "unpack it and give the folder") -> DataError:
+    return DataError(f"{archive}: {what}", "a zip or tar archive of structure files", do)
 
 
 def _unpack_zip(archive: Path, folder: Path) -> None:
-    with zipfile.ZipFile(archive) as entries:
+    with open_regular(archive) as file, zipfile.ZipFile(file) as entries:
         room = _Room(archive, folder)
         for entry in entries.infolist():
             link = stat.S_ISLNK(entry.external_attr >> 16)
@@ -69,7 +74,7 @@ def _unpack_zip(archive: Path, folder: Path) -> None:
 
 
 def _unpack_tar(archive: Path, folder: Path) -> None:
-    with tarfile.open(archive, "r:*") as entries:
+    with _unpacked(archive) as file, tarfile.open(fileobj=_InPieces(file), mode="r:") as entries:  # type: ignore[call-overload]
         room = _Room(archive, folder)
         for entry in entries:
             target = room.place(entry.name, entry.size, not entry.isfile(), entry.issym() or entry.islnk())
@@ -77,6 +82,45 @@ def _unpack_tar(archive: Path, folder: Path) -> None:
             if target is not None and content is not None:
                 with content:
                     room.write(content, target)
+
+
+@contextmanager
+def _unpacked(archive: Path) -> Iterator[BinaryIO]:
+    with open_regular(archive) as file:
+        head = file.read(8)
+        file.seek(0)
+        opener = next((opener for magic, opener in OPENERS.items() if head.startswith(magic)), None)
+        if opener is None:
+            yield file
+        else:
+            with opener(file, "rb") as unpacked:
+                yield unpacked
+
+
+class _InPieces:
+    """A file of which nobody reads much at once: tarfile takes what a header says of its length at its word."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+
+    def read(self, size: int = -1) -> bytes:
+        """As of a file.
+
+        Raises:
+            ValueError: that much is asked for.
+        """
+        if not 0 <= size <= ARCHIVE_HEADER.value + tarfile.RECORDSIZE:
+            what = f"the header of an entry has {size} bytes, over {ARCHIVE_HEADER.value}"
+            raise ValueError(f"{what}; {ARCHIVE_HEADER.raise_it}")
+        return self._file.read(size)
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """As of a file."""
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        """As of a file."""
+        return self._file.tell()
 
 
 class _Room:
@@ -99,8 +143,10 @@ class _Room:
             raise _refused(self.archive, f"its entry {name!r} is a link")
         self.num_entries += 1
         self.num_bytes += size
-        if self.num_entries > MAX_ENTRIES or self.num_bytes > MAX_BYTES:
-            raise _refused(self.archive, f"over {MAX_ENTRIES} entries or {MAX_BYTES >> 30} GB")
+        if self.num_entries > ARCHIVE_ENTRIES.value:
+            raise _refused(self.archive, f"over {ARCHIVE_ENTRIES.value} entries", ARCHIVE_ENTRIES.raise_it)
+        if self.num_bytes > ARCHIVE_BYTES.value:
+            raise _refused(self.archive, f"over {ARCHIVE_BYTES.value} bytes unpacked", ARCHIVE_BYTES.raise_it)
         hidden = any(part.startswith(".") for part in path.parts)
         if no_file or hidden or not is_structure_file(Path(path.name)):
             return None
@@ -115,8 +161,11 @@ class _Room:
         Raises:
             DataError: it is larger than a structure can be.
         """
+        most = STRUCTURE_BYTES.value
+        data = read_at_most(content, most)
+        if len(data) > most:
+            raise _refused(self.archive, f"{target.name} is over {most} bytes", STRUCTURE_BYTES.raise_it)
+        if len(data) > shutil.disk_usage(self.folder).free:
+            raise _refused(self.archive, f"no room for it in {self.folder.parent}", "make room, or set TMPDIR")
         target.parent.mkdir(parents=True, exist_ok=True)
-        data = content.read(MAX_TEXT_BYTES + 1)
-        if len(data) > MAX_TEXT_BYTES:
-            raise _refused(self.archive, f"{target.name} is over {MAX_TEXT_BYTES >> 20} MB")
         target.write_bytes(data)

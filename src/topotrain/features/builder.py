@@ -269,7 +269,7 @@ def find_structures(structures: Path, named: Path | None = None) -> dict[str, Pa
         )
     found: dict[str, Path] = {}
     for path in walk_files(structures):
-        if not (is_structure_file(path) and path.is_file()):
+        if not is_structure_file(path):
             continue
         key = (path.parent.relative_to(structures) / structure_stem(path)).as_posix()
         if key in found:

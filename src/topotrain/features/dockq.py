@@ -24,7 +24,7 @@ from topotrain.features.structure import FloatArray, read_structure
 from topotrain.features.structure_changes import Changes, describe_changes, summary_line
 from topotrain.processes import run_tasks
 from topotrain.progress import OnItemDone
-from topotrain.text import one_line
+from topotrain.text import name_fault, one_line
 
 # DockQ at or above these is CAPRI class 1 (acceptable), 2 (medium), 3 (high): Basu and Wallner, PLoS ONE
 # 11(8), e0161879 (2016); Mirabello and Wallner, Bioinformatics 40(10), btae586 (2024).
@@ -228,6 +228,8 @@ def in_groups(messages: Iterable[tuple[str, str]], total: int) -> list[str]:
 def _label(task: LabelTask) -> _Outcome:
     """The label of one decoy; whatever goes wrong with its file costs its own line."""
     try:
+        if wrong := name_fault(task.key):
+            raise DataError(f"{task.path}: {wrong}", "a name in UTF-8, without line breaks", "rename the file")
         native = _native(task.native, task.chains, task.call)
         structure = task.structure()
         changes = {task.key: structure.changes, native.path: native.changes}

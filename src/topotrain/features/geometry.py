@@ -10,6 +10,7 @@ from topotrain.features.structure import FloatArray, IntArray, Structure
 
 # Rows of a distance matrix computed at once, so that a ribosome does not need gigabytes.
 BLOCK_ROWS = 1024
+BLOCK_DISTANCES = 2**23
 # Likewise contacts whose atom pairs are held in memory at once.
 BLOCK_CONTACTS = 2048
 
@@ -32,8 +33,9 @@ def cross_chain_contacts(
     ca = structure.ca[residues]
     chains = np.unique(structure.chain_ids[residues], return_inverse=True)[1]
     pairs, distances = [np.empty((0, 2), dtype=np.int64)], [np.empty(0)]
-    for start in range(0, len(residues), BLOCK_ROWS):
-        block = slice(start, start + BLOCK_ROWS)
+    rows = min(BLOCK_ROWS, BLOCK_DISTANCES // max(len(residues), 1) + 1)
+    for start in range(0, len(residues), rows):
+        block = slice(start, start + rows)
         distance = np.sqrt(((ca[block, None, :] - ca[None, start:, :]) ** 2).sum(axis=2))
         # A comparison with NaN (no C-alpha) is false, as wanted.
         hit = (distance >= low) & (distance < high) & (chains[block, None] != chains[None, start:])

@@ -28,7 +28,7 @@ from topotrain.features.structure import (
 )
 from topotrain.features.structure_changes import Changes, describe_changes
 from topotrain.files import write_whole
-from topotrain.text import one_line
+from topotrain.text import name_fault, one_line
 
 # Part of every digest: raise it when the builder itself makes other graphs from the same modules.
 FORMAT_VERSION = 1
@@ -159,6 +159,8 @@ def compute_task(task: GraphTask) -> GraphResult:
         with outcome.timed("start"):
             modules = _modules(task.specification)
         with outcome.timed("read"):
+            if wrong := name_fault(task.key):
+                raise DataError(f"{task.source}: {wrong}", "a name in UTF-8, without line breaks", "rename the file")
             content = task.content()
             structure = task.structure(content)
         outcome.changes = structure.changes

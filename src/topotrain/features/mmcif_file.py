@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,13 @@ from topotrain.errors import DataError
 from topotrain.features.atom_elements import UNKNOWN_ELEMENT
 from topotrain.features.atom_table import AtomTable, IntArray, Words
 from topotrain.features.residue_names import residue_name
+from topotrain.limits import STRUCTURE_ATOMS, STRUCTURE_CELLS
 
 CATEGORY = "_atom_site."
 AXES = ("Cartn_x", "Cartn_y", "Cartn_z")
 NULLS = frozenset({".", "?"})
+NUMBER_OF_RESIDUE = re.compile(r"[+-]?[0-9]{1,9}")
+SHOWN = 40  # characters of a wrong one
 # What is needed, by either of its names, the author's first.
 CHAIN = ("auth_asym_id", "label_asym_id")
 NUMBER = ("auth_seq_id", "label_seq_id")
@@ -61,6 +65,10 @@ class _Columns:
         self.path, self._clean = path, gemmi.cif.as_string
         self._places = {tag.lower(): place for place, tag in enumerate(table.tags)}
         self.size = len(table)
+        for found, limit in ((self.size, STRUCTURE_ATOMS), (self.size * len(self._places), STRUCTURE_CELLS)):
+            if found > limit.value:
+                what = f"{path}: {found} {limit.what.partition(' ')[0]} in its table of atoms"
+                raise DataError(what, "one structure", f"check the file; {limit.raise_it}")
         column = block.find_values(next(iter(table.tags)))
         loop = column.get_loop()
         cells = list(loop.values) if loop is not None else [table[0][place] for place in range(len(self._places))]
@@ -114,6 +122,8 @@ class _Columns:
                 raise self.missing(name)
             raw = self.raw(name)
             try:
+                if any("_" in text for text in raw):  # between digits numpy takes it
+                    raise ValueError("no number")
                 coords[:, axis] = np.array(raw, dtype=np.float64)
             except ValueError:  # quoted, or with an uncertainty in brackets
                 coords[:, axis] = [gemmi.cif.as_number(self._clean(text)) for text in raw]
@@ -133,14 +143,14 @@ def _atoms(table: _Columns) -> AtomTable:
     coords = table.coordinates()
     names, het = table.either(NAME, str.upper), _het(table)
     numbers = table.either(NUMBER)
-    try:
-        # Waters and ligands have no number of the label kind; they are no residues of a chain.
-        values = [int(value) if value else 0 for value in numbers.values]
-    except ValueError:
-        bad = next(value for value in numbers.values if value and not value.lstrip("+-").isdigit())
+    if bad := next((value for value in numbers.values if value and not NUMBER_OF_RESIDUE.fullmatch(value)), ""):
         raise DataError(
-            f"{table.path}: {bad!r} is no residue number", "whole numbers in auth_seq_id", "repair or remove the file"
-        ) from None
+            f"{table.path}: {bad[:SHOWN]!r} is no residue number",
+            "whole numbers in auth_seq_id",
+            "repair or remove the file",
+        )
+    # Waters and ligands have no number of the label kind; they are no residues of a chain.
+    values = [int(value) if value else 0 for value in numbers.values]
     unnumbered = numbers.are(lambda text: not text)
     if (unnumbered & ~het & names.are(lambda name: residue_name(name).kind == "amino")).any():
         raise DataError(

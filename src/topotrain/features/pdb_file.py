@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +13,7 @@ from topotrain.errors import DataError
 from topotrain.features.atom_elements import element_by_position
 from topotrain.features.atom_table import AtomTable, BoolArray, FloatArray, IntArray, Words
 from topotrain.features.residue_names import is_four_letter_name, residue_name
+from topotrain.limits import STRUCTURE_ATOMS, MiB
 
 ATOM_RECORDS = (b"ATOM", b"HETATM")
 # Where a MODEL ends. What follows END belongs to the file too: merged files have one in the middle.
@@ -23,6 +24,9 @@ SERIAL_STOP = 12  # columns 7-11, and one that is free
 POINTS = (34, 42, 50)
 _NUMBER = re.compile(r"[+-]?\d+")
 _HYBRID_WIDTH = 4
+LINE_END = re.compile(rb"\r\n|\r|\n")
+PIECE = MiB
+LONGEST = 1024  # characters of a line that are looked at, tabs not yet written out
 
 Grid = npt.NDArray[np.uint8]
 
@@ -37,7 +41,7 @@ def parse_pdb(path: Path, text: bytes) -> AtomTable:
     Raises:
         DataError: no ATOM records; a coordinate or residue number that cannot be read, the line named.
     """
-    lines, line_numbers, blocks = _atom_lines(text)
+    lines, line_numbers, blocks = _atom_lines(path, text)
     if not any(line.startswith(b"ATOM") or _amino_acid(line) for line in lines):
         raise DataError(f"{path}: no ATOM records", "a PDB file with protein chains", "repair or remove the file")
     grid = np.array(lines, dtype=f"S{WIDTH}").view(np.uint8).reshape(len(lines), WIDTH)
@@ -64,13 +68,19 @@ def parse_pdb(path: Path, text: bytes) -> AtomTable:
     )
 
 
-def _atom_lines(text: bytes) -> tuple[list[bytes], list[int], list[int]]:
+def _atom_lines(path: Path, text: bytes) -> tuple[list[bytes], list[int], list[int]]:
     """ATOM and HETATM lines, their numbers in the file, and which MODEL each belongs to."""
-    lines, line_numbers, blocks = [], [], []
+    lines: list[bytes] = []
+    line_numbers, blocks = [], []
     block, filled = 0, False
-    for number, line in enumerate(text.splitlines(), start=1):
+    most = STRUCTURE_ATOMS.value
+    for number, line in _numbered_lines(text):
         if line.startswith(ATOM_RECORDS):
-            lines.append(line)
+            if len(lines) == most:
+                raise DataError(
+                    f"{path}: over {most} atom records", "one structure", f"check the file; {STRUCTURE_ATOMS.raise_it}"
+                )
+            lines.append(line[:LONGEST])
             line_numbers.append(number)
             blocks.append(block)
             filled = True
@@ -79,6 +89,19 @@ def _atom_lines(text: bytes) -> tuple[list[bytes], list[int], list[int]]:
     if b"\t" in text:
         lines = [line.expandtabs() for line in lines]
     return [_without_long_serial(line) for line in lines], line_numbers, blocks
+
+
+def _numbered_lines(text: bytes) -> Iterator[tuple[int, bytes]]:
+    """The lines that may count, not all of them at once: there may be as many as there are characters."""
+    start, number = 0, 1
+    while start < len(text):
+        end = LINE_END.search(text, start + PIECE)
+        stop = end.end() if end else len(text)
+        piece = text[start:stop]
+        lines = piece.splitlines()
+        if any(record in piece for record in (*ATOM_RECORDS, *BOUNDARIES)):
+            yield from enumerate(lines, start=number)
+        start, number = stop, number + len(lines)
 
 
 def _without_long_serial(line: bytes) -> bytes:
@@ -114,6 +137,8 @@ def _coordinates(path: Path, lines: list[bytes], line_numbers: list[int], grid: 
 
 
 def _as_floats(grid: Grid) -> FloatArray:
+    if (grid[:, 30:54] == ord("_")).any():  # between digits numpy takes it
+        raise ValueError("no number")
     return np.ascontiguousarray(grid[:, 30:54]).view("S8").astype(np.float64)
 
 
@@ -162,7 +187,7 @@ def _numbers(path: Path, grid: Grid, line_numbers: list[int]) -> tuple[IntArray,
 
 def _number(cell: str) -> tuple[int | None, str]:
     """The number and insertion code of five columns; numbers of five digits reach into the last."""
-    if cell.strip().isdigit() and len(cell.strip()) == len(cell):
+    if cell.strip().isdecimal() and len(cell.strip()) == len(cell):
         return int(cell), ""
     text, letter = cell[:_HYBRID_WIDTH], cell[_HYBRID_WIDTH:].strip()
     if _NUMBER.fullmatch(text.strip()):

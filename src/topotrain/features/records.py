@@ -18,6 +18,7 @@ from topotrain.files import write_whole
 from topotrain.reading.json_stream import members
 
 LIBRARIES = ("gemmi", "gudhi", "mdtraj", "biotite", "numpy", "torch", "torch-geometric")
+FILE_NAMES = "backslashreplace"  # what in them is no UTF-8 then is as JSON writes it
 LOG_TIME_FORMAT = "%Y-%m-%d_%H-%M-%S"
 
 
@@ -63,7 +64,7 @@ def write_sidecar(out: Path, modules: ModuleSet, outcomes: list[GraphOutcome]) -
         },
     }
     text = json.dumps(head | entries, indent=1, ensure_ascii=False, sort_keys=True)
-    write_whole(path, text.encode())
+    write_whole(path, text.encode("utf-8", FILE_NAMES))
 
 
 def _read_sidecar(path: Path) -> dict[str, Any]:
@@ -132,7 +133,7 @@ def write_summary(
         "success": len(outcomes) - len(failures),
     }
     path = folder / SUMMARY_NAME
-    write_whole(path, json.dumps(summary, indent=1, ensure_ascii=False).encode())
+    write_whole(path, json.dumps(summary, indent=1, ensure_ascii=False).encode("utf-8", FILE_NAMES))
     return path
 
 

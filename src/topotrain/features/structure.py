@@ -24,14 +24,17 @@ from topotrain.features.pdb_file import parse_pdb
 from topotrain.features.structure_chains import chosen_model, in_order, require_chains, segments_as_chains
 from topotrain.features.structure_changes import Changes
 from topotrain.features.structure_residues import polymer_records, residues_of_chains
+from topotrain.limits import STRUCTURE_BYTES, STRUCTURE_CROWD, STRUCTURE_RESIDUES, Limit
+from topotrain.reading.content import content_of, read_at_most
 from topotrain.text import one_line
 
 PDB_SUFFIXES = (".pdb", ".ent")
 CIF_SUFFIXES = (".cif", ".mmcif")
 PACKED_SUFFIXES = {".gz": "gzip", ".bz2": "bzip2", ".xz": "xz"}
 MAGIC = {"gzip": b"\x1f\x8b", "bzip2": b"BZh", "xz": b"\xfd7zXZ\x00"}
+OPENERS: dict[str, Any] = {"gzip": gzip.open, "bzip2": bz2.open, "xz": lzma.open}
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-MAX_TEXT_BYTES = 1 << 30
+CUBE = 10.0  # Angstrom
 # Raise it where some file would be read as another structure than before; graphs built by an older reader are then
 # built again where reading changes anything in their file. Not part of any digest: standard files read the same.
 READER_VERSION = 2
@@ -135,15 +138,39 @@ def read_structure(path: Path | str, content: bytes | None = None, *, model: int
             "a .pdb, .ent, .cif or .mmcif file, plain, .gz, .bz2 or .xz",
             "rename or convert it",
         )
-    text = unpacked(path, read_content(path) if content is None else content)
+    content = read_content(path) if content is None else content
+    try:
+        return _read(path, content, model)
+    except DataError:
+        raise
+    except Exception as error:  # of a malformed file, the libraries that read it may raise anything
+        what = f"{path}: cannot be read as a structure ({type(error).__name__}: {one_line(error)})"
+        raise DataError(what, "a PDB or mmCIF file", "repair or remove the file") from error
+
+
+def _read(path: Path, content: bytes, model: int | None) -> Structure:
+    text = unpacked(path, content)
     table, changes = (parse_mmcif if _is_mmcif(path, text) else parse_pdb)(path, text), Changes()
+    del text
     table = segments_as_chains(table, polymer_records(table), changes)
     table, num_models = chosen_model(str(path), table, polymer_records(table), model, changes)
     require_chains(str(path), table, polymer_records(table))
     table = residues_of_chains(table, changes)
     if not len(table):
         raise DataError(f"{path}: no heavy atoms of residues in ATOM records", "protein chains", "remove the file")
-    return _structure(str(path), in_order(table, changes), changes, num_models)
+    structure = _structure(str(path), in_order(table, changes), changes, num_models)
+    _refuse_excess(path, structure)
+    return structure
+
+
+def _refuse_excess(path: Path, structure: Structure) -> None:
+    """Refuse what no molecule is: contacts of atoms that lie on top of each other grow with their square."""
+    if structure.num_residues > STRUCTURE_RESIDUES.value:
+        raise _too_large(path, f"{structure.num_residues} residues", STRUCTURE_RESIDUES)
+    cubes = np.floor(structure.coords / CUBE).astype(np.int64)
+    most = int(np.unique(cubes, axis=0, return_counts=True)[1].max(initial=0))
+    if most > STRUCTURE_CROWD.value:
+        raise _too_large(path, f"{most} atoms within a cube of {CUBE:g} Angstrom", STRUCTURE_CROWD)
 
 
 def _is_mmcif(path: Path, text: bytes) -> bool:
@@ -169,10 +196,11 @@ def read_content(path: Path) -> bytes:
         DataError: it cannot be read.
     """
     try:
-        return path.read_bytes()
-    except OSError as error:
+        return content_of(path, STRUCTURE_BYTES)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
         raise DataError(
-            f"{path}: cannot be read ({error.strerror})",
+            f"{path}: cannot be read ({reason})",
             "a readable structure file",
             "check the path and its permissions",
         ) from error
@@ -189,17 +217,20 @@ def unpacked(path: Path, content: bytes) -> bytes:
         packing = PACKED_SUFFIXES[path.suffix.lower()]
     if packing is None:
         return content.removeprefix(BYTE_ORDER_MARK)
-    openers: dict[str, Any] = {"gzip": gzip.open, "bzip2": bz2.open, "xz": lzma.open}
     try:
-        with openers[packing](io.BytesIO(content), "rb") as file:
-            text: bytes = file.read(MAX_TEXT_BYTES + 1)
+        with OPENERS[packing](io.BytesIO(content), "rb") as file:
+            text = read_at_most(file, STRUCTURE_BYTES.value)
     except (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError) as error:
         raise DataError(
             f"{path}: not a complete {packing} file ({one_line(error)})", f"{packing} data", "copy the file again"
         ) from error
-    if len(text) > MAX_TEXT_BYTES:
-        raise DataError(f"{path}: over {MAX_TEXT_BYTES >> 20} MB when unpacked", "one structure", "check the file")
+    if len(text) > STRUCTURE_BYTES.value:
+        raise _too_large(path, f"over {STRUCTURE_BYTES.value} bytes when unpacked", STRUCTURE_BYTES)
     return text.removeprefix(BYTE_ORDER_MARK)
+
+
+def _too_large(path: Path, what: str, limit: Limit) -> DataError:
+    return DataError(f"{path}: {what}", "one structure", f"check the file; {limit.raise_it}")
 
 
 def _structure(path: str, table: AtomTable, changes: Changes, num_models: int) -> Structure:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import re
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-import torch
 from pydantic import BaseModel, ConfigDict, Field, InstanceOf, ValidationError
 from torch import Tensor
 
-from topotrain.data.graph_file import refuse_bomb
-from topotrain.errors import DataError
+from topotrain.data.torch_file import ExecutableError, load_tensors
+from topotrain.errors import DataError, UserInputError
+from topotrain.limits import CHECKPOINT_BYTES
 from topotrain.model.network import NetworkSpec, TopoQANetwork, network_of_weights
 from topotrain.schema.documents import Object, Section, Text, fault
 from topotrain.schema.feature_schema import FeatureSchema
@@ -35,21 +33,15 @@ def load_plain(path: Path, expected: str, do: str = "") -> Any:
     Raises:
         DataError: missing, not such a file, or it names anything executable.
     """
-    if path.exists() and not path.is_file():
-        raise DataError(f"{path}: no regular file", expected)
     try:
-        refuse_bomb(path)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return torch.load(path, map_location="cpu", weights_only=True)
+        return load_tensors(path, CHECKPOINT_BYTES)
     except FileNotFoundError:
         raise DataError(f"{path}: no such file", expected) from None
-    except DataError:
+    except UserInputError:
         raise
+    except ExecutableError as error:
+        raise DataError(f"{path}: refused, it names {error}", "tensors and plain values", do) from None
     except Exception as error:  # noqa: BLE001 (a hostile file can make the reader raise anything)
-        named = re.search(r"GLOBAL ([\w.]+)", str(error))
-        if named:
-            raise DataError(f"{path}: refused, it names {named[1]}", "tensors and plain values", do) from None
         reason = first_line(str(error), type(error).__name__)
         raise DataError(f"{path}: not a readable checkpoint ({reason})", expected) from None
 

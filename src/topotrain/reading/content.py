@@ -5,15 +5,16 @@ from __future__ import annotations
 import codecs
 import os
 import stat
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO
 
 from topotrain.limits import Limit, MiB
 
 BOM = "\ufeff"
 
 
-def open_regular(path: Path) -> BinaryIO:
+def open_regular(path: Path) -> BufferedReader:
     """Open a file to read it.
 
     A pipe or a device is none: it may hold nothing for ever, or something without end.
@@ -44,6 +45,18 @@ def content_of(path: Path, limit: Limit) -> bytes:
             if len(content) <= most:
                 return content
     raise ValueError(f"more than {most} bytes; {limit.raise_it}")
+
+
+def read_at_most(file: IO[bytes], most: int) -> bytes:
+    """What is left of a file that may unpack to any length, a byte more than the most at the most.
+
+    It is read in pieces: a reader that is asked for all at once holds it twice.
+    """
+    pieces, left = [], most + 1
+    while left > 0 and (piece := file.read(min(left, MiB))):
+        pieces.append(piece)
+        left -= len(piece)
+    return b"".join(pieces)
 
 
 def text_of(content: bytes, *, wide: bool = False) -> str:

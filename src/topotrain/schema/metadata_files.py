@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from topotrain.errors import DataError
 from topotrain.fields import SUMMARY_NAME
 from topotrain.reading.json_file import read_json
 from topotrain.reading.json_stream import members
-from topotrain.schema.documents import List, Object, Section, Text, Width, fault
+from topotrain.schema.documents import Columns, Count, List, Object, Section, Text, Width, fault
 from topotrain.text import one_line
 
 # Marks of an entry that describes one graph, in a file that also holds entries about all of them.
@@ -39,14 +40,14 @@ class EdgeInfo(TypedDict, total=False):
     edge_feature_variant: Text | None
     bands: List | None
     feature_dim: Width | None
-    edge_count: Any
+    edge_count: Count | None
 
 
 class _OneGraph(TypedDict, total=False):
     edge_module: Text | None
     edge_params: Object | None
-    node_feature_columns: List | None
-    edge_feature_columns: List | None
+    node_feature_columns: Columns | None
+    edge_feature_columns: Columns | None
 
 
 class GraphEntry(_OneGraph, total=False):
@@ -94,14 +95,14 @@ class SharedEdges(Section):
     variant: Text | None = None
     module_params: Object | None = None
     bands: List | None = None
-    columns: List | None = None
+    columns: Columns | None = None
     dim: Width | None = None
 
 
 class SharedNodes(Section):
     """What a sidecar says of the nodes of all graphs (``_node_schema``)."""
 
-    columns: List | None = None
+    columns: Columns | None = None
 
 
 class EdgeModuleRecord(Section):
@@ -211,7 +212,7 @@ def read_sidecar(path: Path, *, required: bool) -> Sidecar | None:
     Raises:
         DataError: malformed, or absent though required.
     """
-    if not path.exists() and not required:
+    if not os.path.lexists(path) and not required:  # a link to nowhere is there, and wrong
         return None
     graphs: dict[str, GraphEntry] = {}
     content: dict[str, Any] = {}

@@ -131,6 +131,7 @@ class DirectoryMetadata:
             node_dim = _one_width(described, "node", lambda graph: graph.facts.node_dim)
             edge_dim = _one_width(described, "edge", lambda graph: graph.facts.edge_dim)
             _check_stated_widths(described, self.sidecar, self.summary, node_dim, edge_dim)
+            _check_edge_counts(described)
             schema = _merge(described, self.sidecar, self.summary, node_dim, edge_dim, use_layer_norm)
         except SchemaError as error:
             raise self._here(error) from None
@@ -267,6 +268,20 @@ def _check_stated_widths(
             )
 
 
+def _check_edge_counts(described: Sequence[_Described]) -> None:
+    """Metadata that count other edges are those of another build, whatever else in them may fit."""
+    stale = [g.facts for g in described if g.edge_count is not None and g.edge_count != g.facts.num_edges]
+    counted = {graph.facts.key: graph.edge_count for graph in described}
+    if stale:
+        shown = ", ".join(f"{g.key} {counted[g.key]} against {g.num_edges}" for g in stale[:SHOWN_GRAPHS])
+        more = f" and {len(stale) - SHOWN_GRAPHS} more" if len(stale) > SHOWN_GRAPHS else ""
+        raise SchemaError(
+            f"edge_count in the metadata differs from the tensors in {len(stale)} graphs: {shown}{more}",
+            "metadata that agree with the tensors",
+            "rebuild the graphs, or remove the stale metadata",
+        )
+
+
 def _length(columns: Sequence[str] | None) -> int | None:
     return None if columns is None else len(columns)
 
@@ -354,11 +369,6 @@ def _note_gaps(
             )
     if schema.edge_source == TENSORS:
         notes.append("widths come from the tensors alone: no metadata names the columns")
-    stale = [g.facts.key for g in described if g.edge_count is not None and g.edge_count != g.facts.num_edges]
-    if stale:
-        notes.append(
-            f"edge_count in the metadata differs from the tensors in {len(stale)} graphs: {name_graphs(stale)}"
-        )
 
 
 def _with_notes(schema: FeatureSchema, notes: Sequence[str], facts: Sequence[GraphFacts]) -> FeatureSchema:

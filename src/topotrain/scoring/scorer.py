@@ -99,13 +99,17 @@ class Scorer:
 
     def score_each(self, graphs: Sequence[Graph | KnownGraph]) -> list[float | UserInputError]:
         """As ``score``, but a graph that can't be scored has its error in its place and costs no other anything."""
-        known = [KnownGraph.of(graph) if isinstance(graph, Graph) else graph for graph in graphs]
+        if not graphs:
+            return []
         try:
-            return [*self.scores(known)]
-        except (DataError, SchemaError) as error:
-            if len(known) == 1:
+            return [*self.scores(KnownGraph.of(graph) if isinstance(graph, Graph) else graph for graph in graphs)]
+        except Exception as error:  # noqa: BLE001 (such as too little memory)
+            if len(graphs) > 1:
+                return [result for graph in graphs for result in self.score_each([graph])]
+            if isinstance(error, UserInputError):
                 return [error]
-            return [result for graph in known for result in self.score_each([graph])]
+            key = graphs[0].key if isinstance(graphs[0], Graph) else graphs[0].facts.key
+            return [DataError(f"graph {key} can't be scored ({one_line(error)})", "a graph like those of training")]
 
     @torch.inference_mode()
     def _scored(self, graphs: Sequence[KnownGraph]) -> list[float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,12 @@ import pandas as pd
 from topotrain.data.graph_file import Graph
 from topotrain.errors import DataError, UserInputError
 from topotrain.fields import predicted_name
+from topotrain.limits import REQUEST_BYTES
 from topotrain.scoring.scorer import SCORING_BATCH, Scorer
-from topotrain.scoring.wire_format import decode_graph, open_graph
+from topotrain.scoring.wire_format import Allowance, decode_graph, num_bytes, open_graph
+from topotrain.text import one_line
 
+LARGE_BATCH = 8 * 2**20  # bytes of graphs after which those that are waiting are scored
 # MLflow sets it in a server, whose answer is JSON: that has null but no NaN, which most readers would trip over.
 SERVING = "_MLFLOW_IS_IN_SERVING_ENVIRONMENT"
 
@@ -28,10 +32,8 @@ class ServedScorer(mlflow.pyfunc.PythonModel):  # type: ignore[name-defined, mis
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: Any = None) -> pd.DataFrame:
         """Score each row; one that can't be scored gets an ``error`` and costs no other row anything."""
-        records = model_input.to_dict("records")
         results: list[float | UserInputError] = []
-        for start in range(0, len(records), SCORING_BATCH):
-            opened = [_open(row, start + i) for i, row in enumerate(records[start : start + SCORING_BATCH])]
+        for opened in _batches(model_input.to_dict("records")):
             scored = iter(self.scorer.score_each([graph for graph in opened if isinstance(graph, Graph)]))
             results += [next(scored) if isinstance(graph, Graph) else graph for graph in opened]
         scores = pd.Series([r if isinstance(r, float) else float("nan") for r in results], dtype="float64")
@@ -44,14 +46,30 @@ class ServedScorer(mlflow.pyfunc.PythonModel):  # type: ignore[name-defined, mis
         )
 
 
-def _open(row: dict[Any, Any], position: int) -> Graph | UserInputError:
+def _batches(rows: Sequence[Mapping[Any, Any]]) -> Iterator[list[Graph | UserInputError]]:
+    """The rows opened, some at a time: few of those that are large."""
+    batch: list[Graph | UserInputError] = []
+    allowance, size = Allowance(REQUEST_BYTES.value), 0
+    for position, row in enumerate(rows):
+        graph = _open(row, position, allowance)
+        batch.append(graph)
+        size += num_bytes(graph) if isinstance(graph, Graph) else 0
+        if len(batch) == SCORING_BATCH or size > LARGE_BATCH:
+            yield batch
+            batch, size = [], 0
+    yield batch
+
+
+def _open(row: Mapping[Any, Any], position: int, allowance: Allowance) -> Graph | UserInputError:
     try:
         if isinstance(row.get("graph"), str) and row["graph"]:
-            return decode_graph(row["graph"], f"row {position}")
+            return decode_graph(row["graph"], f"row {position}", allowance)
         if isinstance(row.get("path"), str) and row["path"]:
             return open_graph(Path(row["path"]))
-    except DataError as error:
+    except UserInputError as error:
         return error
+    except Exception as error:  # noqa: BLE001 (such as too little memory: of this row, and not of the others)
+        return DataError(f"row {position} can't be read ({one_line(error)})", "one interface graph")
     return DataError(f"row {position} has neither graph nor path", "one of them")
 
 

@@ -42,7 +42,7 @@ class Heartbeat:
     def stop(self, *, wait: bool = True) -> None:
         """Stop beating and wait a moment for the beat under way, if any."""
         self._stop.set()
-        if wait and self._thread.is_alive():
+        if wait and self._thread.is_alive():  # one that was never started is not
             self._thread.join(timeout=STOP_SECONDS)
 
     def _beat(self) -> None:
@@ -122,7 +122,7 @@ def _last_beat(run: RunRecord) -> Mapping[str, Any] | None:
         beat = parse_json(run.tags.get(TAG_HEARTBEAT, "null"))
         time = datetime.fromisoformat(beat["time"]).astimezone(UTC).isoformat()
         process = {"pid": int(beat["pid"]), "process_start": float(beat["process_start"])}
-        return {"host": str(beat["host"]), "time": time, **process}
+        return {**beat, "host": str(beat["host"]), "time": time, **process}
     except (ArithmeticError, LookupError, TypeError, ValueError):
         return None
 

@@ -23,7 +23,7 @@ from mlflow.tracking import MlflowClient
 
 from topotrain.errors import TrackingError
 from topotrain.fields import TAG_HEARTBEAT, TAG_LEASE
-from topotrain.tracking.heartbeat import claims, is_alive, lives, sign_of_life
+from topotrain.tracking.heartbeat import Heartbeat, claims, is_alive, lives, sign_of_life
 from topotrain.tracking.journal import state_dir
 from topotrain.tracking.records import RunRecord
 from topotrain.tracking.runs import run_record
@@ -36,20 +36,22 @@ WAIT = "wait for it or stop it, or give --force if no process works on it"
 
 
 class Lease:
-    """The right to record a run; get one with ``take``, or by making the run with ``Lease.tags``.
+    """The right to record a run, renewed every 30 s; get one with ``take``, or by making the run with ``Lease.tags``.
 
     Args:
         client: of the store.
         run_id: the run.
         writer: of the process that records it, unlike any other's.
         lock: of this machine, held as long as the lease.
-        after: the writers that held it last and are no more.
+
+    Attributes:
+        after: the writers that held it before and are no more.
     """
 
-    def __init__(
-        self, client: MlflowClient, run_id: str, writer: str, lock: FileLock | None, after: tuple[str, ...] = ()
-    ) -> None:
-        self._client, self.run_id, self.writer, self._lock, self.after = client, run_id, writer, lock, after
+    def __init__(self, client: MlflowClient, run_id: str, writer: str, lock: FileLock | None) -> None:
+        self._client, self.run_id, self.writer, self._lock = client, run_id, writer, lock
+        self.after: set[str] = set()
+        self._heartbeat = Heartbeat(self._renew)
 
     @staticmethod
     def new_writer() -> str:
@@ -68,20 +70,19 @@ class Lease:
     @classmethod
     def of_new_run(cls, client: MlflowClient, run_id: str, writer: str) -> Lease:
         """That of a run that was made with ``tags``."""
-        return cls(client, run_id, writer, lock_here(run_id))
+        lease = cls(client, run_id, writer, lock_here(run_id))
+        lease._heartbeat.start()
+        return lease
 
     @classmethod
-    def take(
-        cls, client: MlflowClient, run_id: str, *, force: bool = False, keep: str | None = None, over: bool = False
-    ) -> Lease:
-        """Take the lease of a run, from a writer that is no more, say.
+    def take(cls, client: MlflowClient, run_id: str, *, force: bool = False, over: str | None = None) -> Lease:
+        """Take the lease of a run. Tags of writers that are no more stay until ``take_over``.
 
         Args:
             client: of the store.
             run_id: the run.
             force: take it even from one that seems alive.
-            keep: a writer whose tag stays, though it is no more.
-            over: whether that is known of it, whatever its process does.
+            over: a writer that is known to be no more, whatever its process does.
 
         Raises:
             TrackingError: another process holds it or is taking it.
@@ -91,35 +92,45 @@ class Lease:
         lease = cls(client, run_id, writer, lock)
         try:
             lease._claim(held=False)
-            gone = lease._outlast(force=force, over=keep if over else None)
+            lease.after = lease._outlast(force=force, over=over)
             lease._claim(held=True)
+            lease._heartbeat.start()
         except BaseException:
             lease.release()
             raise
-        for other in gone - {keep}:
-            lease.withdraw(other)
-        lease.after = tuple(sorted(gone))
         return lease
 
-    def beat(self) -> bool:
-        """Say that the holder still lives; whether it still holds the lease."""
-        if TAG_LEASE + self.writer not in self._client.get_run(self.run_id).data.tags:
-            return False
-        self._claim(held=True)
-        return True
+    @property
+    def lost(self) -> bool:
+        """Whether another process has taken it over, as far as is known."""
+        return self._heartbeat.lost
+
+    def check(self) -> bool:
+        """Renew it; whether it is still held.
+
+        Raises:
+            MlflowException: the store does not answer.
+        """
+        return not self.lost and self._renew()
+
+    def take_over(self) -> None:
+        """Go on in the place of the writers before: what they have not delivered is needed no longer."""
+        for other in self.after:
+            self.withdraw(other)
 
     def release(self) -> None:
         """Give it up. Where the store does not answer, others see by other signs that this process is no more."""
+        self._heartbeat.stop()
         for _ in range(RELEASES):
             with suppress(Exception):
                 self.withdraw(self.writer)
                 break
-        self.unlock()
+        self._unlock()
 
-    def unlock(self) -> None:
-        """Let other processes of this machine ask for it."""
-        if self._lock is not None:
-            self._lock.release()
+    def leave(self) -> None:
+        """Do no more with the run, whose store does not answer: the tag stays, for who delivers later."""
+        self._heartbeat.stop(wait=False)
+        self._unlock()
 
     def withdraw(self, writer: str) -> None:
         """Remove the tag of a writer of the run, if it is there."""
@@ -128,6 +139,16 @@ class Lease:
         except MlflowException as error:
             if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
                 raise
+
+    def _renew(self) -> bool:
+        if TAG_LEASE + self.writer not in self._client.get_run(self.run_id).data.tags:
+            return False
+        self._claim(held=True)
+        return True
+
+    def _unlock(self) -> None:
+        if self._lock is not None:
+            self._lock.release()
 
     def _claim(self, *, held: bool) -> None:
         tags = self.tags(self.writer)

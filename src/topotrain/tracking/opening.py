@@ -125,22 +125,38 @@ def open_offline(
     return Recorder(journal, origin, None)
 
 
-def reopen_run(store: Store, run_id: str, tags: Mapping[str, str] | None = None, *, force: bool = False) -> Recorder:
+def hold_run(store: Store, run_id: str, *, force: bool = False) -> Lease:
+    """Become the only process that may record a run, before what it holds is looked at.
+
+    Args:
+        store: that it is on.
+        run_id: the run.
+        force: even if another process seems to record it.
+
+    Raises:
+        TrackingError: another process records it.
+        OutageError: the store does not answer.
+    """
+    with asking(store.uri):
+        return Lease.take(store._client, run_id, force=force)
+
+
+def reopen_run(store: Store, lease: Lease, tags: Mapping[str, str] | None = None) -> Recorder:
     """Go on recording a run that ended or was cut off.
 
     Args:
         store: where it is recorded.
-        run_id: the run.
+        lease: of the run; it is the recorder's from now on.
         tags: to set.
-        force: even if another process seems to record it.
 
     Raises:
-        TrackingError: another process records it, the store refuses, or no journal can be kept.
+        TrackingError: the store refuses, or no journal can be kept.
     """
+    run_id = lease.run_id
     release_adopted_run(run_id)
     client, journal = store._client, Journal.create()
     try:
-        lease = Lease.take(client, run_id, force=force)
+        lease.take_over()
         run = store.runs.get(run_id)
         if TAG_STATUS_NOTE in run.tags:
             client.delete_tag(run_id, TAG_STATUS_NOTE)

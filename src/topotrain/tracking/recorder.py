@@ -37,7 +37,6 @@ from topotrain.tracking.entries import (
     Version,
     VersionTags,
 )
-from topotrain.tracking.heartbeat import Heartbeat
 from topotrain.tracking.journal import Journal, JournalError
 from topotrain.tracking.lease import Lease
 from topotrain.tracking.logged_models import ModelFiles, model_title
@@ -108,14 +107,11 @@ class Recorder:
         self._failed: JournalError | None = None
         self._ended = self._closed = False
         self._shipper: Shipper | None = None
-        self._heartbeat: Heartbeat | None = None
         if online is not None:
             self.uri = online.store.uri
             self._delivery = Delivery(*(online.store._client, online.run, journal), adopt=bool(online.lease.after))
-            self._heartbeat = Heartbeat(online.lease.beat)
             self._shipper = Shipper(journal, self._delivery, online.run.artifact_uri, self._ready)
             self._shipper.start()
-            self._heartbeat.start()
 
     @property
     def store(self) -> Store:
@@ -298,14 +294,12 @@ class Recorder:
         shipper.flush(AWAY_SECONDS if shipper.away and not patience else patience or FLUSH_SECONDS)
         complete = shipper.complete
         shipper.stop()
-        if self._heartbeat is not None:
-            self._heartbeat.stop(wait=complete)
         if complete:
             online.lease.release()
             self._journal.discard()
             return
         self._journal.give_up()
-        online.lease.unlock()
+        online.lease.leave()
         if self._failed is not None:
             self._end_directly(online)
 
@@ -336,10 +330,10 @@ class Recorder:
             TrackingError: another process has taken over the run.
         """
         online = self._online
-        if online is None or self._heartbeat is None:
+        if online is None:
             return
         online.store.check_there()
-        if self._heartbeat.lost or (after_outage and not online.lease.beat()):
+        if online.lease.lost or (after_outage and not online.lease.check()):
             raise TrackingError(
                 f"another process has taken over run {self.run_id}", "to be its only writer", "see: topotrain monitor"
             )

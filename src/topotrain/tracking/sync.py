@@ -184,7 +184,7 @@ def _lease(store: Store, origin: Origin, *, over: bool) -> Lease | None:
             raise TrackingError(f"run {origin.run_id} is not on {mask_uri(store.uri)}", "the store that it was made on")
     if origin.writer not in claims(run):
         return None
-    return Lease.take(store._client, run.run_id, keep=origin.writer, over=over)
+    return Lease.take(store._client, run.run_id, over=origin.writer if over else None)
 
 
 def _made(store: Store, origin: Origin) -> Lease:

@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from topotrain.config import LoadedConfig, TrainConfig, config_of_mapping, load_config
+from topotrain.config import LoadedConfig, MlflowConfig, TrainConfig, config_of_mapping, load_config
 from topotrain.errors import ConfigError
 from topotrain.fields import TAG_TRIAL_LABEL
 from topotrain.invocation import adopted_run
@@ -16,6 +16,7 @@ from topotrain.signals import interruptible
 from topotrain.tracking.address import resolve_tracking_uri
 from topotrain.tracking.opening import open_offline, open_run
 from topotrain.tracking.provenance import provenance_tags
+from topotrain.tracking.recorder import Recorder
 from topotrain.tracking.store import Store
 from topotrain.training.hardware import check_hardware
 from topotrain.training.training_run import Limits, TrainingRun, TrainResult
@@ -72,23 +73,25 @@ def fit(
             log.info(notice)
         check_hardware(recipe)
         uri = resolve_tracking_uri(tracking_uri, recipe.mlflow.tracking_uri, log.info)
-        said: dict[str, Any] = {
-            "command": "run",
-            "run_name": run_name or recipe.mlflow.run_name,
-            "tags": {**recipe.mlflow.tags, **provenance_tags(), **label, **(tags or {})},
-            "notes": notes,
-            "parent_run_id": parent_run_id,
-        }
-        if offline:
-            if adopted_run():
-                raise ConfigError("mlflow run has made a run already", "topotrain run --offline, without mlflow run")
-            recorder = open_offline(uri, recipe.mlflow.experiment, **said)
-        else:
-            store = Store.open(uri, patience=recipe.mlflow.connect_timeout)
-            recorder = open_run(store, recipe.mlflow.experiment, **said)
+        recorder = _open(
+            *(uri, recipe.mlflow, offline),
+            command="run",
+            run_name=run_name or recipe.mlflow.run_name,
+            tags={**recipe.mlflow.tags, **provenance_tags(), **label, **(tags or {})},
+            notes=notes,
+            parent_run_id=parent_run_id,
+        )
         cut = limits or Limits()
         run = TrainingRun(loaded, recorder, cut, initial=resume_from, take_alias=take_alias, progress=progress)
         return run.execute()
+
+
+def _open(uri: str, settings: MlflowConfig, offline: bool, **said: Any) -> Recorder:
+    if not offline:
+        return open_run(Store.open(uri, patience=settings.connect_timeout), settings.experiment, **said)
+    if adopted_run():
+        raise ConfigError("mlflow run has made a run already", "topotrain run --offline, without mlflow run")
+    return open_offline(uri, settings.experiment, **said)
 
 
 def _load(

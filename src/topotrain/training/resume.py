@@ -19,6 +19,7 @@ from topotrain.fields import (
     KEPT_INDEX,
     LAST_CHECKPOINT,
     TAG_CONTINUED_BY,
+    TAG_OFFLINE_ID,
     TAG_RESUMED_CHECKPOINT,
     TAG_RESUMED_FROM,
     VAL_LOSS,
@@ -31,7 +32,7 @@ from topotrain.scratch import scratch
 from topotrain.signals import interruptible
 from topotrain.tracking.heartbeat import is_alive
 from topotrain.tracking.kept import kept_checkpoints
-from topotrain.tracking.opening import open_run, reopen_run
+from topotrain.tracking.opening import hold_run, open_run, reopen_run
 from topotrain.tracking.provenance import provenance_tags
 from topotrain.tracking.recorder import Recorder
 from topotrain.tracking.records import Checkpoint, RunRecord
@@ -102,29 +103,62 @@ def resume(
         deliver_first(store, wanted)
         original = store.runs.find(wanted, experiment)
         _check_can_go_on(original, force=force)
-        present = store.artifacts.names(original, CHECKPOINT_DIR)
-        name = _artifact_name(store, original, checkpoint, present)
-        content = _fetch(store, original, checkpoint, name, present, folder)
-        loaded = _recipe(store, original, overrides)
-        state = restored_selection(content, loaded.config)
-        check_network(content, loaded.config)
-        reached = max(state.history, default=-1)
-        recorded = max(store.runs.values(original.run_id, VAL_LOSS), default=-1)
-        if original.status == "FINISHED" and reached >= recorded and not state.has_epochs_left:
-            return AlreadyComplete(original.run_id, original.name, len(state.history))
-        data = _same_data(content, loaded.config, progress)
-        for kept in {kept.file_name for kept in state.kept} & present:
-            _fetch_to(store, original, kept, folder / kept)
-        same_run = adopted in (None, original.run_id) and reached >= recorded
-        drift = drift_of(loaded.config, content, overrides)
-        unchanged = present if name == LAST_CHECKPOINT else present - {LAST_CHECKPOINT}
-        continuation = Continuation(content, folder, state, drift, same_run, unchanged if same_run else set())
-        if same_run:  # reading the data took a while: somebody else may have gone on with the run since
-            _check_can_go_on(store.runs.get(original.run_id), force=force)
-            recorder = reopen_run(store, original.run_id, force=force)
-        else:
-            recorder = _open_new(store, original, loaded, run_name, name)
-        return _training(loaded, recorder, continuation, progress).execute(data)
+        # From here on nobody else goes on with it, so that it stays as it is read.
+        lease, recorder = hold_run(store, original.run_id, force=force), None
+        try:
+            prepared = _prepare(
+                store, store.runs.get(original.run_id), checkpoint, overrides, adopted, folder, progress
+            )
+            if isinstance(prepared, AlreadyComplete):
+                return prepared
+            if prepared.continuation.same_run:
+                recorder = reopen_run(store, lease)
+            else:
+                recorder = _open_new(store, original, prepared.loaded, run_name, prepared.checkpoint)
+        finally:
+            if recorder is None or recorder.run_id != original.run_id:
+                lease.release()
+        return _training(prepared.loaded, recorder, prepared.continuation, progress).execute(prepared.data)
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """What a run goes on with."""
+
+    loaded: LoadedConfig
+    data: PreparedData
+    continuation: Continuation
+    checkpoint: str
+
+
+def _prepare(
+    store: Store,
+    original: RunRecord,
+    checkpoint: str,
+    overrides: Sequence[str],
+    adopted: str | None,
+    folder: Path,
+    progress: bool,
+) -> _Prepared | AlreadyComplete:
+    """Fetch the checkpoints, and hold recipe and data of today against them."""
+    present = store.artifacts.names(original, CHECKPOINT_DIR)
+    name = _artifact_name(store, original, checkpoint, present)
+    content = _fetch(store, original, checkpoint, name, present, folder)
+    loaded = _recipe(store, original, overrides)
+    state = restored_selection(content, loaded.config)
+    check_network(content, loaded.config)
+    reached = max(state.history, default=-1)
+    recorded = max(store.runs.values(original.run_id, VAL_LOSS), default=-1)
+    if original.status == "FINISHED" and reached >= recorded and not state.has_epochs_left:
+        return AlreadyComplete(original.run_id, original.name, len(state.history))
+    data = _same_data(content, loaded.config, progress)
+    for kept in {kept.file_name for kept in state.kept} & present:
+        _fetch_to(store, original, kept, folder / kept)
+    same_run = adopted in (None, original.run_id) and reached >= recorded
+    drift = drift_of(loaded.config, content, overrides)
+    unchanged = present if name == LAST_CHECKPOINT else present - {LAST_CHECKPOINT}
+    continuation = Continuation(content, folder, state, drift, same_run, unchanged if same_run else set())
+    return _Prepared(loaded, data, continuation, name)
 
 
 def _same_data(content: Mapping[str, Any], config: TrainConfig, progress: bool) -> PreparedData:
@@ -184,7 +218,10 @@ def _fetch(store: Store, run: RunRecord, checkpoint: str, name: str, present: se
     if name in present:
         _fetch_to(store, run, name, target)
     elif Path(checkpoint).is_file():
-        shutil.copyfile(checkpoint, target)
+        try:
+            shutil.copyfile(checkpoint, target)
+        except OSError as error:
+            raise DataError(f"{checkpoint}: can't be read ({error.strerror})", "a checkpoint of the run") from None
     elif not any(entry.endswith(".ckpt") for entry in present):
         if run.best_checkpoint is not None:
             raise TrackingError(
@@ -211,7 +248,8 @@ def _fetch(store: Store, run: RunRecord, checkpoint: str, name: str, present: se
             "go on from another with: --checkpoint best",
         ) from None
     owner = content.get("run_id")
-    if name not in present and owner not in (None, run.run_id, run.tags.get(TAG_RESUMED_FROM)):
+    known = (None, run.run_id, run.tags.get(TAG_RESUMED_FROM), run.tags.get(TAG_OFFLINE_ID))
+    if name not in present and owner not in known:
         raise TrackingError(
             f"{checkpoint} is a checkpoint of run {owner}, not of {run.run_id}",
             "one of the run's own",
