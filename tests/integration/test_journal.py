@@ -317,6 +317,34 @@ def test_a_journal_under_way_is_refused(graph_set: GraphSet, store_uri: str, mon
     wait_for(lambda: journals() == [])
 
 
+def test_an_offline_run_that_was_cut_off_is_resumed_by_the_id_it_named(
+    graph_set: GraphSet, store_uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The journal is delivered first, and its last checkpoint is what the run goes on from."""
+    recipe = [*graph_set.overrides, *RECIPE]
+    reference = topotrain.fit(overrides=recipe, tracking_uri=store_uri)
+    real, ids = Recorder.epoch, []
+
+    class Killed(BaseException):
+        """Stands for SIGKILL."""
+
+    def epoch(self: Recorder, values: Any, step: int, **more: Any) -> None:
+        real(self, values, step, **more)
+        if step == 2:
+            ids.append(self.run_id)
+            raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Recorder, "epoch", epoch)
+        patch.setattr(TrainingRun, "_end", lambda self, *_: self.recorder._journal.lock.release())
+        with pytest.raises(Killed):
+            topotrain.fit(overrides=recipe, tracking_uri=store_uri, offline=True)
+    result = resume(ids[0], tracking_uri=store_uri)
+    assert result.run_id != ids[0]
+    assert_alike(store_uri, reference.run_id, result.run_id)
+    assert journals() == []
+
+
 def test_no_server_at_the_start(tmp_path: Path, quick_python: str) -> None:
     """Nobody answers, or somebody who says nothing: one line that names both ways out."""
     silent = Unreliable("http://127.0.0.1:9", "silent")

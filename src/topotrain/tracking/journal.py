@@ -14,6 +14,7 @@ from typing import Any
 from uuid import uuid4
 
 import platformdirs
+from filelock import FileLock
 from pydantic import ValidationError
 
 from topotrain.errors import TrackingError
@@ -71,6 +72,7 @@ class Journal:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         (folder / FILES).mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.lock: FileLock | None = None  # of a run that no server knows, whose lease there is not
         self._writer, self._delivered = LineWriter(folder / RECORDS), LineWriter(folder / DELIVERED)
         self._reader = LineReader(folder / RECORDS)
         self._guard = threading.Lock()
@@ -210,6 +212,8 @@ class Journal:
 
     def close(self) -> None:
         """Close its files."""
+        if self.lock is not None:
+            self.lock.release()
         self._writer.close()
         self._delivered.close()
 

@@ -13,6 +13,8 @@ import logging
 import time
 from collections.abc import Mapping
 from contextlib import suppress
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -30,6 +32,7 @@ from topotrain.tracking.runs import run_record
 
 log = logging.getLogger("topotrain")
 RELEASES = 3  # attempts
+OLD_SECONDS = 60 * 86_400
 ASK_SECONDS = 0.2  # between two looks at whether those that only ask have withdrawn
 FREE = "a run that ended or was cut off"
 WAIT = "wait for it or stop it, or give --force if no process works on it"
@@ -189,6 +192,7 @@ def lock_here(run_id: str, *, force: bool = False) -> FileLock | None:
     lock = FileLock(path, blocking=False, thread_local=False)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        _clear_old(path.parent)
         lock.acquire()
     except Timeout:
         if force:
@@ -198,6 +202,14 @@ def lock_here(run_id: str, *, force: bool = False) -> FileLock | None:
         log.debug("no lock: %s", error)
         return None
     return lock
+
+
+@lru_cache(maxsize=8)
+def _clear_old(folder: Path) -> None:
+    """Remove locks of runs of long ago; once in a process. Whoever still holds one has the lease on the server."""
+    for path in folder.glob("*.lock"):
+        if time.time() - path.stat().st_mtime > OLD_SECONDS:
+            path.unlink(missing_ok=True)
 
 
 def _taken(run: RunRecord, holder: Mapping[str, Any] | None) -> TrackingError:

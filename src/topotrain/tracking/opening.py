@@ -20,7 +20,7 @@ from topotrain.invocation import release_adopted_run, take_adopted_run
 from topotrain.text import one_line
 from topotrain.tracking.entries import Origin
 from topotrain.tracking.journal import Journal
-from topotrain.tracking.lease import Lease
+from topotrain.tracking.lease import Lease, lock_here
 from topotrain.tracking.outages import asking
 from topotrain.tracking.recorder import Online, Recorder
 from topotrain.tracking.store import Store
@@ -122,6 +122,7 @@ def open_offline(
         started=int(time.time() * 1000),
     )
     journal.begin(origin)
+    journal.lock = lock_here(origin.run_id)
     return Recorder(journal, origin, None)
 
 

@@ -255,6 +255,8 @@ class Recorder:
             status: how; under ``mlflow run`` the exit status of the process has the last word.
             note: why, for ``topotrain.status_note``.
         """
+        if self._ended:  # it was interrupted afterwards
+            return
         self._ended = True
         if note:
             self.tags({TAG_STATUS_NOTE: note})
@@ -274,6 +276,15 @@ class Recorder:
         done = self._shipper.flush(patience)
         self._shipper.check()
         return done
+
+    def check(self) -> None:
+        """See that the server took everything that it was given.
+
+        Raises:
+            TrackingError: it refused something.
+        """
+        if self._shipper is not None:
+            self._shipper.check()
 
     def close(self, patience: float = FLUSH_SECONDS) -> None:
         """Deliver what waits, and give the run up; what can't be delivered stays in the journal.

@@ -16,7 +16,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from topotrain.errors import TrackingError
-from topotrain.fields import BEST_OF, EPOCH_METRICS, TAG_COMMAND
+from topotrain.fields import BEST_OF, EPOCH_METRICS, TAG_COMMAND, TAG_OFFLINE_ID
 from topotrain.text import did_you_mean, one_line
 from topotrain.tracking.address import ARTIFACTS_NAME, artifact_root, local_folder
 from topotrain.tracking.moved import absent
@@ -60,6 +60,9 @@ class Runs(Asker):
             found = self.known(run)
             if found is not None and not found.deleted:
                 return found
+            offline = next(self._search(experiments, f"tags.`{TAG_OFFLINE_ID}` = '{run}'"), None)
+            if offline is not None:  # what stood for its id while no server knew it
+                return offline
         quote = '"' if "'" in run else "'"  # MLflow knows no escape: a name with both kinds can't be asked for
         query = f"attributes.run_name = {quote}{run}{quote}"
         named = list(self._search(experiments, query)) if quote not in run else []

@@ -171,7 +171,7 @@ class TrainingRun:
             InterruptedRunError: SIGINT or SIGTERM; the run is closed as KILLED.
         """
         try:
-            return self._run(data)
+            result = self._run(data)
         except InterruptedRunError as stop:
             release(stop)
             self._end("KILLED", f"{INTERRUPTED_NOTE} {stop.signum} after {self.epochs} epochs")
@@ -183,6 +183,8 @@ class TrainingRun:
             raise
         finally:
             self.tidy()
+        self.recorder.check()
+        return result
 
     def _run(self, data: PreparedData | None) -> TrainResult:
         """Prepare, train, register, close."""
