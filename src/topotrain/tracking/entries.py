@@ -5,11 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 # Of what lies in the journal's folder: a plain name, so that no journal reaches out of it.
 Kept = Annotated[str, Field(pattern=r"^[0-9A-Za-z_-]{1,80}$")]
+
+
+def _below(artifact: str) -> str:
+    """Refuse what leads out of the run's artifacts."""
+    parts = artifact.split("/")
+    if not all(parts) or {".", ".."} & set(parts) or "\0" in artifact or "\\" in artifact:
+        raise ValueError("leads out of the run's artifacts")
+    return artifact
+
+
+Artifact = Annotated[str, AfterValidator(_below)]
 
 
 class _Plain(BaseModel):
@@ -82,14 +93,14 @@ class File(_Plain):
 
     kind: Literal["file"] = "file"
     kept: Kept
-    artifact: str
+    artifact: Artifact
 
 
 class Removal(_Plain):
     """An artifact that is to go, where the store can remove one."""
 
     kind: Literal["removal"] = "removal"
-    artifact: str
+    artifact: Artifact
 
 
 class DatasetFacts(_Plain):

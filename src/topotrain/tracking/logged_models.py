@@ -90,18 +90,23 @@ def identify(folder: Path, location: str, model_id: str, run_id: str, stand_in: 
         OSError: they can't be written.
     """
     if stand_in is not None:
-        for path in folder.rglob("*"):
-            if path.is_file() and path.name.endswith(TEXTS):
+        for path in model_files(folder):
+            if path.name.endswith(TEXTS):
                 path.write_bytes(path.read_bytes().replace(stand_in.encode(), run_id.encode()))
     model = Model.load(str(folder))
     model.artifact_path, model.model_uuid, model.run_id, model.model_id = location, model_id, run_id, model_id
     model.save(str(folder / MLMODEL_FILE_NAME))
 
 
+def model_files(folder: Path) -> list[Path]:
+    """The files of a model, sorted; none of them is a link, which may lead anywhere."""
+    return sorted(path for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
+
+
 def folder_digest(folder: Path) -> str:
     """SHA-256 over the names and contents of all files of a folder."""
     digest = hashlib.sha256()
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+    for path in model_files(folder):
         name = path.relative_to(folder).as_posix().encode()
         digest.update(b"%d %s %s" % (len(name), name, hashlib.sha256(path.read_bytes()).digest()))
     return digest.hexdigest()

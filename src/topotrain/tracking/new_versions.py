@@ -21,7 +21,7 @@ from topotrain.fields import TAG_FILES_DIGEST
 from topotrain.text import one_line
 from topotrain.tracking.entries import Version
 from topotrain.tracking.journal import Journal
-from topotrain.tracking.logged_models import folder_digest, identify
+from topotrain.tracking.logged_models import folder_digest, identify, model_files
 from topotrain.tracking.outages import paged
 from topotrain.tracking.records import VersionRecord
 from topotrain.tracking.versions import version_record
@@ -122,7 +122,7 @@ class NewVersions:
         folder = self._journal.path(version.kept)
         identify(folder, model.artifact_location, model_id, self._run_id, self._stand_in)
         target = get_artifact_repository(model.artifact_location, tracking_uri=str(self._client.tracking_uri))
-        for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        for path in model_files(folder):
             if path not in self._uploaded:  # where the connection breaks now and then, each attempt gets further
                 directory = path.parent.relative_to(folder).as_posix()
                 target.log_artifact(str(path), None if directory == "." else directory)
