@@ -49,7 +49,8 @@ def list_(form: str, cache: str | None) -> None:
         ]
         for entry in entries
     ]
-    deliver("\n".join(aligned([["name", "kind", "graphs", "MB", "written", "packed from"], *rows], left=2)))
+    lines = aligned([["name", "kind", "graphs", "MB", "written", "packed from"], *rows], left=2)
+    deliver("".join(f"{line}\n" for line in lines))
 
 
 @cache.command("clear")

@@ -33,14 +33,25 @@ def sync(journal: str | None, everything: bool, listing: bool, tracking_uri: str
     if journal and everything:
         raise click.UsageError("JOURNAL and --all can't go together")
     with heavy_imports():
-        from topotrain.tracking.sync import journals
+        from topotrain.tracking.report_run import keep_report
 
     if listing:
-        deliver("\n".join(_table()))
+        deliver("".join(f"{line}\n" for line in _table()))
         return
-    if journal:
-        _deliver(_meant(journal), tracking_uri)
-        return
+    ids: list[str] = []
+    try:
+        if journal:
+            ids.append(_deliver(_meant(journal), tracking_uri))
+        else:
+            _deliver_all(ids, tracking_uri)
+    finally:
+        keep_report("sync", "".join(f"{run_id}\n" for run_id in ids), "sync.txt", tracking_uri)
+
+
+def _deliver_all(ids: list[str], tracking_uri: str | None) -> None:
+    """Every journal of this machine; what can't be delivered holds none of the others up."""
+    from topotrain.tracking.sync import journals
+
     left = journals()
     if not left:
         say("nothing to deliver: the tracking servers have everything")
@@ -50,7 +61,7 @@ def sync(journal: str | None, everything: bool, listing: bool, tracking_uri: str
             say(f"run {one.run_name} ({one.run_id}) is still being recorded; it delivers its journal itself")
             continue
         try:
-            _deliver(one.folder, tracking_uri)
+            ids.append(_deliver(one.folder, tracking_uri))
         except TopotrainError as error:
             failed.append(error)
             say(str(error))
@@ -58,7 +69,8 @@ def sync(journal: str | None, everything: bool, listing: bool, tracking_uri: str
         raise failed[0]
 
 
-def _deliver(folder: Path, tracking_uri: str | None) -> None:
+def _deliver(folder: Path, tracking_uri: str | None) -> str:
+    """One journal; returns the id of its run."""
     from topotrain.credentials import mask_uri
     from topotrain.tracking.sync import deliver as deliver_journal
 
@@ -70,10 +82,11 @@ def _deliver(folder: Path, tracking_uri: str | None) -> None:
     for refused in done.refused:
         say(f"refused: {refused}")
     if done.superseded:
-        say(f"run {done.run_name} ({done.run_id}) has been gone on with since: nothing of the journal is needed")
+        say(f"run {done.run_name} ({done.run_id}) was delivered, or gone on with, since: the journal is not needed")
     else:
         say(f"delivered {done.records} records of run {done.run_name} ({done.run_id}) to {mask_uri(done.uri)}")
     click.echo(done.run_id)
+    return done.run_id
 
 
 def _meant(journal: str) -> Path:
