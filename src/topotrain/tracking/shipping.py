@@ -42,6 +42,9 @@ class Shipper:
         place: what is written to, for messages.
         ready: told whether the server was away, raises ``OutageError`` where nothing may be delivered now, and
             ``TrackingError`` where nothing may be delivered any more, since the run is another's.
+
+    Attributes:
+        refusals: what the server refused for good, and ``check`` has not told yet.
     """
 
     def __init__(self, journal: Journal, delivery: Delivers, place: str, ready: Callable[[bool], None]) -> None:
@@ -219,6 +222,7 @@ class Shipper:
                 "the tracking server does not take %s (%s); the journal keeps everything, trying again",
                 *(names, one_line(error)),
             )
+            log.debug("in full:", exc_info=error)
             self._outage = one_line(error)
         self._denied = advice(error) is not None
         return False
