@@ -17,13 +17,14 @@ from topotrain.errors import DataError
 from topotrain.text import one_line
 
 PREFIX = "topotrain-"
-LOCK = ".in-use"  # locked as long as the process that made the folder lives
+WORK = "work"
+LOCK = "in-use"  # locked as long as the process that made the folder lives
 
 _locks: dict[Path, FileLock] = {}
 
 
 def make_scratch(kind: str) -> Path:
-    """A new folder, which stays until ``remove_scratch`` or until this process is no more.
+    """A new, empty folder, which stays until ``remove_scratch`` or until this process is no more.
 
     Args:
         kind: what it is for, as part of its name.
@@ -38,7 +39,8 @@ def make_scratch(kind: str) -> Path:
         new = Path(tempfile.mkdtemp(prefix=f".{PREFIX}", dir=root))
         lock = FileLock(new / LOCK, thread_local=False)
         lock.acquire(timeout=0)
-        folder = new.rename(root / f"{PREFIX}{kind}-{uuid4().hex[:8]}")
+        folder = new.rename(root / f"{PREFIX}{kind}-{uuid4().hex[:8]}") / WORK
+        folder.mkdir()
     except OSError as error:
         raise DataError(
             f"no folder for work can be made ({one_line(error)})",
@@ -51,7 +53,7 @@ def make_scratch(kind: str) -> Path:
 
 def remove_scratch(folder: Path) -> None:
     """Remove a folder that this process made."""
-    shutil.rmtree(folder, ignore_errors=True)
+    shutil.rmtree(folder.parent, ignore_errors=True)
     lock = _locks.pop(folder, None)
     if lock is not None:
         lock.release()

@@ -120,10 +120,6 @@ DIFFERENT = {
         "edge columns: the same names in another order, from column 1 on",
         _set("edge_feature_columns", ["e0", "e2", "e1"]),
     ),
-    "edge column named twice": Case(
-        'edge columns: missing ["e2"]',
-        _set("edge_feature_columns", ["e0", "e1", "e1"]),
-    ),
     "node columns in another order": Case(
         "node columns: the same names in another order, from column 0 on",
         _set("node_feature_columns", ["n1", "n0", "n2", "n3", "n4"]),

@@ -305,6 +305,9 @@ def test_a_graph_without_edges_is_scored(predict, copied, tmp_path):
     path = copied.graphs / "T0" / "m0.pt"
     nothing = torch.zeros((2, 0), dtype=torch.int64)
     torch.save(Data(x=read_graph(path).x, edge_index=nothing, edge_attr=torch.zeros((0, 0))), path)
+    sidecar = json.loads((copied.graphs / "graph_metadata.json").read_text())
+    sidecar["T0/m0"]["edge_metadata"]["edge_count"] = 0
+    (copied.graphs / "graph_metadata.json").write_text(json.dumps(sidecar))
     assert predict("--graphs", copied.graphs, "--out", tmp_path / "t.csv")[0] == 0
     assert 0 <= float(rows_of(tmp_path / "t.csv")[0]["PRED_DOCKQ"]) <= 1
 

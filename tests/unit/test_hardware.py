@@ -10,7 +10,7 @@ from torch.utils import deterministic
 
 from topotrain.config import TrainConfig, TrainerConfig
 from topotrain.errors import ConfigError
-from topotrain.training.hardware import check_hardware, fitting
+from topotrain.training.hardware import check_hardware, fitting, make_trainer
 
 
 @pytest.mark.parametrize("name", ["gpu", "cuda"])
@@ -18,7 +18,7 @@ def test_no_gpu_is_one_line(name, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     with pytest.raises(ConfigError) as caught:
-        check_hardware(TrainerConfig(accelerator=name))
+        check_hardware(TrainConfig(trainer=TrainerConfig(accelerator=name)))
     assert str(caught.value) == (
         f"trainer.accelerator is '{name}', but PyTorch {torch.__version__} finds no GPU here; expected a GPU, its "
         "driver, and a build of PyTorch for it; set it to cpu or auto"
@@ -31,7 +31,7 @@ def test_a_gpu_that_is_not_asked_for_is_not_mentioned(monkeypatch):
     monkeypatch.setattr(CUDAAccelerator, "is_available", lambda: True)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        check_hardware(TrainerConfig())
+        make_trainer(TrainerConfig(), enable_progress_bar=False)
 
 
 def test_too_little_memory_names_the_batch_size():

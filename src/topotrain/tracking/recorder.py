@@ -51,7 +51,8 @@ MAX_PARAMS_PER_CALL = 90
 MAX_TAG_LENGTH: int = MAX_TAG_VAL_LENGTH
 CUT = " ... (cut)"
 FLUSH_SECONDS = 30.0
-AWAY_SECONDS = 0.5  # to wait for a server that is known to be away, where somebody wants to stop
+AWAY_SECONDS = 0.5  # to wait for a server that is known to be away, where somebody wants to go on, or to stop
+STOP_SECONDS = 10.0  # for one that is not
 
 
 @dataclass(frozen=True)
@@ -262,18 +263,19 @@ class Recorder:
             self.tags({TAG_STATUS_NOTE: note})
         self._add(End(status=status, time=_now()))
 
-    def flush(self, patience: float = FLUSH_SECONDS) -> bool:
+    def flush(self, patience: float = FLUSH_SECONDS, *, away: float | None = None) -> bool:
         """Wait until everything is delivered.
 
         Args:
             patience: seconds without progress after which this gives up.
+            away: the same, where the server is known not to answer; by default as long.
 
         Returns:
             Whether it is.
         """
         if self._shipper is None:
             return False
-        done = self._shipper.flush(patience)
+        done = self._shipper.flush(patience, away)
         self._shipper.check()
         return done
 
@@ -290,7 +292,8 @@ class Recorder:
         """Deliver what waits, and give the run up; what can't be delivered stays in the journal.
 
         Args:
-            patience: seconds without progress after which this gives up; 0 waits for a server that answers alone.
+            patience: seconds without progress after which this gives up; 0 waits for a server that answers alone,
+                as where somebody wants to stop.
         """
         if self._closed:
             return
@@ -302,7 +305,7 @@ class Recorder:
             return
         if shipper.away and patience:
             log.info("waiting for the tracking server, %g s at most", patience)
-        shipper.flush(AWAY_SECONDS if shipper.away and not patience else patience or FLUSH_SECONDS)
+        shipper.flush(patience or STOP_SECONDS, None if patience else AWAY_SECONDS)
         complete = shipper.complete
         shipper.stop()
         if complete:

@@ -22,6 +22,7 @@ log = logging.getLogger("topotrain")
 # What waiting does not mend, other than a full disk or a server that is away.
 PERMANENT = (PermissionError, FileNotFoundError, IsADirectoryError, NotADirectoryError)
 REFUSALS = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST", "RESOURCE_DOES_NOT_EXIST", "RESOURCE_ALREADY_EXISTS")
+LOOK_SECONDS = 0.2  # between two looks whether the server is away
 SECONDS_APART = 1.0  # a call takes some milliseconds however much it carries: too much of an epoch of 0.2 s
 FIRST_WAIT, LONGEST_WAIT = 0.5, 10.0  # between two attempts while the server is away
 
@@ -93,11 +94,12 @@ class Shipper:
         if self.refusals:
             raise self.refusals.pop(0)
 
-    def flush(self, patience: float) -> bool:
+    def flush(self, patience: float, away: float | None = None) -> bool:
         """Wait until everything is delivered.
 
         Args:
             patience: seconds without any progress after which this gives up.
+            away: the same, where the server is known not to answer; by default as long.
 
         Returns:
             Whether it is.
@@ -111,10 +113,10 @@ class Shipper:
             while not self._idle:
                 if self._journal.progress != seen:
                     seen, since = self._journal.progress, time.monotonic()
-                left = since + patience - time.monotonic()
+                left = since + (away if self.away and away is not None else patience) - time.monotonic()
                 if left <= 0 or self._denied or not self._thread.is_alive():
                     break
-                self._wake.wait(min(left, SECONDS_APART))
+                self._wake.wait(min(left, LOOK_SECONDS))
             self._hurry = False
             return self._idle
 
@@ -218,11 +220,11 @@ class Shipper:
     def _lost(self, error: Exception) -> bool:
         if self._outage is None:
             names = self.waiting[0] if self.waiting else "records"
+            self._outage = one_line(error)
             log.warning(
                 "the tracking server does not take %s (%s); the journal keeps everything, trying again",
                 *(names, one_line(error)),
             )
             log.debug("in full:", exc_info=error)
-            self._outage = one_line(error)
         self._denied = advice(error) is not None
         return False

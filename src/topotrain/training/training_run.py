@@ -29,7 +29,7 @@ from topotrain.schema.documents import fault
 from topotrain.scratch import make_scratch, remove_scratch
 from topotrain.signals import release
 from topotrain.text import one_line
-from topotrain.tracking.recorder import NewVersion, Recorder, Status
+from topotrain.tracking.recorder import AWAY_SECONDS, STOP_SECONDS, NewVersion, Recorder, Status
 from topotrain.tracking.versions import CANDIDATE
 from topotrain.training.callbacks import (
     ConfiguredSettings,
@@ -201,6 +201,7 @@ class TrainingRun:
         num_parameters = sum(p.numel() for p in network.parameters())
         if self.continuation is None or not self.continuation.same_run:
             record_recipe(self.recorder, self.loaded, data, num_parameters)
+            self.recorder.flush(STOP_SECONDS, away=AWAY_SECONDS)  # what the run is about is known before the first step
         log.info(
             "%d training and %d validation graphs; %d node and %d edge columns; %d parameters",
             *(len(data.module.train), len(data.module.val)),
