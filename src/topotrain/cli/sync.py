@@ -15,7 +15,7 @@ from topotrain.invocation import sync_advice
 
 
 @click.command()
-@click.argument("journal", required=False, default=None, metavar="[JOURNAL]")
+@click.argument("journal", required=False, metavar="[JOURNAL]", callback=lambda _, __, given: given or None)
 @click.option("--all", "everything", is_flag=True, help="Every journal of this machine (the default).")
 @click.option("--list", "listing", is_flag=True, help="Only show which there are.")
 @TRACKING_URI

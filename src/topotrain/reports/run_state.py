@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 History = Mapping[int, Mapping[str, float]]
 TEXT_SECTIONS = ("mlflow", "paths")  # whose values are texts, whatever they look like
+NUMBERS = ("mlflow.connect_timeout", "mlflow.flush_timeout")  # in a section of texts
 
 
 def run_state(
@@ -113,7 +114,7 @@ def _config_of_params(params: Mapping[str, str]) -> dict[str, Any]:
     for key in known_dotted_keys():
         section, _, rest = key.partition(".")
         if key in params:
-            config.setdefault(section, {})[rest] = _value(params[key], section in TEXT_SECTIONS)
+            config.setdefault(section, {})[rest] = _value(params[key], section in TEXT_SECTIONS and key not in NUMBERS)
     return config
 
 
