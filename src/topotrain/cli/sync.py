@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 
 import click
@@ -102,7 +101,7 @@ def _meant(journal: str) -> Path:
     found = [one.folder for one in journals() if journal in (one.run_name, one.run_id, one.folder.name)]
     if len(found) != 1:
         what = f"{len(found)} journals" if found else "no journal"
-        raise TrackingError(f"{shlex.quote(journal)} means {what} of this machine", "one", "see: topotrain sync --list")
+        raise TrackingError(f"{journal!r} means {what} of this machine", "one", "see: topotrain sync --list")
     return found[0]
 
 

@@ -201,7 +201,8 @@ def _closing_lines(result: TrainResult) -> list[str]:
     lines = [
         f"done: {result.epochs} epochs, best epoch {result.best_epoch}: val_loss {metrics[VAL_LOSS]:.4f}, "
         f"Spearman {metrics[VAL_SPEARMAN]:.3f}, ranking loss {metrics[VAL_RANKING_LOSS]:.3f} ({result.quality})",
-        f"run {result.run_name} ({result.run_id}), tracked at {mask_uri(result.tracking_uri)}",
+        f"run {result.run_name} ({result.run_id}), "
+        + (f"tracked at {mask_uri(result.tracking_uri)}" if result.journal is None else f"kept in {result.journal}"),
     ]
     if result.journal is not None:
         return lines
