@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -166,7 +167,11 @@ def test_offline_and_delivered_later_twice_from_another_machine(
     assert deliver(copies[1], uri).superseded
     assert contents(uri, run_id) == before
     assert leases(uri, run_id) == []
-    assert load_scorer(f"models:/topoqa/{_newest(uri)}", Store.open(uri)).schema.node_dim == 5
+    newest = f"models:/topoqa/{_newest(uri)}"
+    assert load_scorer(newest, Store.open(uri)).schema.node_dim == 5
+    assert topotrain.verify(newest, uri).uri == newest
+    tags = mlflow_client(uri).get_model_version("topoqa", str(_newest(uri))).tags
+    assert len(json.loads(tags["topotrain.files"])) == topotrain.verify(newest, uri).files
 
 
 def _newest(uri: str) -> int:

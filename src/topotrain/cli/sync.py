@@ -36,7 +36,7 @@ def sync(journal: str | None, everything: bool, listing: bool, tracking_uri: str
         from topotrain.tracking.sync import journals
 
     if listing:
-        deliver("\n".join(_table()))
+        deliver("".join(f"{line}\n" for line in _table()))
         return
     if journal:
         _deliver(_meant(journal), tracking_uri)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import re
 import shutil
@@ -96,15 +95,6 @@ def identify(folder: Path, location: str, model_id: str, run_id: str, stand_in: 
     model = Model.load(str(folder))
     model.artifact_path, model.model_uuid, model.run_id, model.model_id = location, model_id, run_id, model_id
     model.save(str(folder / MLMODEL_FILE_NAME))
-
-
-def folder_digest(folder: Path) -> str:
-    """SHA-256 over the names and contents of all files of a folder."""
-    digest = hashlib.sha256()
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        name = path.relative_to(folder).as_posix().encode()
-        digest.update(b"%d %s %s" % (len(name), name, hashlib.sha256(path.read_bytes()).digest()))
-    return digest.hexdigest()
 
 
 @contextmanager
