@@ -150,6 +150,7 @@ def test_offline_and_delivered_later_twice_from_another_machine(
     command = [quick_python, *arguments(graph_set, "http://127.0.0.1:9", "--offline", "--run-name", "alone")[1:]]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 4, done.stderr
+    assert "Downloading" not in done.stderr, "MLflow shows no bars of its own"
     (left,) = journals()
     assert f"topotrain sync {left.folder}" in done.stderr.splitlines()[-1]
     assert (left.run_id, left.run_name, left.offline) == (done.stdout.strip(), "alone", True)
@@ -320,6 +321,23 @@ def test_a_journal_under_way_is_refused(graph_set: GraphSet, store_uri: str, mon
     topotrain.fit(overrides=[*graph_set.overrides, "trainer.num_epochs=1"], tracking_uri=store_uri)
     assert refused == [0]
     wait_for(lambda: journals() == [])
+
+
+def test_an_offline_run_begins_with_a_file_and_is_found_by_the_id_that_it_printed(
+    graph_set: GraphSet, store_uri: str, tmp_path: Path
+) -> None:
+    """What is on no server can't be asked of one."""
+    recipe = {"overrides": [*graph_set.overrides, "trainer.num_epochs=1"], "offline": True, "tracking_uri": store_uri}
+    printed = topotrain.fit(**recipe).run_id
+    (left,) = journals()
+    made = deliver(left.folder).run_id
+    runs = Store.open(store_uri).runs
+    assert made != printed
+    assert [runs.find(one).run_id for one in (printed, printed[:8], made)] == [made] * 3
+    weights = mlflow_client(store_uri).download_artifacts(made, "checkpoints/last.ckpt", str(tmp_path))
+    assert topotrain.fit(**recipe, resume_from=weights).epochs == 1
+    with pytest.raises(TrackingError, match="no tracking store without a server"):
+        topotrain.fit(**recipe, resume_from="models:/topoqa@candidate")
 
 
 def test_no_server_at_the_start(tmp_path: Path, quick_python: str) -> None:

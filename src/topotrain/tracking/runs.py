@@ -16,7 +16,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from topotrain.errors import TrackingError
-from topotrain.fields import BEST_OF, EPOCH_METRICS, TAG_COMMAND
+from topotrain.fields import BEST_OF, EPOCH_METRICS, TAG_COMMAND, TAG_OFFLINE_ID
 from topotrain.text import did_you_mean, one_line
 from topotrain.tracking.address import ARTIFACTS_NAME, artifact_root, local_folder
 from topotrain.tracking.moved import absent
@@ -65,6 +65,8 @@ class Runs(Asker):
         named = list(self._search(experiments, query)) if quote not in run else []
         if not named and re.fullmatch(rf"[0-9a-f]{{{MIN_PREFIX},32}}", run):
             named = list(self._search(experiments, f"attributes.run_id LIKE '{run}%'"))
+            # A run --offline printed another id than the one it was given when it was delivered.
+            named = named or list(self._search(experiments, f"tags.`{TAG_OFFLINE_ID}` LIKE '{run}%'"))
         named = [r for r in named if r.command in RUN_COMMANDS] or named
         if len(named) > 1:
             candidates = ", ".join(f"{r.run_id} ({r.name}, {r.status})" for r in named[:10])
