@@ -53,8 +53,8 @@ def sync(journal: str | None, everything: bool, listing: bool, tracking_uri: str
             _deliver(one.folder, tracking_uri)
         except TopotrainError as error:
             failed.append(error)
-    for error in failed[1:]:
-        say(str(error))
+    for more in failed[1:]:
+        say(str(more))
     if failed:
         raise failed[0]
 
