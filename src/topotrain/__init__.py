@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from topotrain.reports.leaderboard import leaderboard as leaderboard
     from topotrain.reports.monitor import monitor as monitor
     from topotrain.reports.summarise import summarise as summarise
+    from topotrain.reports.verify import verify as verify
     from topotrain.scoring.import_checkpoint import import_checkpoint as import_checkpoint
     from topotrain.scoring.predict_directory import predict_directory as predict  # noqa: F401 (by another name)
     from topotrain.scoring.structures import score_structures as score  # noqa: F401 (by another name)
@@ -50,6 +51,7 @@ _DOORS = {
     "rollback": ("evaluation.promote", "rollback"),
     "score": ("scoring.structures", "score_structures"),
     "summarise": ("reports.summarise", "summarise"),
+    "verify": ("reports.verify", "verify"),
 }
 # The room ``metrics`` has a command's name: called, it is the command (see there).
 __all__ = ["__version__", "metrics", *_DOORS]

@@ -63,6 +63,7 @@ EVAL_MSE = "eval_mse"  # over all decoys
 EVALUATION_DIR = "evaluation"  # artifacts of the last evaluation
 
 TAG_FILES_DIGEST = "topotrain.files_sha256"  # of a model version: over the names and contents of its files
+TAG_FILES = "topotrain.files"  # of a model version: the beginning of each file's digest, to name those that changed
 TAG_LABEL_COLUMN = "label_column"  # of a model version: what it predicts, where that is not DockQ
 
 # Tags of a model version: how it was judged, and how it was promoted.

@@ -28,9 +28,9 @@ def resume_command(run_id: str, tracking_uri: str) -> str:
     return f"{program()} resume --run-id {run_id} --tracking-uri {shlex.quote(mask_uri(tracking_uri))}"
 
 
-def sync_advice(journal: Path) -> str:
-    """What to do about a journal that holds what a server does not have."""
-    return f"deliver it with: {program()} sync {shlex.quote(str(journal))}"
+def sync_advice(journal: Path | None = None) -> str:
+    """What to do about a journal that holds what a server does not have, or about all of them."""
+    return f"deliver it with: {program()} sync {shlex.quote(str(journal)) if journal else ''}".rstrip()
 
 
 def program() -> str:

@@ -150,6 +150,7 @@ def test_the_shell_completes_names_that_are_in_the_store(named: str) -> None:
     assert complete("topotrain describe models:/") == [
         *("plain,models:/topoqa@candidate", "plain,models:/topoqa/2", "plain,models:/topoqa/1")
     ]
+    assert complete("topotrain verify models:/topoqa@") == ["plain,models:/topoqa@candidate"]
     assert complete("topotrain predict --model models:/topoqa/") == ["plain,models:/topoqa/2", "plain,models:/topoqa/1"]
     assert complete("topotrain promote --model t") == ["plain,topoqa"]
 
@@ -178,6 +179,7 @@ def test_completion_never_fails(uri: str, tmp_path: Path, monkeypatch: pytest.Mo
         (("leaderboard", "--experiment", "by hnd"), "did you mean 'by hand'?"),
         (("describe", "models:/topoq@candidate"), "did you mean models:/topoqa@candidate?"),
         (("describe", "models:/topoqa@candidat"), "did you mean models:/topoqa@candidate?"),
+        (("verify", "models:/topoqa@candidat"), "did you mean models:/topoqa@candidate?"),
         (("evaluate", "--model", "models:/topoqa@best"), "aliases of topoqa: candidate"),
         (("predict", "--model", "models:/topoqa/7", "--out", "x.csv"), "the newest version of topoqa is 2"),
         (("promote", "--model", "topaqo"), "did you mean models:/topoqa"),

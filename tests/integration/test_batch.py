@@ -21,6 +21,7 @@ from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 
 import topotrain
+from kit.commands import exit_status
 from kit.dying import ended
 from kit.graphs import write_graph_set
 from kit.recorded import fetch_artifact, metric_history, mlflow_client
@@ -34,6 +35,7 @@ from topotrain.batches.scheduler import JobState, Scheduler
 from topotrain.errors import InterruptedRunError, TrackingError
 from topotrain.fields import TAG_BATCH_JOB, TAG_COMMAND
 from topotrain.model.checkpoint import read_checkpoint
+from topotrain.tracking.journal import journals_dir
 from topotrain.tracking.opening import open_run
 from topotrain.tracking.store import Store
 
@@ -442,6 +444,19 @@ def result(*reports: JobReport) -> BatchResult:
 )
 def test_the_exit_status_of_a_batch(outcomes: list[tuple[Any, int | None]], status: int) -> None:
     assert result(*(report("j", kind, exit_status=code) for kind, code in outcomes)).exit_status == status
+
+
+def test_a_batch_whose_jobs_are_not_delivered_ends_with_4(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    """Its jobs have finished, and it says where what the server lacks is."""
+    late = result(report("a", "finished", exit_status=0), report("b", "finished", exit_status=4))
+    monkeypatch.setattr("topotrain.batches.batch.batch", lambda *_, **__: late)
+    assert (late.exit_status, late.undelivered) == (0, journals_dir())
+    assert exit_status("batch", "--manifest", tmp_path / "any.yaml") == 4
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.endswith(f"{journals_dir()} keeps what it lacks; deliver it with: topotrain sync")
+    assert result(report("a", "finished", exit_status=0)).undelivered is None
 
 
 def test_the_best_of_different_primary_metrics(tmp_path: Path) -> None:

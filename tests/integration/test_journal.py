@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -149,6 +150,7 @@ def test_offline_and_delivered_later_twice_from_another_machine(
     command = [quick_python, *arguments(graph_set, "http://127.0.0.1:9", "--offline", "--run-name", "alone")[1:]]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 4, done.stderr
+    assert "Downloading" not in done.stderr, "MLflow shows no bars of its own"
     (left,) = journals()
     assert f"topotrain sync {left.folder}" in done.stderr.splitlines()[-1]
     assert (left.run_id, left.run_name, left.offline) == (done.stdout.strip(), "alone", True)
@@ -166,7 +168,11 @@ def test_offline_and_delivered_later_twice_from_another_machine(
     assert deliver(copies[1], uri).superseded
     assert contents(uri, run_id) == before
     assert leases(uri, run_id) == []
-    assert load_scorer(f"models:/topoqa/{_newest(uri)}", Store.open(uri)).schema.node_dim == 5
+    newest = f"models:/topoqa/{_newest(uri)}"
+    assert load_scorer(newest, Store.open(uri)).schema.node_dim == 5
+    assert topotrain.verify(newest, uri).uri == newest
+    tags = mlflow_client(uri).get_model_version("topoqa", str(_newest(uri))).tags
+    assert len(json.loads(tags["topotrain.files"])) == topotrain.verify(newest, uri).files
 
 
 def _newest(uri: str) -> int:
@@ -343,6 +349,23 @@ def test_an_offline_run_that_was_cut_off_is_resumed_by_the_id_it_named(
     assert result.run_id != ids[0]
     assert_alike(store_uri, reference.run_id, result.run_id)
     assert journals() == []
+
+
+def test_an_offline_run_begins_with_a_file_and_is_found_by_the_id_that_it_printed(
+    graph_set: GraphSet, store_uri: str, tmp_path: Path
+) -> None:
+    """What is on no server can't be asked of one."""
+    recipe = {"overrides": [*graph_set.overrides, "trainer.num_epochs=1"], "offline": True, "tracking_uri": store_uri}
+    printed = topotrain.fit(**recipe).run_id
+    (left,) = journals()
+    made = deliver(left.folder).run_id
+    runs = Store.open(store_uri).runs
+    assert made != printed
+    assert [runs.find(one).run_id for one in (printed, printed[:8], made)] == [made] * 3
+    weights = mlflow_client(store_uri).download_artifacts(made, "checkpoints/last.ckpt", str(tmp_path))
+    assert topotrain.fit(**recipe, resume_from=weights).epochs == 1
+    with pytest.raises(TrackingError, match="no tracking store without a server"):
+        topotrain.fit(**recipe, resume_from="models:/topoqa@candidate")
 
 
 def test_no_server_at_the_start(tmp_path: Path, quick_python: str) -> None:

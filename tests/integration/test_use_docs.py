@@ -119,14 +119,15 @@ def test_serving_page(root, here, quick_python):
         probe.bind(("127.0.0.1", 0))
         port = int(probe.getsockname()[1])
     parts = [(lang, code.replace(DOCUMENTED_PORT, str(port))) for lang, code in blocks(root / "docs" / "serving.md")]
-    assert [language for language, _ in parts] == ["bash", "python", "bash", "bash", "python", "bash"]
-    demo, local, serve, curl, http, batch = (code for _, code in parts)
+    assert [language for language, _ in parts] == ["bash", "python", "bash", "bash", "bash", "python", "bash"]
+    demo, local, verify, serve, curl, http, batch = (code for _, code in parts)
     assert demo.strip() == "topotrain demo-graphs --out demo"
     printed = run(["python", "-c", local], here, root, quick_python)
     assert printed.count("graph is not base64") == 1
     expected = [float(number) for number in re.findall(r"^\d\s+(0\.\d+)", printed, flags=re.MULTILINE)]
     assert len(expected) == 6
     assert expected[:3] == expected[3:]
+    assert run(["sh", "-c", verify], here, root, quick_python).startswith("models:/topoqa/2: ")
     with serving(serve, port, here, root):
         answer = json.loads(run(["sh", "-c", curl], here, root, quick_python))["predictions"]
         assert [row["pred_dockq"] for row in answer[:3]] == pytest.approx(expected[:3], abs=1e-5)

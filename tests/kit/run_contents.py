@@ -15,7 +15,7 @@ from kit.recorded import mlflow_client
 
 # What no two runs share.
 OWN_TAGS = ("mlflow.", "topotrain.heartbeat", "topotrain.lease.", "topotrain.offline_id", "topotrain.git_")
-OWN_VERSION_TAGS = ("run_id", "topotrain.files_sha256")
+OWN_VERSION_TAGS = ("run_id", "topotrain.files", "topotrain.files_sha256")
 OWN_METRICS = ("epoch_seconds",)
 OWN_FILES = ("environment/system.json", "config/original_config.yaml")
 

@@ -17,7 +17,7 @@ from topotrain.batches.display import BatchDisplay, JobReport
 from topotrain.batches.manifest import Job, Manifest, load_manifest
 from topotrain.batches.scheduler import JobState, Scheduler
 from topotrain.credentials import mask_credentials
-from topotrain.errors import InterruptedRunError, TrackingError
+from topotrain.errors import EXIT_UNDELIVERED, InterruptedRunError, TrackingError
 from topotrain.fields import (
     BATCH_SUMMARY_ARTIFACT,
     INTERRUPTED_NOTE,
@@ -36,6 +36,7 @@ from topotrain.signals import interruptible, release
 from topotrain.tracking.address import resolve_tracking_uri
 from topotrain.tracking.batches import COMMAND
 from topotrain.tracking.heartbeat import is_alive
+from topotrain.tracking.journal import journals_dir
 from topotrain.tracking.lease import Lease
 from topotrain.tracking.opening import hold_run, open_run, reopen_run
 from topotrain.tracking.provenance import provenance_tags
@@ -75,6 +76,12 @@ class BatchResult:
     def unfinished(self) -> list[JobReport]:
         """Jobs that failed or were skipped."""
         return [report for report in self.jobs if report.status != "finished"]
+
+    @property
+    def undelivered(self) -> Path | None:
+        """Folder that holds what the server does not have yet, of the batch's own run or of its jobs'."""
+        late = any(report.exit_status == EXIT_UNDELIVERED for report in self.jobs)
+        return journals_dir() if late else self.journal
 
     @property
     def exit_status(self) -> int:

@@ -1,4 +1,4 @@
-"""Commands on models: evaluate, promote, metrics, predict, describe, import-checkpoint."""
+"""Commands on models: evaluate, promote, metrics, predict, describe, verify, import-checkpoint."""
 
 from __future__ import annotations
 
@@ -262,6 +262,24 @@ def describe(model: str, as_json: bool, tracking_uri: str | None) -> None:
 
     document = describe_model(model, tracking_uri)
     deliver(to_json(document) if as_json else story(document))
+
+
+@click.command()
+@click.argument("model", type=str, shell_complete=completion.models)
+@TRACKING_URI
+def verify(model: str, tracking_uri: str | None) -> None:
+    """Say whether a version's files are those that were registered (exit 2 if not); none of them is run.
+
+    \b
+    topotrain verify models:/topoqa@champion
+    topotrain verify models:/topoqa/3 && mlflow models serve -m models:/topoqa/3 --env-manager local
+    """
+    with heavy_imports():
+        import topotrain.tracking.store  # noqa: F401 (with the rest)
+        from topotrain.reports.verify import verify as verify_model
+
+    done = verify_model(model, tracking_uri)
+    deliver(f"{done.uri}: {done.files} files as they were registered, SHA-256 {done.digest}\n")
 
 
 @click.command("import-checkpoint")

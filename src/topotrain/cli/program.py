@@ -74,6 +74,7 @@ for command in (
     models.metrics,
     models.predict,
     models.describe,
+    models.verify,
     models.import_checkpoint,
     structures.demo_graphs,
     structures.demo_structures,

@@ -63,7 +63,8 @@ def _deliver_all(ids: list[str], tracking_uri: str | None) -> None:
             ids.append(_deliver(one.folder, tracking_uri))
         except TopotrainError as error:
             failed.append(error)
-            say(str(error))
+    for more in failed[1:]:
+        say(str(more))
     if failed:
         raise failed[0]
 

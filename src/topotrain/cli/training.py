@@ -128,8 +128,8 @@ def batch(
     say(f"batch {result.run_name} ({result.run_id}); best job: {result.best or 'none'}")
     if result.unfinished:
         raise UnfinishedBatchError(failure_line(result.jobs), result.exit_status)
-    if result.journal is not None:
-        raise UndeliveredError(result.journal, sync_advice(result.journal))
+    if result.undelivered is not None:
+        raise UndeliveredError(result.undelivered, sync_advice())
 
 
 @click.command()

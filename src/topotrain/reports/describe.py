@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from topotrain.credentials import mask_values
 from topotrain.errors import DataError
-from topotrain.fields import CARD_ARTIFACT, MODEL_FILES, RECIPE_ARTIFACT, SCHEMA_ARTIFACT
+from topotrain.fields import CARD_ARTIFACT, MODEL_FILES, RECIPE_ARTIFACT, SCHEMA_ARTIFACT, TAG_FILES
 from topotrain.reading.json_file import read_json
 from topotrain.schema.feature_schema import FeatureSchema
 
@@ -95,8 +95,8 @@ def _registered(document: Mapping[str, Any]) -> Iterator[str]:
     yield f"{document['model']} is version {document['version']} of {document['name']} (aliases: {aliases})"
     yield f"created {document['created']}, run {document['run_id']}"
     yield ""
-    for title, rows in (("Tags", document["tags"].items()), ("Metrics", _metric_rows(document))):
-        rows = list(rows)
+    tags = [(name, value) for name, value in document["tags"].items() if name != TAG_FILES]  # long, for programs
+    for title, rows in (("Tags", tags), ("Metrics", list(_metric_rows(document)))):
         if rows:
             width = max(len(name) for name, _ in rows)
             yield f"{title}:"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import re
 import shutil
@@ -101,15 +100,6 @@ def identify(folder: Path, location: str, model_id: str, run_id: str, stand_in: 
 def model_files(folder: Path) -> list[Path]:
     """The files of a model, sorted; none of them is a link, which may lead anywhere."""
     return sorted(path for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
-
-
-def folder_digest(folder: Path) -> str:
-    """SHA-256 over the names and contents of all files of a folder."""
-    digest = hashlib.sha256()
-    for path in model_files(folder):
-        name = path.relative_to(folder).as_posix().encode()
-        digest.update(b"%d %s %s" % (len(name), name, hashlib.sha256(path.read_bytes()).digest()))
-    return digest.hexdigest()
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -17,11 +17,11 @@ from mlflow.store.artifact.artifact_repository_registry import get_artifact_repo
 from mlflow.tracking import MlflowClient
 
 from topotrain.errors import TrackingError
-from topotrain.fields import TAG_FILES_DIGEST
 from topotrain.text import one_line
 from topotrain.tracking.entries import Version
+from topotrain.tracking.file_digests import digest_tags, file_digests
 from topotrain.tracking.journal import Journal
-from topotrain.tracking.logged_models import folder_digest, identify, model_files
+from topotrain.tracking.logged_models import identify, model_files
 from topotrain.tracking.outages import paged
 from topotrain.tracking.records import VersionRecord
 from topotrain.tracking.versions import version_record
@@ -80,13 +80,13 @@ class NewVersions:
         if "model_id" not in facts:
             note(model_id=self._model(version))
         model_id = str(facts["model_id"])
-        if "digest" not in facts:
-            note(digest=self._upload(version, model_id))
+        if "files" not in facts:
+            note(files=self._upload(version, model_id))
         if "linked" not in facts:
             self._link(version, model_id)
             note(linked=True)
         if "number" not in facts:
-            note(number=self._register(version, model_id, str(facts["digest"])), title=version.title)
+            note(number=self._register(version, model_id, digest_tags(facts["files"])), title=version.title)
 
     def clear_orphans(self) -> None:
         """Remove logged models that a run which was cut off left, and that are no version of anything."""
@@ -116,8 +116,8 @@ class NewVersions:
         search = partial(self._client.search_logged_models, [home], filter_string=f"source_run_id = '{self._run_id}'")
         return list(paged(lambda token: search(page_token=token)))
 
-    def _upload(self, version: Version, model_id: str) -> str:
-        """Returns the digest of the model's files."""
+    def _upload(self, version: Version, model_id: str) -> dict[str, str]:
+        """Returns the digests of the model's files."""
         model = self._client.get_logged_model(model_id)
         folder = self._journal.path(version.kept)
         identify(folder, model.artifact_location, model_id, self._run_id, self._stand_in)
@@ -129,7 +129,7 @@ class NewVersions:
                 self._uploaded.add(path)
                 self._journal.progress += 1
         self._client.finalize_logged_model(model_id, LoggedModelStatus.READY)
-        return folder_digest(folder)
+        return file_digests(folder)
 
     def _link(self, version: Version, model_id: str) -> None:
         """Link the run and its metrics of that epoch: the same points, so that the run's history has none twice."""
@@ -146,7 +146,7 @@ class NewVersions:
         ]
         self._client.log_batch(self._run_id, metrics=points)
 
-    def _register(self, version: Version, model_id: str, digest: str) -> str:
+    def _register(self, version: Version, model_id: str, digests: Mapping[str, str]) -> str:
         if self._adopt:
             earlier = next((one for one in self._registered() if one.model_id == model_id), None)
             if earlier is not None:
@@ -164,7 +164,7 @@ class NewVersions:
                 version.name,
                 f"models:/{model_id}",
                 run_id=self._run_id,
-                tags={**version.tags, TAG_FILES_DIGEST: digest},
+                tags={**version.tags, **digests},
                 model_id=model_id,
                 await_creation_for=None,
             )

@@ -60,14 +60,13 @@ class Runs(Asker):
             found = self.known(run)
             if found is not None and not found.deleted:
                 return found
-            offline = next(self._search(experiments, f"tags.`{TAG_OFFLINE_ID}` = '{run}'"), None)
-            if offline is not None:  # what stood for its id while no server knew it
-                return offline
         quote = '"' if "'" in run else "'"  # MLflow knows no escape: a name with both kinds can't be asked for
         query = f"attributes.run_name = {quote}{run}{quote}"
         named = list(self._search(experiments, query)) if quote not in run else []
         if not named and re.fullmatch(rf"[0-9a-f]{{{MIN_PREFIX},32}}", run):
             named = list(self._search(experiments, f"attributes.run_id LIKE '{run}%'"))
+            # A run --offline printed another id than the one it was given when it was delivered.
+            named = named or list(self._search(experiments, f"tags.`{TAG_OFFLINE_ID}` LIKE '{run}%'"))
         named = [r for r in named if r.command in RUN_COMMANDS] or named
         if len(named) > 1:
             candidates = ", ".join(f"{r.run_id} ({r.name}, {r.status})" for r in named[:10])

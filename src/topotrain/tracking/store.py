@@ -19,6 +19,7 @@ from topotrain.tracking.address import Say, database_path, is_server, resolve_tr
 from topotrain.tracking.artifacts import Artifacts
 from topotrain.tracking.batches import Batches
 from topotrain.tracking.database import create_once, keep_statistics
+from topotrain.tracking.file_digests import Verified, check_files
 from topotrain.tracking.outages import Asker, advice
 from topotrain.tracking.runs import Runs
 from topotrain.tracking.verdicts import Verdicts
@@ -161,6 +162,31 @@ def fetch_model(model: str, store: Store | None, folder: Path) -> Path:
     if store is None:
         raise TrackingError(f"{model}: no such folder", "a model's folder, models:/NAME@alias or models:/NAME/VERSION")
     return store.versions.download(model, folder)
+
+
+def fetch_checked(
+    model: str, store: Store | None, folder: Path, *, compiled: bool = False
+) -> tuple[Path, Verified | None]:
+    """As ``fetch_model``, and held against what was recorded when the version was registered.
+
+    Args:
+        model: as there.
+        store: as there.
+        folder: as there.
+        compiled: whether what Python compiled beside a version's code counts.
+
+    Returns:
+        Where the files are, and that they are those; ``None`` where nothing was recorded.
+
+    Raises:
+        TrackingError: there is no such model, or its files are not those that were registered.
+    """
+    version = None if store is None or Path(model).is_dir() else store.versions.loaded(model)
+    if version is None:
+        return fetch_model(model, store, folder), None
+    # By its number: an alias may move meanwhile, and a logged model is that of the version.
+    files = fetch_model(version.uri, store, folder)
+    return files, check_files(version, files, compiled=compiled)
 
 
 def prepare_store(uri: str, experiment: str) -> None:

@@ -97,6 +97,21 @@ class Versions(Asker):
         return None
 
     @asks
+    def loaded(self, uri: str) -> VersionRecord | None:
+        """As ``of_uri``, and for ``models:/ID`` the version that was registered from that logged model."""
+        parts = LOGGED_MODEL.fullmatch(uri)
+        if parts is None:
+            return self.of_uri(uri)
+        try:
+            run_id = self._client.get_logged_model(parts["id"]).source_run_id
+        except MlflowException as error:
+            if not is_absent(error):
+                raise
+            return None
+        found = self.of_runs([run_id]) if run_id else []
+        return next((one for one in found if one.model_id == parts["id"]), None)
+
+    @asks
     def of_runs(self, run_ids: Sequence[str]) -> list[VersionRecord]:
         """Versions that runs registered, the oldest of a model first."""
         found: list[ModelVersion] = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,24 +56,24 @@ class InitialWeights:
         check_shape(self.network.spec, spec)
 
 
-def load_initial_weights(source: str, store: Store) -> InitialWeights:
+def load_initial_weights(source: str, store: Callable[[], Store]) -> InitialWeights:
     """Load a checkpoint or a model version, without running anything they say.
 
     Args:
         source: the path of a checkpoint, ``runs:/ID/checkpoints/NAME``, or ``models:/NAME@alias`` and the like.
-        store: that holds it, if it is no file.
+        store: gives the one that holds it, if it is no file.
 
     Raises:
         TrackingError: the store holds no such checkpoint or model.
         DataError: it is none of topotrain's.
     """
     if source.startswith("models:/"):
-        scorer, version = load_scorer(source, store), store.versions.of_uri(source)
+        scorer, version = load_scorer(source, store()), store().versions.of_uri(source)
         return InitialWeights(source, scorer.network.float(), scorer.schema, version.run_id if version else None)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(source)
         if source.startswith("runs:/"):
-            path = store.artifacts.fetch(checkpoint_of_uri(source), Path(folder))
+            path = store().artifacts.fetch(checkpoint_of_uri(source), Path(folder))
         content = read_checkpoint(path)
     network, schema = network_of(content)
     return InitialWeights(source, network, schema, content.get("run_id"))

@@ -223,7 +223,7 @@ class TrainingRun:
         """New, or with the weights of another; a run that goes on takes its own from the checkpoint."""
         spec = network_spec(data.schema, self.config)
         if self.initial is not None:
-            initial = load_initial_weights(self.initial, self.recorder.store)
+            initial = load_initial_weights(self.initial, lambda: self.recorder.store)
             initial.check(spec, data.schema)
             self.recorder.tags(initial.lineage)
             log.info("beginning with the weights of %s", mask_credentials(self.initial))
