@@ -54,6 +54,10 @@ class DataError(UserInputError):
     """A graph, a label file or a metadata file is missing or malformed."""
 
 
+class DiskError(DataError):
+    """A folder of this machine takes nothing more."""
+
+
 class SchemaError(UserInputError):
     """Graphs disagree with each other, with their metadata, or with a model's feature schema."""
 

@@ -13,10 +13,12 @@ from uuid import uuid4
 
 from filelock import FileLock, Timeout
 
-from topotrain.errors import DataError
+from topotrain.disk import EXPECTED, disk_fault, named, unwritable
+from topotrain.errors import DiskError
 from topotrain.text import one_line
 
 PREFIX = "topotrain-"
+MAKE_ROOM = "make room, or set TMPDIR to another"
 WORK = "work"
 LOCK = "in-use"  # locked as long as the process that made the folder lives
 
@@ -30,7 +32,7 @@ def make_scratch(kind: str) -> Path:
         kind: what it is for, as part of its name.
 
     Raises:
-        DataError: it can't be made.
+        DiskError: it can't be made.
     """
     try:
         root = Path(tempfile.gettempdir())
@@ -42,13 +44,24 @@ def make_scratch(kind: str) -> Path:
         folder = new.rename(root / f"{PREFIX}{kind}-{uuid4().hex[:8]}") / WORK
         folder.mkdir()
     except OSError as error:
-        raise DataError(
-            f"no folder for work can be made ({one_line(error)})",
-            "a folder for temporary files with space left",
-            "make room, or set TMPDIR to another",
-        ) from None
+        raise DiskError(f"no folder for work can be made ({one_line(error)})", EXPECTED, MAKE_ROOM) from None
     _locks[folder] = lock
     return folder
+
+
+def check_scratch() -> None:
+    """See, before anything is begun, that there is room for such folders.
+
+    Raises:
+        DiskError: there is none.
+    """
+    folder = make_scratch("check")
+    full = unwritable(folder)
+    remove_scratch(folder)
+    if full:
+        raise DiskError(
+            f"the folder for temporary files {folder.parent} can't be written ({full})", EXPECTED, MAKE_ROOM
+        )
 
 
 def remove_scratch(folder: Path) -> None:
@@ -67,13 +80,37 @@ def scratch(kind: str) -> Iterator[Path]:
         kind: what it is for, as part of its name.
 
     Raises:
-        DataError: it can't be made.
+        DiskError: it can't be made, or written.
     """
     folder = make_scratch(kind)
     try:
-        yield folder
+        with writing(folder):
+            yield folder
     finally:
         remove_scratch(folder)
+
+
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Around what writes to such a folder.
+
+    Raises:
+        DiskError: it can't be written.
+    """
+    with named(folder, "the folder for work", MAKE_ROOM):
+        yield
+
+
+def temporary_fault(error: Exception) -> DiskError | None:
+    """What to say of an error of what writes to temporary files; ``None`` where they could be written."""
+    fault = disk_fault(error)
+    if fault is None:
+        return None
+    try:
+        root = tempfile.gettempdir()
+    except OSError:
+        root = ""
+    return DiskError(f"the folder for temporary files {root} can't be written ({fault})", EXPECTED, MAKE_ROOM)
 
 
 @lru_cache(maxsize=8)

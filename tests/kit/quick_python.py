@@ -186,6 +186,7 @@ def become(wanted: Wanted, path: list[str], executable: str) -> None:
         os.environ["TOPOTRAIN_SERVES"] = str(os.getppid())
     os.chdir(wanted.folder)
     extra = [os.path.abspath(entry) for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry]
+    tempfile.tempdir = None  # that of this environment
     sys.executable = executable  # so that a batch's jobs come this way too
     import numpy as np
 

@@ -116,6 +116,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if isinstance(error, OSError) and error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
             where = shortened(str(error.filename))
             _fail(f"{where}: {error.strerror}; expected a path that a file can have", EXIT_USER)
+        if full := _full_place(error):
+            _fail(full, EXIT_USER)
         if isinstance(error, MemoryError) or NO_MEMORY.search(str(error)):
             _fail(
                 "there is not enough memory; expected more of it free; take smaller batches or a smaller network",
@@ -123,6 +125,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
             )
         logging.getLogger("topotrain").exception("a fault of topotrain; please report it with the lines below")
         sys.exit(EXIT_FAULT)
+
+
+def _full_place(error: Exception) -> str:
+    """What to say of a disk that takes nothing more: where, as far as the error or the disk tells; "" of others."""
+    from topotrain.disk import EXPECTED, disk_fault
+    from topotrain.scratch import temporary_fault
+
+    fault = disk_fault(error)
+    name = getattr(error, "filename", None)
+    if fault and name is not None:
+        return f"{shortened(str(name))} can't be written ({fault}); expected {EXPECTED}; make room there"
+    return str(temporary_fault(error)) if fault else ""
 
 
 def _fail(message: str, status: int) -> None:

@@ -20,7 +20,7 @@ from topotrain.reading.json_file import parse_json
 from topotrain.text import one_line
 from topotrain.tracking.address import local_folder
 from topotrain.tracking.moved import absent, check_there
-from topotrain.tracking.outages import Asker, asks
+from topotrain.tracking.outages import Asker, asks, full_here
 from topotrain.tracking.records import Checkpoint, RunRecord
 
 READS = 3  # of an artifact that may be in the middle of being replaced
@@ -103,6 +103,8 @@ class Artifacts(Asker):
         try:
             return self._download(checkpoint.run_id, checkpoint.path, folder)
         except (MlflowException, OSError) as error:
+            if told := full_here(self.uri, error):
+                raise told from None
             self._check_there(checkpoint.run_id)
             raise TrackingError(
                 f"{checkpoint.uri} can't be fetched ({one_line(error)})", "an artifact of a run on this store"

@@ -17,13 +17,13 @@ import platformdirs
 from filelock import FileLock
 from pydantic import ValidationError
 
+from topotrain.disk import EXPECTED, disk_fault, unwritable
 from topotrain.errors import TrackingError
 from topotrain.text import one_line
 from topotrain.tracking.checked_lines import DamagedLineError, LineReader, LineWriter
 from topotrain.tracking.entries import Entry, Origin, entry_of
 
 RECORDS, DELIVERED, FILES = "records.log", "delivered.log", "files"
-EXPECTED = "a folder that can be written, with space left"
 SETTABLE = "make room, or set XDG_STATE_HOME to another"
 
 
@@ -84,7 +84,7 @@ class Journal:
 
     @classmethod
     def create(cls) -> Journal:
-        """An empty one.
+        """An empty one, on a disk that has room for some records.
 
         Raises:
             JournalError: it can't be written.
@@ -92,9 +92,13 @@ class Journal:
         folder = journals_dir() / uuid4().hex[:12]
         try:
             folder.mkdir(parents=True, mode=0o700)
-            return cls(folder)
+            full = unwritable(folder)
+            if full is None:
+                return cls(folder)
         except OSError as error:
-            raise JournalError(f"journal {folder} can't be written ({one_line(error)})", EXPECTED, SETTABLE) from None
+            full = error.strerror or one_line(error)
+        shutil.rmtree(folder, ignore_errors=True)
+        raise JournalError(f"journal {folder} can't be written ({full})", EXPECTED, SETTABLE)
 
     @classmethod
     def open(cls, folder: Path) -> tuple[Journal, Origin]:
@@ -140,7 +144,7 @@ class Journal:
             else:
                 _link(local, target)
         except OSError as error:
-            raise self._full(error) from None
+            raise self.full(error) from None
         return name
 
     def keep_text(self, content: str) -> str:
@@ -153,7 +157,7 @@ class Journal:
         try:
             (self.folder / FILES / name).write_bytes(content.encode("utf-8", "replace"))
         except OSError as error:
-            raise self._full(error) from None
+            raise self.full(error) from None
         return name
 
     @contextmanager
@@ -231,7 +235,7 @@ class Journal:
             try:
                 self._writer.append(record)
             except OSError as error:
-                raise self._full(error) from None
+                raise self.full(error) from None
 
     def _note(self, fact: Mapping[str, Any]) -> None:
         self.progress += 1
@@ -247,8 +251,10 @@ class Journal:
         else:
             self.known[int(fact["of"])].update({key: value for key, value in fact.items() if key != "of"})
 
-    def _full(self, error: OSError) -> JournalError:
-        return JournalError(f"journal {self.folder} can't be written ({one_line(error)})", EXPECTED, SETTABLE)
+    def full(self, error: Exception) -> JournalError:
+        """What to say where it can't be written."""
+        reason = disk_fault(error) or (isinstance(error, OSError) and error.strerror) or one_line(error)
+        return JournalError(f"journal {self.folder} can't be written ({reason})", EXPECTED, SETTABLE)
 
 
 def origin_of(folder: Path) -> Origin:

@@ -14,10 +14,12 @@ from mlflow.tracking.context.registry import resolve_tags
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME, MLFLOW_RUN_NOTE
 
 from topotrain.credentials import mask_credentials, mask_uri, mask_values, remember_uri
+from topotrain.disk import EXPECTED, unwritable
 from topotrain.errors import TrackingError
 from topotrain.fields import TAG_COMMAND, TAG_STATUS_NOTE
 from topotrain.invocation import release_adopted_run, take_adopted_run
 from topotrain.text import one_line
+from topotrain.tracking.address import local_folder
 from topotrain.tracking.entries import Origin
 from topotrain.tracking.journal import Journal
 from topotrain.tracking.lease import Lease, lock_here
@@ -67,6 +69,7 @@ def open_run(
     try:
         if given:
             held = Lease.take(client, given)
+            _check_writable(store.runs.get(given).artifact_uri)
         else:
             with asking(store.uri):
                 held = _made(store, experiment, command, str(name))
@@ -159,8 +162,9 @@ def reopen_run(store: Store, lease: Lease, tags: Mapping[str, str] | None = None
     release_adopted_run(run_id)
     client, journal = store._client, Journal.create()
     try:
-        lease.take_over()
         run = store.runs.get(run_id)
+        _check_writable(run.artifact_uri)
+        lease.take_over()
         if TAG_STATUS_NOTE in run.tags:
             client.delete_tag(run_id, TAG_STATUS_NOTE)
         client.update_run(run_id, status="RUNNING")
@@ -194,9 +198,22 @@ def _wanted(
 def _made(store: Store, experiment: str, command: str, name: str) -> Lease:
     """The lease of a run that is made for it."""
     writer, home = Lease.new_writer(), store.runs.experiment_id(experiment)
+    _check_writable(str(store._client.get_experiment(home).artifact_location))
     own = {**mask_values(resolve_tags(), names=True), MLFLOW_RUN_NAME: name, TAG_COMMAND: command}
     run = store._client.create_run(home, run_name=name, tags={**own, **Lease.tags(writer)})
     return Lease.of_new_run(store._client, run.info.run_id, writer)
+
+
+def _check_writable(artifacts: str) -> None:
+    """See, before a run is begun, that its artifacts can be written, where they go to a folder of this machine.
+
+    Raises:
+        TrackingError: they can't.
+    """
+    folder = local_folder(artifacts)
+    fault = unwritable(folder) if folder is not None else None
+    if fault:
+        raise TrackingError(f"artifacts can't be written to {folder} ({fault})", EXPECTED, "make room there")
 
 
 def _recorder(store: Store, journal: Journal, lease: Lease, experiment: str, name: str | None) -> Recorder:

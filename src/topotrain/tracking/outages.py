@@ -11,8 +11,11 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from topotrain.credentials import mask_uri
-from topotrain.errors import OutageError, TrackingError
+from topotrain.disk import EXPECTED, database_fault
+from topotrain.errors import OutageError, TrackingError, UserInputError
+from topotrain.scratch import temporary_fault
 from topotrain.text import one_line, refusal
+from topotrain.tracking.address import database_path
 
 # What asking again does not mend.
 REFUSALS = (
@@ -22,6 +25,7 @@ REFUSALS = (
     "RESOURCE_DOES_NOT_EXIST",
     "UNAUTHENTICATED",
 )
+ROOM = (EXPECTED, "make room there, or give another --tracking-uri")
 P = ParamSpec("P")
 T = TypeVar("T")
 A = TypeVar("A", bound="Asker")
@@ -52,12 +56,27 @@ def asking(uri: str) -> Iterator[None]:
     try:
         yield
     except (MlflowException, OSError) as error:  # OSError: what requests raises, too
+        if told := full_here(uri, error):
+            raise told from None
         advised = advice(error)
         if advised or (isinstance(error, MlflowException) and error.error_code in REFUSALS):
             raise TrackingError(f"{mask_uri(uri)} refuses ({one_line(error)})", *(advised or ())) from None
         raise OutageError(
             f"{mask_uri(uri)} does not answer ({one_line(error)})", "a store that can be asked", "try again"
         ) from None
+
+
+def full_here(uri: str, error: Exception) -> UserInputError | None:
+    """What to say where a disk of this machine takes nothing more: the store's, or that of what is fetched.
+
+    Args:
+        uri: of the store.
+        error: of asking it.
+    """
+    fault, database = database_fault(error), database_path(uri)
+    if fault and database:
+        return OutageError(f"tracking store {database} can't be used ({fault})", *ROOM)
+    return None if fault else temporary_fault(error)
 
 
 class Asker:

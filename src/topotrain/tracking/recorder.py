@@ -15,9 +15,10 @@ from typing import Any
 from mlflow.utils.validation import MAX_PARAM_VAL_LENGTH, MAX_TAG_VAL_LENGTH
 
 from topotrain.credentials import mask_credentials, mask_values
+from topotrain.disk import disk_fault, names, unwritable
 from topotrain.errors import TrackingError
 from topotrain.fields import CHECKPOINT_DIR, TAG_STATUS_NOTE
-from topotrain.text import as_json, one_line
+from topotrain.text import as_json
 from topotrain.tracking.address import web_address
 from topotrain.tracking.delivery import Delivery
 from topotrain.tracking.entries import (
@@ -111,7 +112,7 @@ class Recorder:
         if online is not None:
             self.uri = online.store.uri
             self._delivery = Delivery(*(online.store._client, online.run, journal), adopt=bool(online.lease.after))
-            self._shipper = Shipper(journal, self._delivery, online.run.artifact_uri, self._ready)
+            self._shipper = Shipper(journal, self._delivery, online.run.artifact_uri, self.uri, self._ready)
             self._shipper.start()
 
     @property
@@ -226,7 +227,13 @@ class Recorder:
 
         def entry() -> Version:
             folder = Path(mkdtemp(dir=self._journal.path(""), prefix="model-")) / "model"
-            files.save(folder)
+            try:
+                files.save(folder)
+            except Exception as error:
+                # MLflow says it in words of its own, and writes to the folder for temporary files as well.
+                if disk_fault(error) and (names(error, folder) or unwritable(folder)):
+                    raise self._journal.full(error) from None
+                raise
             return Version(
                 kept=self._journal.keep(folder), name=name, title=title, step=step, tags=dict(mask_values(tags))
             )
@@ -262,6 +269,7 @@ class Recorder:
         if note:
             self.tags({TAG_STATUS_NOTE: note})
         self._add(End(status=status, time=_now()))
+        self._failed = None  # the journal takes records again, and how the run ended is among them
 
     def flush(self, patience: float = FLUSH_SECONDS, *, away: float | None = None) -> bool:
         """Wait until everything is delivered.
@@ -308,14 +316,14 @@ class Recorder:
         shipper.flush(patience or STOP_SECONDS, None if patience else AWAY_SECONDS)
         complete = shipper.complete
         shipper.stop()
+        if self._failed is not None and not shipper.away:
+            self._end_directly(online)
         if complete:
             online.lease.release()
             self._journal.discard()
             return
         self._journal.give_up()
         online.lease.leave()
-        if self._failed is not None:
-            self._end_directly(online)
 
     def _add(self, entry: Entry | Callable[[], Entry]) -> None:
         """Write an entry to the journal, made now if it is to be made.
@@ -326,11 +334,10 @@ class Recorder:
         """
         try:
             self._journal.append(entry() if callable(entry) else entry)
-        except OSError as error:
-            raise TrackingError(f"{self._journal.folder} can't be written ({one_line(error)})") from None
-        except JournalError as error:
-            self._failed = self._failed or error
-            raise
+        except (OSError, JournalError) as error:
+            full = error if isinstance(error, JournalError) else self._journal.full(error)
+            self._failed = self._failed or full
+            raise full from None
         if self._shipper is not None:
             self._shipper.notify()
             if not self._ended:

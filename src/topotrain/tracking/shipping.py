@@ -10,8 +10,10 @@ from typing import Protocol
 
 from mlflow.exceptions import MlflowException
 
+from topotrain.disk import EXPECTED, database_fault, file_fault
 from topotrain.errors import OutageError, TrackingError
 from topotrain.text import one_line
+from topotrain.tracking.address import database_path, local_folder
 from topotrain.tracking.backlog import Backlog, Waiting
 from topotrain.tracking.entries import what
 from topotrain.tracking.journal import Journal
@@ -19,8 +21,8 @@ from topotrain.tracking.outages import advice
 
 log = logging.getLogger("topotrain")
 
-# What waiting does not mend, other than a full disk or a server that is away.
-PERMANENT = (PermissionError, FileNotFoundError, IsADirectoryError, NotADirectoryError)
+# What waiting does not mend. A folder that may not be written does: it could be when the run began.
+PERMANENT = (IsADirectoryError, NotADirectoryError)
 REFUSALS = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST", "RESOURCE_DOES_NOT_EXIST", "RESOURCE_ALREADY_EXISTS")
 LOOK_SECONDS = 0.2  # between two looks whether the server is away
 SECONDS_APART = 1.0  # a call takes some milliseconds however much it carries: too much of an epoch of 0.2 s
@@ -40,7 +42,8 @@ class Shipper:
     Args:
         journal: whose entries.
         delivery: makes the calls.
-        place: what is written to, for messages.
+        place: of the artifacts, for messages.
+        store: where the rest goes, for messages.
         ready: told whether the server was away, raises ``OutageError`` where nothing may be delivered now, and
             ``TrackingError`` where nothing may be delivered any more, since the run is another's.
 
@@ -48,8 +51,11 @@ class Shipper:
         refusals: what the server refused for good, and ``check`` has not told yet.
     """
 
-    def __init__(self, journal: Journal, delivery: Delivers, place: str, ready: Callable[[bool], None]) -> None:
-        self._backlog, self._delivery, self._place, self._ready = Backlog(journal), delivery, place, ready
+    def __init__(
+        self, journal: Journal, delivery: Delivers, place: str, store: str, ready: Callable[[bool], None]
+    ) -> None:
+        self._backlog, self._delivery, self._ready = Backlog(journal), delivery, ready
+        self._place, self._store = place, store
         self._wake = threading.Condition()
         self._added = self._hurry = self._stop = False
         self._journal = journal
@@ -149,6 +155,17 @@ class Shipper:
                         break
                 self._added = True
 
+    def told(self, error: Exception) -> OutageError | None:
+        """What to say where a disk takes nothing more: that of artifacts here, or of a database here."""
+        what_waits = self.waiting[0] if self.waiting else "records"
+        if isinstance(error, MlflowException):
+            place, fault = database_path(self._store), database_fault(error)
+        else:
+            place, fault = local_folder(self._place), file_fault(error)
+        if place is None or fault is None:
+            return None
+        return OutageError(f"{place} does not take {what_waits} ({fault})", EXPECTED, "make room there")
+
     def deliver_all(self) -> int:
         """Deliver all there is, in the calling thread, which is another's only where none was started.
 
@@ -219,12 +236,12 @@ class Shipper:
 
     def _lost(self, error: Exception) -> bool:
         if self._outage is None:
-            names = self.waiting[0] if self.waiting else "records"
+            told: TrackingError | None = self.told(error)
+            if told is None:
+                what_waits = self.waiting[0] if self.waiting else "records"
+                told = TrackingError(f"the tracking server does not take {what_waits} ({one_line(error)})")
             self._outage = one_line(error)
-            log.warning(
-                "the tracking server does not take %s (%s); the journal keeps everything, trying again",
-                *(names, one_line(error)),
-            )
+            log.warning("%s; the journal keeps everything, trying again", told)
             log.debug("in full:", exc_info=error)
         self._denied = advice(error) is not None
         return False

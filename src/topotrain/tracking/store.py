@@ -12,6 +12,7 @@ from mlflow.tracking import MlflowClient
 from mlflow.utils.credentials import read_mlflow_creds
 
 from topotrain.credentials import mask_uri, remember_secret, remember_uri
+from topotrain.disk import disk_fault
 from topotrain.errors import OutageError, TrackingError
 from topotrain.invocation import RETRIES_VARIABLE, answering_within, wait_at_most
 from topotrain.text import one_line
@@ -20,7 +21,7 @@ from topotrain.tracking.artifacts import Artifacts
 from topotrain.tracking.batches import Batches
 from topotrain.tracking.database import create_once, keep_statistics
 from topotrain.tracking.file_digests import Verified, check_files
-from topotrain.tracking.outages import Asker, advice
+from topotrain.tracking.outages import ROOM, Asker, advice
 from topotrain.tracking.runs import Runs
 from topotrain.tracking.verdicts import Verdicts
 from topotrain.tracking.versions import Versions
@@ -70,6 +71,8 @@ class Store(Asker):
                 client.search_experiments(view_type=ViewType.ACTIVE_ONLY, max_results=1)
         except Exception as error:  # noqa: BLE001 (each backend raises its own kinds)
             what = f"tracking store {mask_uri(uri)} can't be used ({one_line(error)})"
+            if database is not None and (fault := disk_fault(error)):
+                raise OutageError(f"tracking store {database} can't be used ({fault})", *ROOM) from None
             expected, do = advice(error) or RUNNING
             without = OFFLINE if patience is not None and is_server(uri) else ""
             raise TrackingError(what, expected, do + without) from None
@@ -203,3 +206,9 @@ def settle_mlflow() -> None:
     os.environ.setdefault(RETRIES_VARIABLE, "2")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # standard output is for documents
+    logging.getLogger("mlflow.store.db.utils").addFilter(_is_not_told_by_us)
+
+
+def _is_not_told_by_us(record: logging.LogRecord) -> bool:
+    """MLflow shows a traceback where a database fails (its disk is full, say), and raises what we say in one line."""
+    return not record.getMessage().startswith("SQLAlchemy database error")

@@ -204,11 +204,13 @@ def _deliver(journal: Journal, origin: Origin, store: Store, lease: Lease) -> De
         stand_in=origin.run_id if origin.offline else None,
         again=True,
     )
-    shipper = Shipper(journal, delivery, run.artifact_uri, lambda _: store.check_there())
+    shipper = Shipper(journal, delivery, run.artifact_uri, store.uri, lambda _: store.check_there())
     try:
         records = shipper.deliver_all()
-    except BaseException:
+    except BaseException as error:
         journal.close()
+        if isinstance(error, Exception) and (told := shipper.told(error)):
+            raise told from None
         raise
     lease.withdraw(origin.writer)
     journal.discard()

@@ -12,6 +12,7 @@ from topotrain.errors import ConfigError
 from topotrain.fields import TAG_TRIAL_LABEL
 from topotrain.invocation import adopted_run
 from topotrain.messages import lines_shown
+from topotrain.scratch import check_scratch
 from topotrain.signals import interruptible
 from topotrain.tracking.address import resolve_tracking_uri
 from topotrain.tracking.opening import open_offline, open_run
@@ -72,6 +73,7 @@ def fit(
         for notice in loaded.notices:
             log.info(notice)
         check_hardware(recipe)
+        check_scratch()
         uri = resolve_tracking_uri(tracking_uri, recipe.mlflow.tracking_uri, log.info)
         recorder = _open(
             *(uri, recipe.mlflow, offline),

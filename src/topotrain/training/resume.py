@@ -28,7 +28,7 @@ from topotrain.invocation import adopted_run, release_adopted_run, serving_paren
 from topotrain.messages import lines_shown
 from topotrain.model.checkpoint import check_resumable, read_checkpoint
 from topotrain.progress import track
-from topotrain.scratch import scratch
+from topotrain.scratch import check_scratch, scratch
 from topotrain.signals import interruptible
 from topotrain.tracking.heartbeat import is_alive
 from topotrain.tracking.kept import kept_checkpoints
@@ -98,6 +98,7 @@ def resume(
         InterruptedRunError: SIGINT or SIGTERM; the run is closed as KILLED.
     """
     with lines_shown(progress), interruptible(), scratch("resume") as folder:
+        check_scratch()
         store, adopted = find_store(tracking_uri, patience=CONNECT_SECONDS), adopted_run()
         wanted = run or _begun(store, adopted) or LATEST
         deliver_first(store, wanted)

@@ -18,7 +18,7 @@ from pydantic import TypeAdapter, ValidationError
 from topotrain.config import LoadedConfig
 from topotrain.credentials import mask_credentials
 from topotrain.data.prepare import PreparedData, prepare_data
-from topotrain.errors import ConfigError, DataError, InterruptedRunError
+from topotrain.errors import ConfigError, DataError, DiskError, InterruptedRunError
 from topotrain.fields import CHECKPOINT_DIR, DOCKQ_COLUMN, INTERRUPTED_NOTE, LAST_CHECKPOINT, quality_name
 from topotrain.invocation import resume_command, sync_advice, threads_asked
 from topotrain.model.checkpoint import WRITTEN
@@ -26,9 +26,10 @@ from topotrain.model.lightning import STEP, ScoringModule
 from topotrain.model.network import TopoQANetwork
 from topotrain.progress import track
 from topotrain.schema.documents import fault
-from topotrain.scratch import make_scratch, remove_scratch
+from topotrain.scratch import make_scratch, remove_scratch, writing
 from topotrain.signals import release
 from topotrain.text import one_line
+from topotrain.tracking.journal import JournalError
 from topotrain.tracking.recorder import AWAY_SECONDS, STOP_SECONDS, NewVersion, Recorder, Status
 from topotrain.tracking.versions import CANDIDATE
 from topotrain.training.callbacks import (
@@ -171,7 +172,8 @@ class TrainingRun:
             InterruptedRunError: SIGINT or SIGTERM; the run is closed as KILLED.
         """
         try:
-            result = self._run(data)
+            with writing(self.workdir):
+                result = self._run(data)
         except InterruptedRunError as stop:
             release(stop)
             self._end("KILLED", f"{INTERRUPTED_NOTE} {stop.signum} after {self.epochs} epochs")
@@ -179,7 +181,8 @@ class TrainingRun:
                 log.info("to resume: %s", resume_command(self.recorder.run_id, self.recorder.uri))
             raise
         except BaseException as error:
-            self._end("FAILED", f"{type(error).__name__}: {error}")
+            full = isinstance(error, DiskError | JournalError)
+            self._end("FAILED", f"{type(error).__name__}: {error}", full=full)
             raise
         finally:
             self.tidy()
@@ -237,14 +240,21 @@ class TrainingRun:
                     scaling.fit(columns.mean, columns.deviation)
         return network
 
-    def _end(self, status: Status, note: str) -> None:
-        """Close a run that did not finish, and make models of what it kept."""
+    def _end(self, status: Status, note: str, *, full: bool = False) -> None:
+        """Close a run that did not finish, and make models of what it kept.
+
+        Args:
+            status: how it ended.
+            note: why.
+            full: because of a disk that takes nothing more: what can't be written now needs no line of its own.
+        """
         try:
             self.recorder.end(status, note)
-            if self.data is not None and self.selection.kept:
+            if self.data is not None and self.selection.kept and not full:
                 self._register(self.data, candidate=False)
         except Exception as error:  # noqa: BLE001 (what ended the run matters more)
-            log.error("not everything of the run could be recorded (%s)", one_line(error))
+            if not full:
+                log.error("not everything of the run could be recorded (%s)", one_line(error))
         self.recorder.close(0)
         if self.recorder.journal is not None:
             log.warning("not yet delivered: %s keeps it; %s", self.recorder.journal, sync_advice(self.recorder.journal))
