@@ -190,6 +190,21 @@ def test_what_a_local_store_holds_once_mlflow_has_loaded_from_it(
     assert "let nobody serve it" in capsys.readouterr().err
 
 
+def test_mlflow_itself_runs_what_it_finds(version: Registered) -> None:
+    """What docs/serving.md warns of, and why ``verify`` comes first."""
+    import mlflow
+
+    swap_loader(version)
+    point_mlflow_at(version.uri)
+    mlflow.pyfunc.load_model(URI)
+    trace = version.graph_set.root / "ran"
+    assert trace.is_file()
+    trace.unlink()
+    with pytest.raises(TrackingError, match="changed: served.py"):
+        topotrain.verify(URI, version.uri)
+    assert not trace.exists()
+
+
 def test_a_version_without_a_digest_is_taken_with_a_word(version: Registered, tmp_path: Path, capsys: Any) -> None:
     """As versions of earlier topotrains are; and nobody can say that they are what they were."""
     version.client.delete_model_version_tag("topoqa", "1", "topotrain.files_sha256")
