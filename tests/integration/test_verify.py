@@ -87,9 +87,9 @@ def loader(version: Registered) -> Path:
 
 
 def swap_loader(version: Registered) -> None:
-    """Code that would leave a trace."""
-    path = loader(version)
-    path.write_text(f"open({str(version.graph_set.root / 'ran')!r}, 'w').close()\n{path.read_text()}")
+    """Code that leaves a trace."""
+    with loader(version).open("a") as file:
+        file.write(f"\nopen({str(version.graph_set.root / 'ran')!r}, 'w').close()\n")
 
 
 def add_module(version: Registered) -> None:
