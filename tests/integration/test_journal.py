@@ -78,9 +78,9 @@ def arguments(graph_set: GraphSet, uri: str, *more: str) -> list[str]:
 @pytest.mark.parametrize(
     ("moment", "mode"),
     [
-        *(("training", mode) for mode in ("refuse", "silent", "busy", "broken", "deaf")),
-        *(("registering", mode) for mode in ("silent", "deaf")),
-        *(("all the time", mode) for mode in ("broken", "deaf")),
+        *(("training", mode) for mode in ("refuse", "silent", "busy")),
+        *(("registering", mode) for mode in ("broken", "deaf")),
+        ("all the time", "deaf"),
     ],
 )
 def test_outages_of_every_kind_lose_nothing(
@@ -180,7 +180,7 @@ def _newest(uri: str) -> int:
 
 
 @pytest.mark.server
-@pytest.mark.parametrize("after", [0, 7, 20, 33])
+@pytest.mark.parametrize("after", [0, 12, 30])
 def test_a_delivery_that_is_cut_off_anywhere_ends_the_same(
     place: Any, undisturbed: str, proxy: Unreliable, after: int
 ) -> None:
@@ -238,7 +238,7 @@ def test_killed_runs_are_delivered_by_resume_and_by_sync(
             patch.setattr(
                 TrainingRun,
                 "_end",
-                lambda self, *_: (
+                lambda self, *_, **__: (
                     ids.append(self.recorder.run_id),
                     setattr(proxy, "mode", "pass"),
                     die(self.recorder, delivered=False),
@@ -342,7 +342,7 @@ def test_an_offline_run_that_was_cut_off_is_resumed_by_the_id_it_named(
 
     with monkeypatch.context() as patch:
         patch.setattr(Recorder, "epoch", epoch)
-        patch.setattr(TrainingRun, "_end", lambda self, *_: self.recorder._journal.lock.release())
+        patch.setattr(TrainingRun, "_end", lambda self, *_, **__: self.recorder._journal.lock.release())
         with pytest.raises(Killed):
             topotrain.fit(overrides=recipe, tracking_uri=store_uri, offline=True)
     result = resume(ids[0], tracking_uri=store_uri)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 import threading
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -77,29 +76,30 @@ def test_on_one_machine_the_lock_decides_before_the_server_is_asked(run: Any) ->
     first.release()
 
 
-def sign(**changed: Any) -> str:
-    return json.dumps({**sign_of_life(), "held": True, **changed})
+def sign(ago: int = 0, **changed: Any) -> str:
+    time = (datetime.now(UTC) - timedelta(seconds=ago)).isoformat()
+    return json.dumps({**sign_of_life(), "held": True, "time": time, **changed})
 
 
-@pytest.mark.parametrize(
-    ("claim", "alive"),
-    [
-        (sign(), True),
-        (sign(held=False), True),
-        (sign(pid=2**22), False),
-        (sign(process_start=1.0), False),
-        (sign(host="another"), True),
-        (sign(host="another", time=(datetime.now(UTC) - timedelta(seconds=80)).isoformat()), True),
-        (sign(host="another", time=(datetime.now(UTC) - timedelta(seconds=100)).isoformat()), False),
-        (json.dumps(DEAD), False),
-        ("no JSON", False),
-        ("[1]", False),
-        (json.dumps({"host": socket.gethostname(), "pid": "x", "process_start": None}), False),
-    ],
-)
-def test_who_counts_as_alive(run: Any, without_lock: None, claim: str, alive: bool) -> None:
+SIGNS = {
+    "this process": ({}, True),
+    "this process, which only asks": ({"held": False}, True),
+    "another process of this machine": ({"pid": 2**22}, False),
+    "one that was given its number": ({"process_start": 1.0}, False),
+    "another machine": ({"host": "another"}, True),
+    "another machine, two beats ago": ({"host": "another", "ago": 80}, True),
+    "another machine, long ago": ({"host": "another", "ago": 100}, False),
+    "a sign that is none": ({"pid": "x", "process_start": None}, False),
+    "no JSON": ("no JSON", False),
+    "a list": ("[1]", False),
+}
+
+
+@pytest.mark.parametrize(("changed", "alive"), SIGNS.values(), ids=SIGNS)
+def test_who_counts_as_alive(run: Any, without_lock: None, changed: Any, alive: bool) -> None:
     """A process of this machine as long as it runs, of another for three missed beats; signs that are none, never."""
     client, run_id = run
+    claim = changed if isinstance(changed, str) else sign(**changed)
     client.set_tag(run_id, f"{TAG_LEASE}0", claim)
     client.set_tag(run_id, TAG_HEARTBEAT, json.dumps({**DEAD, "writer": "0"}))
     assert is_alive(run_record(client.get_run(run_id))) == alive

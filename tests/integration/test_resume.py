@@ -127,7 +127,7 @@ def cut_off(graph_set, uri, monkeypatch, where: str, epoch: int, *overrides: str
 
     with monkeypatch.context() as patch:
         patch.setattr(Recorder, where, dying)
-        patch.setattr(TrainingRun, "_end", lambda self, *_: die(self.recorder, with_disk=with_disk))
+        patch.setattr(TrainingRun, "_end", lambda self, *_, **__: die(self.recorder, with_disk=with_disk))
         with pytest.raises(_Killed):
             train(graph_set, uri, *overrides)
     assert mlflow_client(uri).get_run(seen["run"]).info.status == "RUNNING"
