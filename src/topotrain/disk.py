@@ -7,12 +7,9 @@ import os
 import re
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-from topotrain.errors import DiskError, TopotrainError
-
-PROBE_BYTES = 2**20  # a checkpoint, a model and some records of the default network
+PROBE_BYTES = 2**22  # a checkpoint, a model and some records of the default network
 UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 REFUSED = (errno.EACCES, errno.EPERM, errno.EIO)
 # As libraries say it that keep the error's number to themselves.
@@ -65,40 +62,12 @@ def unwritable(folder: Path) -> str | None:
     return None
 
 
-def names(error: BaseException, folder: Path) -> bool:
-    """Whether an error, or one that it came of, names a folder."""
-    return any(str(folder) in str(one) for one in _chain(error))
-
-
-@contextmanager
-def named(folder: Path, what: str, do: str) -> Iterator[None]:
-    """Say of an error in the block that it is this folder which takes nothing more.
-
-    Args:
-        folder: that the block writes to; an error that names a file elsewhere is left as it is.
-        what: it is.
-        do: the next step.
-
-    Raises:
-        DiskError: it can't be written.
-    """
-    try:
-        yield
-    except TopotrainError:
-        raise
-    except Exception as error:
-        fault = _fault_in(error, folder)
-        if fault is None:
-            raise
-        raise DiskError(f"{what} {folder} can't be written ({fault})", EXPECTED, do) from error
-
-
-def _fault_in(error: BaseException, folder: Path) -> str | None:
+def fault_in(error: BaseException, folder: Path) -> str | None:
+    """As ``file_fault``, of what writes to a folder; ``None`` where the error names a file elsewhere."""
     paths = [str(one.filename) for one in _chain(error) if isinstance(one, OSError) and one.filename is not None]
-    inside = [path for path in paths if Path(path).is_relative_to(folder)]
-    if paths and not inside:
-        return None
-    return file_fault(error) if inside else disk_fault(error)
+    if any(Path(path).is_relative_to(folder) for path in paths):
+        return file_fault(error)
+    return None if paths else disk_fault(error)
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import platformdirs
 
+from topotrain.disk import EXPECTED
 from topotrain.errors import DataError
 from topotrain.limits import FOLDER_DEPTH, FOLDER_WAYS
 from topotrain.text import one_line
@@ -61,7 +62,9 @@ def write_text(text: str, out: Path) -> None:
     try:
         write_whole(out, text.encode())
     except OSError as error:
-        raise DataError(f"{out}: can't be written ({error.strerror})", "a file that can be written") from None
+        raise DataError(
+            f"{out}: can't be written ({error.strerror})", EXPECTED, "make room, or choose another"
+        ) from None
 
 
 def make_whole(root: Path, make: Callable[[Path], None]) -> bool:
@@ -105,7 +108,8 @@ def make_new(out: Path, make: Callable[[Path], None]) -> None:
         if not make_whole(out, make):
             raise exists
     except OSError as error:
-        raise DataError(f"{out}: can't be written ({one_line(error)})", "a folder that can be made") from None
+        why = error.strerror or one_line(error)
+        raise DataError(f"{out}: can't be written ({why})", EXPECTED, "make room, or choose another") from None
 
 
 def walk_files(root: Path) -> Iterator[Path]:

@@ -13,8 +13,8 @@ from uuid import uuid4
 
 from filelock import FileLock, Timeout
 
-from topotrain.disk import EXPECTED, disk_fault, named, unwritable
-from topotrain.errors import DiskError
+from topotrain.disk import EXPECTED, database_fault, disk_fault, fault_in, unwritable
+from topotrain.errors import DiskError, TopotrainError
 from topotrain.text import one_line
 
 PREFIX = "topotrain-"
@@ -92,25 +92,33 @@ def scratch(kind: str) -> Iterator[Path]:
 
 @contextmanager
 def writing(folder: Path) -> Iterator[None]:
-    """Around what writes to such a folder.
+    """Around what writes to such a folder, and to temporary files beside it.
 
     Raises:
-        DiskError: it can't be written.
+        DiskError: they can't be written.
     """
-    with named(folder, "the folder for work", MAKE_ROOM):
+    try:
         yield
+    except TopotrainError:
+        raise
+    except Exception as error:
+        fault = fault_in(error, folder.parent)
+        if fault is None:
+            raise
+        raise _full(folder.parent, fault) from error
 
 
 def temporary_fault(error: Exception) -> DiskError | None:
     """What to say of an error of what writes to temporary files; ``None`` where they could be written."""
-    fault = disk_fault(error)
-    if fault is None:
-        return None
+    fault = None if database_fault(error) else disk_fault(error)
     try:
-        root = tempfile.gettempdir()
-    except OSError:
-        root = ""
-    return DiskError(f"the folder for temporary files {root} can't be written ({fault})", EXPECTED, MAKE_ROOM)
+        return _full(Path(tempfile.gettempdir()), fault) if fault else None
+    except OSError:  # there is no such folder
+        return None
+
+
+def _full(folder: Path, fault: str) -> DiskError:
+    return DiskError(f"the folder for temporary files {folder} can't be written ({fault})", EXPECTED, MAKE_ROOM)
 
 
 @lru_cache(maxsize=8)

@@ -16,7 +16,10 @@ import pytest
 
 STRICT = "TOPOTRAIN_STRICT_SKIPS"
 PLACE = "TOPOTRAIN_SHARED_DATA"
-MAY_BE_ABSENT = ("mkdssp is not installed", "no chromium and chromedriver on PATH", "no CUDA device")
+MAY_BE_ABSENT = (
+    *("mkdssp is not installed", "no chromium and chromedriver on PATH", "no CUDA device"),
+    "no file system can be mounted here",
+)
 NO_REFERENCE_DATA = "reference data are not here"
 
 

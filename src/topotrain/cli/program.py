@@ -129,14 +129,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _full_place(error: Exception) -> str:
     """What to say of a disk that takes nothing more: where, as far as the error or the disk tells; "" of others."""
-    from topotrain.disk import EXPECTED, disk_fault
+    from topotrain.disk import EXPECTED, database_fault, disk_fault
     from topotrain.scratch import temporary_fault
 
-    fault = disk_fault(error)
-    name = getattr(error, "filename", None)
-    if fault and name is not None:
-        return f"{shortened(str(name))} can't be written ({fault}); expected {EXPECTED}; make room there"
-    return str(temporary_fault(error)) if fault else ""
+    fault, name = disk_fault(error), getattr(error, "filename", None)
+    if fault is None:
+        return ""
+    if name is None and (told := temporary_fault(error)):
+        return str(told)
+    place = "the tracking store" if database_fault(error) else shortened(str(name or "a file"))
+    return f"{place} can't be written ({fault}); expected {EXPECTED}; make room there"
 
 
 def _fail(message: str, status: int) -> None:

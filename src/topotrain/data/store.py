@@ -104,7 +104,11 @@ class GraphStore:
                 store = cls(directory, folder, *brought_up(folder, directory, keys, progress))
                 return store if facts_only else store.opened()
         except OSError as error:
-            log.warning("%s: packed graphs can't be kept (%s): they stay in memory", folder, one_line(error))
+            why = error.strerror or one_line(error)
+            log.warning(
+                "%s: packed graphs can't be kept (%s): they stay in memory; to keep them make room, or set paths.cache",
+                *(folder, why),
+            )
         return cls(directory, folder, *in_memory(folder, directory, keys, progress))
 
     @classmethod

@@ -9,6 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, TextIO
 
+from topotrain.disk import EXPECTED
 from topotrain.errors import DataError
 from topotrain.fields import DOCKQ_COLUMN, predicted_name, quality_name
 from topotrain.files import replacing
@@ -98,7 +99,8 @@ def write_table(out: Path, rows: Iterable[Scored], names: Sequence[str]) -> int:
         with replacing(out) as aside:
             WRITERS[out.suffix.lower()](aside, counted, names)
     except OSError as error:
-        raise DataError(f"{out}: can't be written ({error.strerror or error})", "a file that can be written") from None
+        why = error.strerror or error
+        raise DataError(f"{out}: can't be written ({why})", EXPECTED, "make room, or choose another") from None
     return counted.number
 
 

@@ -9,13 +9,13 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import mkdtemp
+from tempfile import gettempdir, mkdtemp
 from typing import Any
 
 from mlflow.utils.validation import MAX_PARAM_VAL_LENGTH, MAX_TAG_VAL_LENGTH
 
 from topotrain.credentials import mask_credentials, mask_values
-from topotrain.disk import disk_fault, names, unwritable
+from topotrain.disk import file_fault, unwritable
 from topotrain.errors import TrackingError
 from topotrain.fields import CHECKPOINT_DIR, TAG_STATUS_NOTE
 from topotrain.text import as_json
@@ -226,12 +226,13 @@ class Recorder:
         title = model_title(title)
 
         def entry() -> Version:
-            folder = Path(mkdtemp(dir=self._journal.path(""), prefix="model-")) / "model"
+            folder = self._journal.path("")
             try:
+                folder = Path(mkdtemp(dir=folder, prefix="model-")) / "model"
                 files.save(folder)
             except Exception as error:
                 # MLflow says it in words of its own, and writes to the folder for temporary files as well.
-                if disk_fault(error) and (names(error, folder) or unwritable(folder)):
+                if file_fault(error) and (unwritable(folder) or not unwritable(Path(gettempdir()))):
                     raise self._journal.full(error) from None
                 raise
             return Version(
@@ -334,10 +335,9 @@ class Recorder:
         """
         try:
             self._journal.append(entry() if callable(entry) else entry)
-        except (OSError, JournalError) as error:
-            full = error if isinstance(error, JournalError) else self._journal.full(error)
-            self._failed = self._failed or full
-            raise full from None
+        except JournalError as error:
+            self._failed = self._failed or error
+            raise
         if self._shipper is not None:
             self._shipper.notify()
             if not self._ended:

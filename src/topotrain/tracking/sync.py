@@ -108,7 +108,7 @@ def deliver(folder: Path, tracking_uri: str | None = None) -> Delivered:
     """
     origin = origin_of(folder)
     with _alone(origin):
-        store = Store.open(_uri(origin, tracking_uri))
+        store = Store.open(_uri(origin, tracking_uri), create=origin.offline)
         with asking(store.uri):
             journal, _ = Journal.open(folder)
             lease = _lease(store, origin, over=journal.given_up)

@@ -20,7 +20,7 @@ from topotrain.errors import TrackingError
 from topotrain.fields import EVAL_PREFIX, TAG_EVAL_DIGEST, TAG_EVAL_RUN
 from topotrain.text import nearest, one_line
 from topotrain.tracking.moved import check_there
-from topotrain.tracking.outages import Asker, asks, is_absent, paged
+from topotrain.tracking.outages import Asker, asks, full_here, is_absent, paged
 from topotrain.tracking.records import EvaluatedModel, LoggedMetric, RunRecord, VersionRecord
 from topotrain.tracking.runs import Runs
 
@@ -250,6 +250,8 @@ class Versions(Asker):
         except TrackingError:
             raise
         except Exception as error:  # noqa: BLE001 (each backend raises its own kinds)
+            if told := full_here(self.uri, error):
+                raise told from None
             raise TrackingError(
                 f"model {uri!r} can't be fetched ({one_line(error)})",
                 "models:/NAME@alias or models:/NAME/VERSION",

@@ -182,7 +182,7 @@ class TrainingRun:
             raise
         except BaseException as error:
             full = isinstance(error, DiskError | JournalError)
-            self._end("FAILED", f"{type(error).__name__}: {error}", full=full)
+            self._end("FAILED", f"{type(error).__name__}: {error}", full)
             raise
         finally:
             self.tidy()
@@ -240,7 +240,7 @@ class TrainingRun:
                     scaling.fit(columns.mean, columns.deviation)
         return network
 
-    def _end(self, status: Status, note: str, *, full: bool = False) -> None:
+    def _end(self, status: Status, note: str, full: bool = False) -> None:
         """Close a run that did not finish, and make models of what it kept.
 
         Args:
