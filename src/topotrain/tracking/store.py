@@ -50,7 +50,8 @@ class Store(Asker):
             patience: for a process that records: seconds that a server may take to answer at all.
 
         Raises:
-            TrackingError: the store is not there, or can't be reached or used.
+            OutageError: the server does not answer.
+            TrackingError: the store is not there, or can't be used.
         """
         database = database_path(uri)
         if database is not None and not create and not database.exists():
@@ -75,7 +76,8 @@ class Store(Asker):
                 raise OutageError(f"tracking store {database} can't be used ({fault})", *ROOM) from None
             expected, do = advice(error) or RUNNING
             without = OFFLINE if patience is not None and is_server(uri) else ""
-            raise TrackingError(what, expected, do + without) from None
+            kind = OutageError if is_server(uri) and not advice(error) else TrackingError
+            raise kind(what, expected, do + without) from None
         return cls(client)
 
     def check_there(self) -> None:
