@@ -23,7 +23,7 @@ from topotrain.tracking.journal import Journal
 from topotrain.tracking.lease import Lease
 from topotrain.tracking.outages import asking
 from topotrain.tracking.recorder import Online, Recorder
-from topotrain.tracking.store import Store
+from topotrain.tracking.store import Store, settle_mlflow
 
 # What MLflow calls a run that has no name of its own: two words and a number, such as "serious-fox-123".
 MLFLOWS_OWN_NAME = re.compile(r"[a-z]+-[a-z]+-\d{1,4}")
@@ -107,6 +107,7 @@ def open_offline(
     Raises:
         JournalError: no journal can be kept.
     """
+    settle_mlflow()
     remember_uri(uri)
     name = mask_credentials(run_name) if run_name else default_run_name()
     wanted = {**resolve_tags(), **_wanted(command, tags, notes, parent_run_id), MLFLOW_RUN_NAME: name}

@@ -109,7 +109,7 @@ class Recorder:
         self._shipper: Shipper | None = None
         if online is not None:
             self.uri = online.store.uri
-            self._delivery = Delivery(*(online.store._client, online.run, journal), adopt=bool(online.lease.after))
+            self._delivery = Delivery(*(online.store._client, online.run, journal), adopt=not online.lease.first)
             self._shipper = Shipper(journal, self._delivery, online.run.artifact_uri, self._ready)
             self._shipper.start()
 
@@ -294,8 +294,7 @@ class Recorder:
         shipper.flush(AWAY_SECONDS if shipper.away and not patience else patience or FLUSH_SECONDS)
         complete = shipper.complete
         shipper.stop()
-        if complete:
-            online.lease.release()
+        if complete and online.lease.release():  # else the journal stays, so that a later process gives the run up
             self._journal.discard()
             return
         self._journal.give_up()

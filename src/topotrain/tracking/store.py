@@ -55,7 +55,7 @@ class Store(Asker):
             raise TrackingError(
                 f"{database}: no such tracking store", "a store with runs", "train first, or give --tracking-uri"
             )
-        _settle_mlflow()
+        settle_mlflow()
         remember_uri(uri)
         remember_secret(read_mlflow_creds().password)  # of the file ~/.mlflow/credentials, too
         try:
@@ -168,7 +168,7 @@ def prepare_store(uri: str, experiment: str) -> None:
     Store.open(uri).runs.experiment_id(experiment)
 
 
-def _settle_mlflow() -> None:
+def settle_mlflow() -> None:
     """Settings of MLflow that the user may have set otherwise."""
     # MLflow cuts long values in silence unless asked not to; its usage reporting changes the environment offline;
     # and its default of 246 s for a dead server is too long a wait for a first answer.
