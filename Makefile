@@ -10,7 +10,7 @@ WORKERS ?= 2
 # Apart from the lock: its metadata ask for numpy<2, though it runs with 2 (docs/decisions/labels-with-dockq.md).
 DOCKQ := DockQ==2.1.3
 
-.PHONY: help train test test-fast server server-stop lint types install clean
+.PHONY: help train test test-fast soak server server-stop lint types install clean
 
 help:  ## Show this help.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -27,6 +27,12 @@ test: install  ## Install if needed, then run every test.
 
 test-fast: install  ## Only the tests that start no server, no browser and no mlflow run.
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not server and not project and not browser" $(PYTEST_ARGS)
+
+SOAK_SEED ?= 1
+SOAK_SIZE ?= 1
+SOAK_JSON ?= soak.json
+soak: install  ## Attack runs for an hour: kills, outages, many writers (docs/reliability.md); SOAK_SEED=1 SOAK_SIZE=0.1 SOAK_JSON=FILE.
+	@PYTHONPATH=tests OMP_NUM_THREADS=1 $(BIN)/python -m soak --seed $(SOAK_SEED) --size $(SOAK_SIZE) --json $(SOAK_JSON) $(SOAK_PARTS)
 
 server: install  ## MLflow on PostgreSQL with users, on loopback (docs/server.md); what runs already goes on.
 	@$(BIN)/python deploy/server/server.py start

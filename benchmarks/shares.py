@@ -14,8 +14,6 @@ from typing import Any
 
 from processes import EPOCH_LINE
 
-FILES = ("file", "remove")  # of the recorder: those of checkpoints
-
 
 class Clock:
     """Seconds of some functions in the main thread; what one calls of the others counts once, for the caller."""
@@ -56,7 +54,11 @@ class Marks(logging.Handler):
 
 
 def main(uri: str, overrides: Sequence[str]) -> None:
-    """Train, and print two shares in percent to standard error."""
+    """Train, and print two shares in percent to standard error.
+
+    Recording is every call of the recorder, which waits for the journal alone; checkpoints are what else is done at the
+    end of an epoch: writing them. What the thread that delivers takes beside the training is in neither.
+    """
     from pytorch_lightning.callbacks import Checkpoint
 
     import topotrain
@@ -66,8 +68,7 @@ def main(uri: str, overrides: Sequence[str]) -> None:
     clock = Clock()
     for name, function in list(vars(Recorder).items()):
         if inspect.isfunction(function) and not name.startswith("_"):
-            kind = "files" if name in FILES else "points"
-            setattr(Recorder, name, clock.around(kind, function))
+            setattr(Recorder, name, clock.around("recording", function))
     for kind in vars(callbacks).values():
         if inspect.isclass(kind) and issubclass(kind, Checkpoint) and kind is not Checkpoint:
             setattr(kind, "on_train_epoch_end", clock.around("all", kind.on_train_epoch_end, always=True))  # noqa: B010
@@ -78,6 +79,6 @@ def main(uri: str, overrides: Sequence[str]) -> None:
     topotrain.fit(overrides=[*overrides, "mlflow.register=none"], tracking_uri=uri)
     (began, before), (ended, after) = marks.seen[0], marks.seen[-1]
     spent = {name: after[name] - before.get(name, 0.0) for name in after}
-    points, span = spent.get("points", 0.0), ended - began
-    print(f"recording {100 * points / span:.3f}", file=sys.stderr)
-    print(f"checkpoints {100 * (spent['all'] - points) / span:.3f}", file=sys.stderr)
+    recording, span = spent["recording"], ended - began
+    print(f"recording {100 * recording / span:.3f}", file=sys.stderr)
+    print(f"checkpoints {100 * (spent['all'] - recording) / span:.3f}", file=sys.stderr)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import lru_cache
@@ -21,6 +22,7 @@ PREFIX = "topotrain-"
 MAKE_ROOM = "make room, or set TMPDIR to another"
 WORK = "work"
 LOCK = "in-use"  # locked as long as the process that made the folder lives
+NAMELESS_SECONDS = 3600.0  # after which a folder that never got its name is nobody's
 
 _locks: dict[Path, FileLock] = {}
 
@@ -124,6 +126,11 @@ def _full(folder: Path, fault: str) -> DiskError:
 @lru_cache(maxsize=8)
 def _clear_left(root: Path) -> None:
     """Remove this user's folders whose process is no more; once in a process."""
+    for folder in root.glob(f".{PREFIX}*"):  # its process was killed before it could be given its name
+        with suppress(OSError):
+            about = folder.lstat()
+            if about.st_uid == os.getuid() and time.time() - about.st_mtime > NAMELESS_SECONDS:
+                shutil.rmtree(folder, ignore_errors=True)
     for folder in root.glob(f"{PREFIX}*"):
         path = folder / LOCK
         with suppress(OSError, Timeout):

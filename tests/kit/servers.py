@@ -41,6 +41,11 @@ class Server:
             return False
         return True
 
+    def send(self, signum: int) -> None:
+        """Send a signal to all of its processes: SIGSTOP freezes it, SIGCONT lets it go on."""
+        assert self._process is not None
+        os.killpg(self._process.pid, signum)
+
     def stop(self, signum: int = signal.SIGTERM) -> None:
         if self._process is not None:
             os.killpg(self._process.pid, signum)

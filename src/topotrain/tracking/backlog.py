@@ -23,6 +23,7 @@ from topotrain.tracking.journal import Journal
 
 VALUES_A_CALL = 900  # metrics, parameters and tags; MLflow takes 1,000
 NAMES_A_CALL = 90  # parameters or tags; MLflow takes 100
+BEFORE_ALL = -1
 
 
 @dataclass
@@ -36,9 +37,11 @@ class Waiting:
 class Backlog:
     """The entries that wait.
 
-    Checkpoints come first: a run whose points are ahead of its last checkpoint could not be gone on with in place. Of
-    those, what a checkpoint names comes before it. A file that a later one replaces is not delivered at all, nor one
-    that was removed meanwhile, so that a long outage costs no more than a short one.
+    What was recorded before the first checkpoint, the recipe, comes first: a run that has a checkpoint can be gone on
+    with anywhere, and nobody would record its recipe again. Then come checkpoints: a run whose points are ahead of its
+    last checkpoint could not be gone on with in place. Of those, what a checkpoint names comes before it. A file that a
+    later one replaces is not delivered at all, nor one that was removed meanwhile, so that a long outage costs no more
+    than a short one.
 
     Args:
         journal: what is recorded.
@@ -47,6 +50,7 @@ class Backlog:
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
         self._waiting: list[Waiting] = []
+        self._first_checkpoint: int | None = None
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -64,13 +68,15 @@ class Backlog:
         """
         for new in self._journal.new():
             entry, numbers = new.entry, [new.number]
+            if self._first_checkpoint is None and _is_checkpoint(entry):
+                self._first_checkpoint = new.number
             if isinstance(entry, File | Removal):
                 numbers = self._withdrawn(entry.artifact) + numbers
             self._waiting.append(Waiting(numbers, entry))
 
     def next(self) -> list[Waiting]:
         """What to deliver next, in one call; empty where nothing waits."""
-        ordered = sorted(self._waiting, key=lambda one: _turn(one.entry))
+        ordered = sorted(self._waiting, key=self._turn)
         if not ordered or not isinstance(ordered[0].entry, Params | Points | Tags):
             return ordered[:1]
         group: list[Waiting] = []
@@ -99,6 +105,11 @@ class Backlog:
             if isinstance(one.entry, File | Version):
                 self._journal.drop(one.entry.kept)
 
+    def _turn(self, one: Waiting) -> int:
+        if self._first_checkpoint is None or one.numbers[-1] < self._first_checkpoint:
+            return BEFORE_ALL
+        return _turn(one.entry)
+
     def _withdrawn(self, artifact: str) -> list[int]:
         """Numbers of a file that waited to be written, and need not be any more."""
         old = next((w for w in self._waiting if isinstance(w.entry, File) and w.entry.artifact == artifact), None)
@@ -110,9 +121,13 @@ class Backlog:
         return old.numbers
 
 
+def _is_checkpoint(entry: Entry) -> bool:
+    return isinstance(entry, File) and PurePosixPath(entry.artifact).parent.name == CHECKPOINT_DIR
+
+
 def _turn(entry: Entry) -> int:
     match entry:
-        case File(artifact=artifact) if PurePosixPath(artifact).parent.name == CHECKPOINT_DIR:
+        case File(artifact=artifact) if _is_checkpoint(entry):
             return {LAST_CHECKPOINT: 1, KEPT_INDEX: 2}.get(PurePosixPath(artifact).name, 0)
         case Removal():
             return 4

@@ -47,7 +47,7 @@ class Delivery:
         journal: where the entries are, and how far each one's delivery is.
         stand_in: the id that stands for the run in the journal of a run that no server knew.
         again: whether another process may have delivered, or recorded, some of it.
-        adopt: whether the run was cut off, and may have left logged models that are no version.
+        adopt: whether the run was recorded before, and may have left logged models that are no version.
     """
 
     def __init__(

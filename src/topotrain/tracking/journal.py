@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import threading
+import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -25,6 +26,7 @@ from topotrain.tracking.entries import Entry, Origin, entry_of
 
 RECORDS, DELIVERED, FILES = "records.log", "delivered.log", "files"
 SETTABLE = "make room, or set XDG_STATE_HOME to another"
+HOLLOW_SECONDS = 3600.0  # after which a journal without a record is nobody's: a run takes moments to begin
 
 
 def state_dir() -> Path:
@@ -38,11 +40,36 @@ def journals_dir() -> Path:
 
 
 def journal_folders() -> list[Path]:
-    """The journals of this machine, the oldest first."""
+    """The journals of this machine, the oldest first; without those that hold nothing yet."""
     with suppress(OSError):
-        found = [path.parent for path in journals_dir().glob(f"*/{RECORDS}")]
+        found = [path.parent for path in journals_dir().glob(f"*/{RECORDS}") if not _is_hollow(path.parent)]
         return sorted(found, key=lambda folder: (folder.stat().st_mtime, folder.name))
     return []
+
+
+def clear_hollow() -> None:
+    """Remove journals of processes that were killed before their first record, once they are old."""
+    with suppress(OSError):
+        for folder in journals_dir().iterdir():
+            if time.time() - folder.stat().st_mtime > HOLLOW_SECONDS and _is_hollow(folder):
+                remove_journal(folder)
+
+
+def remove_journal(folder: Path) -> None:
+    """Remove a journal that nobody needs."""
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def given_up(folder: Path) -> bool:
+    """Whether who wrote a journal has noted that it does nothing more with the run.
+
+    Raises:
+        TrackingError: it is damaged.
+    """
+    try:
+        return any("given_up" in fact for fact in LineReader(folder / DELIVERED).new())
+    except (OSError, DamagedLineError) as error:
+        raise _unusable(folder, error) from None
 
 
 @dataclass(frozen=True)
@@ -79,7 +106,6 @@ class Journal:
         self.known: dict[int, dict[str, Any]] = defaultdict(dict)  # how far the delivery of an entry is
         self._done: set[int] = set()
         self.progress = 0  # grows as the server takes one thing after another
-        self.given_up = False  # by who wrote it: that process does nothing more with the run, whether or not it lives
         self._numbers = -1  # of the last entry that was read; the origin comes first
 
     @classmethod
@@ -90,6 +116,7 @@ class Journal:
             JournalError: it can't be written.
         """
         folder = journals_dir() / uuid4().hex[:12]
+        clear_hollow()
         try:
             folder.mkdir(parents=True, mode=0o700)
             full = unwritable(folder)
@@ -222,13 +249,13 @@ class Journal:
         self._delivered.close()
 
     def give_up(self) -> None:
-        """Note that who wrote it does nothing more with the run."""
+        """Note that who wrote it does nothing more with the run, whether or not its process lives."""
         self._note({"given_up": True})
 
     def discard(self) -> None:
         """Remove it: the server has everything."""
         self.close()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        remove_journal(self.folder)
 
     def _append(self, record: Mapping[str, Any]) -> None:
         with self._guard:
@@ -244,11 +271,9 @@ class Journal:
             self._delivered.append(fact)
 
     def _learn(self, fact: Mapping[str, Any]) -> None:
-        if "given_up" in fact:
-            self.given_up = True
-        elif "done" in fact:
+        if "done" in fact:
             self._done.update(int(number) for number in fact["done"])
-        else:
+        elif "of" in fact:
             self.known[int(fact["of"])].update({key: value for key, value in fact.items() if key != "of"})
 
     def full(self, error: Exception) -> JournalError:
@@ -272,6 +297,14 @@ def origin_of(folder: Path) -> Origin:
         return Origin.model_validate(first)
     except (OSError, DamagedLineError, ValidationError, ValueError) as error:
         raise _unusable(folder, error) from None
+
+
+def _is_hollow(folder: Path) -> bool:
+    try:
+        with (folder / RECORDS).open("rb") as file:
+            return not file.readline().endswith(b"\n")
+    except FileNotFoundError:
+        return True
 
 
 def _unusable(folder: Path, error: Exception) -> TrackingError:

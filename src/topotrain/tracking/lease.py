@@ -38,6 +38,10 @@ FREE = "a run that ended or was cut off"
 WAIT = "wait for it or stop it, or give --force if no process works on it"
 
 
+class HeldError(TrackingError):
+    """Another process records the run, or is about to."""
+
+
 class Lease:
     """The right to record a run, renewed every 30 s; get one with ``take``, or by making the run with ``Lease.tags``.
 
@@ -48,12 +52,15 @@ class Lease:
         lock: of this machine, held as long as the lease.
 
     Attributes:
-        after: the writers that held it before and are no more.
+        after: the writers that held it before and are no more; each may have left a journal somewhere.
+        first: whether the run is new, so that nobody recorded anything of it before.
     """
 
     def __init__(self, client: MlflowClient, run_id: str, writer: str, lock: FileLock | None) -> None:
         self._client, self.run_id, self.writer, self._lock = client, run_id, writer, lock
         self.after: set[str] = set()
+        self.first = False
+        self._writes = False  # whether this process keeps a journal, which somebody may have to deliver later
         self._heartbeat = Heartbeat(self._renew)
 
     @staticmethod
@@ -62,41 +69,63 @@ class Lease:
         return uuid4().hex[:12]
 
     @staticmethod
-    def tags(writer: str) -> dict[str, str]:
-        """What a run that is made now carries from its first moment on, so that nobody else can hold it."""
+    def tags(writer: str, *, held: bool = True, writes: bool = True) -> dict[str, str]:
+        """What a run that is made now carries from its first moment on.
+
+        Args:
+            writer: who makes it.
+            held: whether nobody else can hold it; else the writer only asks for it.
+            writes: whether the writer keeps a journal.
+        """
         sign = sign_of_life()
-        return {
-            TAG_HEARTBEAT: json.dumps({**sign, "writer": writer}),
-            TAG_LEASE + writer: json.dumps({**sign, "held": True}),
-        }
+        claim = {TAG_LEASE + writer: json.dumps({**sign, "held": held, "writes": writes})}
+        return {TAG_HEARTBEAT: json.dumps({**sign, "writer": writer}), **claim} if held else claim
+
+    @staticmethod
+    def tags_of_one_gone(writer: str) -> dict[str, str]:
+        """What stands for a writer that is no more, and whose journal is not delivered."""
+        return {TAG_LEASE + writer: json.dumps({"held": True, "writes": True})}
 
     @classmethod
     def of_new_run(cls, client: MlflowClient, run_id: str, writer: str) -> Lease:
         """That of a run that was made with ``tags``."""
         lease = cls(client, run_id, writer, lock_here(run_id))
+        lease._writes = lease.first = True
         lease._heartbeat.start()
         return lease
 
     @classmethod
-    def take(cls, client: MlflowClient, run_id: str, *, force: bool = False, over: str | None = None) -> Lease:
-        """Take the lease of a run. Tags of writers that are no more stay until ``take_over``.
+    def take(
+        cls,
+        client: MlflowClient,
+        run_id: str,
+        *,
+        force: bool = False,
+        over: str | None = None,
+        writer: str | None = None,
+    ) -> Lease:
+        """Take the lease of a run. Tags of writers that are no more, and may have left a journal, stay.
 
         Args:
             client: of the store.
             run_id: the run.
             force: take it even from one that seems alive.
             over: a writer that is known to be no more, whatever its process does.
+            writer: by default a new one.
 
         Raises:
-            TrackingError: another process holds it or is taking it.
+            HeldError: another process holds it or is taking it.
             MlflowException: the store does not answer.
         """
-        lock, writer = lock_here(run_id, force=force), cls.new_writer()
-        lease = cls(client, run_id, writer, lock)
+        lease = cls(client, run_id, writer or cls.new_writer(), lock_here(run_id, force=force))
         try:
             lease._claim(held=False)
-            lease.after = lease._outlast(force=force, over=over)
+            others = lease._outlast(force=force, over=over)
+            lease.after = {other for other, sign in others.items() if sign.get("writes", True)}
             lease._claim(held=True)
+            for other in others.keys() - lease.after:
+                if not lives(others[other]):  # killed while it only asked, or delivered what another wrote
+                    lease.withdraw(other)
             lease._heartbeat.start()
         except BaseException:
             lease.release()
@@ -118,17 +147,26 @@ class Lease:
 
     def take_over(self) -> None:
         """Go on in the place of the writers before: what they have not delivered is needed no longer."""
+        self._writes = True
+        self._claim(held=True)
         for other in self.after:
             self.withdraw(other)
 
-    def release(self) -> None:
-        """Give it up. Where the store does not answer, others see by other signs that this process is no more."""
+    def release(self) -> bool:
+        """Give it up. Where the store does not answer, others see by other signs that this process is no more.
+
+        Returns:
+            Whether the store has taken note.
+        """
         self._heartbeat.stop()
-        for _ in range(RELEASES):
-            with suppress(Exception):
-                self.withdraw(self.writer)
-                break
-        self._unlock()
+        try:
+            for _ in range(RELEASES):
+                with suppress(Exception):
+                    self.withdraw(self.writer)
+                    return True
+            return False
+        finally:
+            self._unlock()
 
     def leave(self) -> None:
         """Do no more with the run, whose store does not answer: the tag stays, for who delivers later."""
@@ -154,28 +192,26 @@ class Lease:
             self._lock.release()
 
     def _claim(self, *, held: bool) -> None:
-        tags = self.tags(self.writer)
-        if not held:
-            tags = {TAG_LEASE + self.writer: json.dumps({**sign_of_life(), "held": False})}
+        tags = self.tags(self.writer, held=held, writes=self._writes)
         self._client.log_batch(self.run_id, tags=[RunTag(key, value) for key, value in tags.items()])
 
-    def _outlast(self, *, force: bool, over: str | None) -> set[str]:
-        """Wait until no other asks for the lease; returns those that held it and are no more.
+    def _outlast(self, *, force: bool, over: str | None) -> dict[str, Mapping[str, Any]]:
+        """Wait until no other asks for the lease; returns the last signs of life of those that are no more.
 
         Raises:
-            TrackingError: another holds it, or asked first.
+            HeldError: another holds it, or asked first.
         """
         while True:
             run = run_record(self._client.get_run(self.run_id))
             others = {writer: sign for writer, sign in claims(run).items() if writer != self.writer}
             alive = {writer: sign for writer, sign in others.items() if writer != over and lives(sign)}
             if force:
-                return set(others)
+                return others
             if not alive:
                 beat = run.tags.get(TAG_HEARTBEAT)
                 if beat and '"writer"' not in beat and is_alive(run):  # by a topotrain that knew no lease
                     raise _taken(run, None)
-                return set(others)
+                return others
             holder = next((sign for sign in alive.values() if sign.get("held")), None)
             if holder is not None or min(alive) < self.writer:
                 raise _taken(run, holder or alive[min(alive)])
@@ -186,7 +222,7 @@ def lock_here(run_id: str, *, force: bool = False) -> FileLock | None:
     """Lock a run for this process among those of this machine; ``None`` where no lock can be written.
 
     Raises:
-        TrackingError: another process has it.
+        HeldError: another process has it.
     """
     path = state_dir() / "locks" / f"{run_id}.lock"
     lock = FileLock(path, blocking=False, thread_local=False)
@@ -197,7 +233,7 @@ def lock_here(run_id: str, *, force: bool = False) -> FileLock | None:
     except Timeout:
         if force:
             return None
-        raise TrackingError(f"run {run_id} is still being recorded on this machine", FREE, WAIT) from None
+        raise HeldError(f"run {run_id} is still being recorded on this machine", FREE, WAIT) from None
     except OSError as error:
         log.debug("no lock: %s", error)
         return None
@@ -212,6 +248,6 @@ def _clear_old(folder: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def _taken(run: RunRecord, holder: Mapping[str, Any] | None) -> TrackingError:
+def _taken(run: RunRecord, holder: Mapping[str, Any] | None) -> HeldError:
     by = f" by process {holder.get('pid')} on {holder.get('host')}" if holder else ""
-    return TrackingError(f"run {run.run_id} ({run.name}) is still being trained{by}", FREE, WAIT)
+    return HeldError(f"run {run.run_id} ({run.name}) is still being trained{by}", FREE, WAIT)

@@ -110,6 +110,7 @@ def open_offline(
     Raises:
         JournalError: no journal can be kept.
     """
+    settle_mlflow()
     remember_uri(uri)
     settle_mlflow()
     name = mask_credentials(run_name) if run_name else default_run_name()

@@ -111,7 +111,7 @@ class Recorder:
         self._shipper: Shipper | None = None
         if online is not None:
             self.uri = online.store.uri
-            self._delivery = Delivery(*(online.store._client, online.run, journal), adopt=bool(online.lease.after))
+            self._delivery = Delivery(*(online.store._client, online.run, journal), adopt=not online.lease.first)
             self._shipper = Shipper(journal, self._delivery, online.run.artifact_uri, self.uri, self._ready)
             self._shipper.start()
 
@@ -319,8 +319,7 @@ class Recorder:
         shipper.stop()
         if self._failed is not None and not shipper.away:
             self._end_directly(online)
-        if complete:
-            online.lease.release()
+        if complete and online.lease.release():  # else the journal stays, so that a later process gives the run up
             self._journal.discard()
             return
         self._journal.give_up()

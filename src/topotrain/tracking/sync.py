@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,10 +16,11 @@ from topotrain.invocation import environment_uri
 from topotrain.tracking.address import resolve_tracking_uri
 from topotrain.tracking.delivery import Delivery
 from topotrain.tracking.entries import Origin
-from topotrain.tracking.heartbeat import claims
-from topotrain.tracking.journal import Journal, journal_folders, origin_of
-from topotrain.tracking.lease import Lease, lock_here
+from topotrain.tracking.heartbeat import claims, lives
+from topotrain.tracking.journal import Journal, clear_hollow, given_up, journal_folders, origin_of, remove_journal
+from topotrain.tracking.lease import ASK_SECONDS, HeldError, Lease, lock_here
 from topotrain.tracking.outages import asking
+from topotrain.tracking.records import RunRecord
 from topotrain.tracking.runs import LATEST
 from topotrain.tracking.shipping import Shipper
 from topotrain.tracking.store import Store
@@ -72,6 +74,7 @@ class Left:
 
 def journals() -> list[Left]:
     """The journals of this machine that can be read, the oldest first."""
+    clear_hollow()
     found = []
     for folder in journal_folders():
         try:
@@ -110,13 +113,12 @@ def deliver(folder: Path, tracking_uri: str | None = None) -> Delivered:
     with _alone(origin):
         store = Store.open(_uri(origin, tracking_uri), create=origin.offline)
         with asking(store.uri):
-            journal, _ = Journal.open(folder)
-            lease = _lease(store, origin, over=journal.given_up)
+            lease = _lease(store, origin, over=given_up(folder))
             if lease is None:
-                journal.discard()
+                remove_journal(folder)
                 return Delivered(origin.run_id, origin.run_name, store.uri, 0, superseded=True)
             try:
-                return _deliver(journal, origin, store, lease)
+                return _deliver(Journal.open(folder)[0], origin, store, lease)
             finally:
                 lease.release()
 
@@ -142,8 +144,11 @@ def deliver_first(store: Store, run: str) -> None:
                 log.info("delivered %d records of run %s, left in %s", done.records, done.run_id, folder)
         except OutageError:
             raise
-        except TrackingError as error:  # it is still written, say: whether the run may go on is decided elsewhere
-            log.warning("%s", error)
+        except HeldError as error:  # whether the run may go on is decided, and told, elsewhere
+            log.debug("%s", error)
+        except TrackingError as error:
+            if folder.is_dir():  # else another process has delivered it meanwhile
+                log.warning("%s", error)
 
 
 def _uri(origin: Origin, asked: str | None) -> str:
@@ -174,27 +179,59 @@ def _alone(origin: Origin) -> Iterator[None]:
 def _lease(store: Store, origin: Origin, *, over: bool) -> Lease | None:
     """The lease of the journal's run, which is made where no server knows it; ``None``: another has gone on with it."""
     if origin.offline:
-        command = origin.tags.get(TAG_COMMAND, "")
-        run = next(store.runs.tagged(TAG_OFFLINE_ID, origin.run_id, command), None)
-        if run is None:
-            return _made(store, origin)
-    else:
-        run = store.runs.known(origin.run_id)
-        if run is None or run.deleted:
-            raise TrackingError(f"run {origin.run_id} is not on {mask_uri(store.uri)}", "the store that it was made on")
+        known = _made_for(store, origin)
+        return _lease_of(store, origin, known[0], over=over) if known else _made(store, origin)
+    run = store.runs.known(origin.run_id)
+    if run is None or run.deleted:
+        raise TrackingError(f"run {origin.run_id} is not on {mask_uri(store.uri)}", "the store that it was made on")
+    return _lease_of(store, origin, run, over=over)
+
+
+def _lease_of(store: Store, origin: Origin, run: RunRecord, *, over: bool) -> Lease | None:
     if origin.writer not in claims(run):
         return None
-    return Lease.take(store._client, run.run_id, over=origin.writer if over else None)
+    lease = Lease.take(store._client, run.run_id, over=origin.writer if over else None)
+    if origin.writer in lease.after:
+        return lease
+    lease.release()  # another has delivered the journal, or a copy of it, meanwhile
+    return None
 
 
-def _made(store: Store, origin: Origin) -> Lease:
-    run = store._client.create_run(
+def _made_for(store: Store, origin: Origin) -> list[RunRecord]:
+    """Runs that were made for a journal: one, unless several processes make one just now; the one that counts first."""
+    command = origin.tags.get(TAG_COMMAND, "")
+    found = store.runs.tagged(TAG_OFFLINE_ID, origin.run_id, command)
+    return sorted(found, key=lambda run: (origin.writer in claims(run), run.run_id))
+
+
+def _made(store: Store, origin: Origin) -> Lease | None:
+    """The lease of a run that is made for a journal.
+
+    Copies of the journal may be delivered elsewhere at this moment. As with a lease (see ``lease``), each process
+    writes first, a run, and reads afterwards; who sees another's gives way, save for the first by name, which waits
+    for the others to withdraw.
+    """
+    client, writer = store._client, Lease.new_writer()
+    asked = {**Lease.tags(writer, held=False, writes=False), **Lease.tags_of_one_gone(origin.writer)}
+    made = client.create_run(
         store.runs.experiment_id(origin.experiment),
         start_time=origin.started,
         run_name=origin.run_name,
-        tags={**origin.tags, TAG_OFFLINE_ID: origin.run_id, **Lease.tags(origin.writer)},
+        tags={**origin.tags, TAG_OFFLINE_ID: origin.run_id, **asked},
     )
-    return Lease.of_new_run(store._client, run.info.run_id, origin.writer)
+    run_id = str(made.info.run_id)
+    while others := [run for run in _made_for(store, origin) if run.run_id != run_id]:
+        if not all(run_id < run.run_id and _is_asked_for(run, origin) for run in others):
+            client.delete_run(run_id)
+            return _lease_of(store, origin, others[0], over=True)
+        time.sleep(ASK_SECONDS)
+    return Lease.take(client, run_id, over=origin.writer, writer=writer)
+
+
+def _is_asked_for(run: RunRecord, origin: Origin) -> bool:
+    """Whether a process has made a run for the journal, and looks for others just now."""
+    signs = {writer: sign for writer, sign in claims(run).items() if writer != origin.writer}
+    return any(lives(sign) for sign in signs.values()) and not any(sign.get("held") for sign in signs.values())
 
 
 def _deliver(journal: Journal, origin: Origin, store: Store, lease: Lease) -> Delivered:

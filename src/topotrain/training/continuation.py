@@ -6,7 +6,7 @@ import json
 import logging
 import shutil
 from collections.abc import Mapping, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,8 @@ from topotrain.schema.check import check_same_schema
 from topotrain.schema.feature_schema import FeatureSchema
 from topotrain.text import one_line
 from topotrain.tracking.recorder import MAX_TAG_LENGTH, Recorder
+from topotrain.tracking.records import RunRecord
+from topotrain.tracking.store import Store
 from topotrain.training.network_shape import check_shape, network_spec
 from topotrain.training.selection import Selection, write_kept_index
 
@@ -36,6 +38,34 @@ log = logging.getLogger("topotrain")
 # Where a run is tracked and what it shows are no settings of its training.
 NOT_DRIFT = ("mlflow.", "logging.", "paths.cache")
 RATE = "optimizer.learning_rate"
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """What a run holds, asked for before it goes on: from then on no outage of the server matters.
+
+    Attributes:
+        checkpoints: names of those that are there, as they are.
+        steps: at which each metric has a point.
+        versions: number of each version, by epoch.
+        drift: the tag that tells which settings were changed.
+    """
+
+    checkpoints: Set[str] = frozenset()
+    steps: Mapping[str, Set[int]] = field(default_factory=dict)
+    versions: Mapping[int, str] = field(default_factory=dict)
+    drift: str = "[]"
+
+    @classmethod
+    def of(cls, store: Store, run: RunRecord, selection: Selection, checkpoints: Set[str]) -> Recorded:
+        """What the server has of a run; the lease is held.
+
+        Raises:
+            OutageError: the store does not answer.
+        """
+        versions = {one.epoch: one.number for one in store.versions.of_runs([run.run_id]) if one.epoch is not None}
+        steps = store.runs.steps(run.run_id, next(iter(selection.points.values()), {}))
+        return cls(checkpoints, steps, versions, run.tags.get(TAG_PARAM_DRIFT, "[]"))
 
 
 @dataclass(frozen=True)
@@ -48,7 +78,7 @@ class Continuation:
         selection: its state when the checkpoint was made.
         drift: settings that differ from the checkpoint's, each with the old and the new value, as text.
         same_run: whether the run goes on in place, with its records up to the checkpoint.
-        recorded: names of the checkpoints that the run has already, as they are; none of a new run.
+        recorded: what the run holds already; nothing of a new run.
     """
 
     content: Mapping[str, Any]
@@ -56,7 +86,7 @@ class Continuation:
     selection: Selection
     drift: Mapping[str, tuple[str, str]]
     same_run: bool
-    recorded: Set[str]
+    recorded: Recorded
 
     def restore(self, recorder: Recorder, loaded: LoadedConfig, checkpoints: Path) -> dict[int, str]:
         """Bring checkpoint folder and the run's records to where the checkpoint was made.
@@ -66,7 +96,7 @@ class Continuation:
         Returns:
             Versions that the run registered already, by epoch.
         """
-        for file in self.source.iterdir():
+        for file in self.source.glob("*.ckpt"):
             file.replace(checkpoints / file.name)
         selection = self.selection
         _keep_what_is_there(selection, checkpoints)
@@ -79,26 +109,22 @@ class Continuation:
             )
         kept_names = [kept.file_name for kept in selection.kept]
         for name in [LAST_CHECKPOINT, *kept_names]:
-            if name not in self.recorded:
+            if name not in self.recorded.checkpoints:
                 recorder.checkpoint(checkpoints / name)
         recorder.checkpoint(write_kept_index(selection, checkpoints))
-        points = selection.points
-        known = recorder.store.runs.steps(recorder.run_id, next(iter(points.values()), {})) if self.same_run else {}
-        for epoch, metrics in points.items():
-            missing = {name: value for name, value in metrics.items() if epoch not in known.get(name, ())}
+        steps = self.recorded.steps
+        for epoch, metrics in selection.points.items():
+            missing = {name: value for name, value in metrics.items() if epoch not in steps.get(name, ())}
             if missing:
                 recorder.epoch(missing, step=epoch)
-        for name in self.recorded - set(kept_names):
+        for name in self.recorded.checkpoints - set(kept_names):
             if name.startswith("epoch_"):  # dropped, but the run was cut off before it was removed
                 recorder.remove(f"{CHECKPOINT_DIR}/{name}")
         if selection.best is not None:
             best = selection.best
             recorder.tags({TAG_BEST_CHECKPOINT: f"{CHECKPOINT_DIR}/{best.file_name}", TAG_BEST_EPOCH: str(best.epoch)})
         self._record_drift(recorder, loaded, epoch=max(selection.history, default=-1) + 1)
-        if not self.same_run:
-            return {}
-        versions = recorder.store.versions.of_runs([recorder.run_id])
-        return {version.epoch: version.number for version in versions if version.epoch is not None}
+        return dict(self.recorded.versions)
 
     def _record_drift(self, recorder: Recorder, loaded: LoadedConfig, epoch: int) -> None:
         if not self.drift:
@@ -106,8 +132,7 @@ class Continuation:
         for key, (old, new) in self.drift.items():
             log.info("%s: %s -> %s, from epoch %d on", key, old, new, epoch)
         entries = [{"epoch": epoch, "key": key, "from": old, "to": new} for key, (old, new) in self.drift.items()]
-        earlier = recorder.store.runs.get(recorder.run_id).tags.get(TAG_PARAM_DRIFT, "[]")
-        recorder.tags({TAG_PARAM_DRIFT: drift_tag(earlier, entries)})
+        recorder.tags({TAG_PARAM_DRIFT: drift_tag(self.recorded.drift, entries)})
         recorder.text(loaded.config.to_yaml(), CONFIG_ARTIFACT)
 
 

@@ -39,7 +39,7 @@ from topotrain.tracking.records import Checkpoint, RunRecord
 from topotrain.tracking.runs import LATEST
 from topotrain.tracking.store import CONNECT_SECONDS, Store, find_store
 from topotrain.tracking.sync import deliver_first
-from topotrain.training.continuation import Continuation, check_same, drift_of, restored_selection
+from topotrain.training.continuation import Continuation, Recorded, check_same, drift_of, restored_selection
 from topotrain.training.hardware import check_hardware
 from topotrain.training.network_shape import check_network
 from topotrain.training.training_run import TrainingRun, TrainResult, limits_of
@@ -145,21 +145,21 @@ def _prepare(
     present = store.artifacts.names(original, CHECKPOINT_DIR)
     name = _artifact_name(store, original, checkpoint, present)
     content = _fetch(store, original, checkpoint, name, present, folder)
-    loaded = _recipe(store, original, overrides)
+    loaded = _recipe(store, original, overrides, folder)
     state = restored_selection(content, loaded.config)
     check_network(content, loaded.config)
     reached = max(state.history, default=-1)
-    recorded = max(store.runs.values(original.run_id, VAL_LOSS), default=-1)
-    if original.status == "FINISHED" and reached >= recorded and not state.has_epochs_left:
+    newest = max(store.runs.values(original.run_id, VAL_LOSS), default=-1)
+    if original.status == "FINISHED" and reached >= newest and not state.has_epochs_left:
         return AlreadyComplete(original.run_id, original.name, len(state.history))
     data = _same_data(content, loaded.config, progress)
     for kept in {kept.file_name for kept in state.kept} & present:
         _fetch_to(store, original, kept, folder / kept)
-    same_run = adopted in (None, original.run_id) and reached >= recorded
+    same_run = adopted in (None, original.run_id) and reached >= newest
     drift = drift_of(loaded.config, content, overrides)
     unchanged = present if name == LAST_CHECKPOINT else present - {LAST_CHECKPOINT}
-    continuation = Continuation(content, folder, state, drift, same_run, unchanged if same_run else set())
-    return _Prepared(loaded, data, continuation, name)
+    recorded = Recorded.of(store, original, state, unchanged) if same_run else Recorded()
+    return _Prepared(loaded, data, Continuation(content, folder, state, drift, same_run, recorded), name)
 
 
 def _same_data(content: Mapping[str, Any], config: TrainConfig, progress: bool) -> PreparedData:
@@ -272,9 +272,9 @@ def _fetch_to(store: Store, run: RunRecord, name: str, target: Path) -> None:
         store.artifacts.fetch(Checkpoint(run.run_id, f"{CHECKPOINT_DIR}/{name}"), Path(aside)).replace(target)
 
 
-def _recipe(store: Store, run: RunRecord, overrides: Sequence[str]) -> LoadedConfig:
+def _recipe(store: Store, run: RunRecord, overrides: Sequence[str], work: Path) -> LoadedConfig:
     """The run's own configuration, overridden."""
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(dir=work) as folder:
         path = store.artifacts.fetch(Checkpoint(run.run_id, CONFIG_ARTIFACT), Path(folder))
         try:
             loaded = load_config(path, overrides)
