@@ -53,9 +53,10 @@ def sync(journal: str | None, everything: bool, listing: bool, tracking_uri: str
             _deliver(one.folder, tracking_uri)
         except TopotrainError as error:
             failed.append(error)
-            say(str(error))
+    for error in failed[:-1]:
+        say(str(error))
     if failed:
-        raise failed[0]
+        raise failed[-1]  # which says itself
 
 
 def _deliver(folder: Path, tracking_uri: str | None) -> None:
