@@ -30,7 +30,7 @@ class Unreliable:
         self.behind, self.mode = urlsplit(address), mode
         self.requests = 0
         self._gone = threading.Event()
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
+        self._server = _Server(("127.0.0.1", 0), _Handler)
         self._server.daemon_threads = True
         self._server.proxy = self  # type: ignore[attr-defined]
         self.address = f"http://127.0.0.1:{self._server.server_address[1]}"
@@ -52,6 +52,11 @@ class Unreliable:
         self._server.shutdown()
         self._server.server_close()
         self._thread.join(10)
+
+
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Say nothing: a client that was killed is no fault."""
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -32,7 +32,8 @@ from soak.recording import recording
 
 KILLS_OF_A_LIFE = 8
 PLAIN_EVERY = 6  # lives; these start an interpreter for each process
-LENGTHS = (4.0, 12.0)  # seconds, of outages in training
+LENGTHS = (4.0, 12.0)  # seconds, of outages
+AT_THE_EDGES = ("silent", "deaf", "killed", "frozen")  # kinds of outages at the beginning and at the end of a run
 
 
 class Soak:
@@ -73,7 +74,7 @@ class Soak:
         short, longer = LENGTHS
         plan = [(kind, "training", short) for kind in outages.KINDS]
         plan += [(kind, "training", longer) for kind in ("refuse", "silent", "frozen")]
-        plan += [(kind, moment, short) for kind in outages.KINDS for moment in ("start-up", "registering")]
+        plan += [(kind, moment, short) for kind in AT_THE_EDGES for moment in ("start-up", "registering")]
         if self.size < 1:
             plan = random.Random(self.seed).sample(plan, self.count(len(plan)))
         for kind, moment, seconds in plan:

@@ -31,7 +31,7 @@ PATIENCE = 240.0  # seconds; only a process that hangs takes so long
 LOOK_SECONDS = 0.002  # between two looks at a process that is to be killed
 RECIPE = ("trainer.num_epochs=5", "checkpoints.keep=2", "selection.primary_metric=val_loss", "mlflow.flush_timeout=20")
 # Nobody waits minutes for a server that is away: the attacks are many.
-IMPATIENT = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "2", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
+IMPATIENT = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "5", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
 os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"  # of what is compared
 
 

@@ -89,7 +89,7 @@ class Contest:
 
 def resumes(ground: Ground, target: Target, dice: random.Random, number: int, contenders: int, *, apart: bool) -> Round:
     """One cut-off run, and many that go on with it."""
-    cut_at = dice.choice(("epoch 0/", "epoch 2/", "registered", "training and"))
+    cut_at = dice.choice(("epoch 0/", "epoch 1/", "epoch 2/", "epoch 4/"))
     contest = Contest(ground, f"resumes-{number}", apart=apart)
     victim = ground.place(f"victim-{number}") if apart else contest.shared
     run_id = _cut_off(ground, target, victim, cut_at)

@@ -63,10 +63,10 @@ def _deliver_all(ids: list[str], tracking_uri: str | None) -> None:
             ids.append(_deliver(one.folder, tracking_uri))
         except TopotrainError as error:
             failed.append(error)
-    for more in failed[1:]:
-        say(str(more))
+    for error in failed[:-1]:
+        say(str(error))
     if failed:
-        raise failed[0]
+        raise failed[-1]  # which says itself
 
 
 def _deliver(folder: Path, tracking_uri: str | None) -> str:

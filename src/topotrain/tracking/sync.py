@@ -123,15 +123,17 @@ def deliver(folder: Path, tracking_uri: str | None = None) -> Delivered:
                 lease.release()
 
 
-def deliver_first(store: Store, run: str) -> None:
+def deliver_first(store: Store, run: str, *, force: bool = False) -> None:
     """Before a run goes on: deliver what its earlier processes left on this machine.
 
     Args:
         store: that the run is on.
         run: as the user wrote it; with ``latest``, all that are for this store.
+        force: go on without what can't be delivered, since another process seems to record it.
 
     Raises:
         OutageError: the store does not answer.
+        HeldError: another process records the run.
     """
     for folder in journal_folders():
         try:
@@ -144,7 +146,9 @@ def deliver_first(store: Store, run: str) -> None:
                 log.info("delivered %d records of run %s, left in %s", done.records, done.run_id, folder)
         except OutageError:
             raise
-        except HeldError as error:  # whether the run may go on is decided, and told, elsewhere
+        except HeldError as error:
+            if run != LATEST and not force:  # that process may be gone in a moment, and its journal not be delivered
+                raise
             log.debug("%s", error)
         except TrackingError as error:
             if folder.is_dir():  # else another process has delivered it meanwhile

@@ -101,7 +101,7 @@ def resume(
         check_scratch()
         store, adopted = find_store(tracking_uri, patience=CONNECT_SECONDS), adopted_run()
         wanted = run or _begun(store, adopted) or LATEST
-        deliver_first(store, wanted)
+        deliver_first(store, wanted, force=force)
         original = store.runs.find(wanted, experiment)
         _check_can_go_on(original, force=force)
         # From here on nobody else goes on with it, so that it stays as it is read.
