@@ -63,8 +63,8 @@ def _deliver_all(ids: list[str], tracking_uri: str | None) -> None:
             ids.append(_deliver(one.folder, tracking_uri))
         except TopotrainError as error:
             failed.append(error)
-    for error in failed[:-1]:
-        say(str(error))
+    for earlier in failed[:-1]:
+        say(str(earlier))
     if failed:
         raise failed[-1]  # which says itself
 
