@@ -18,6 +18,7 @@ from topotrain.credentials import mask_credentials, mask_values
 from topotrain.disk import file_fault, unwritable
 from topotrain.errors import TrackingError
 from topotrain.fields import CHECKPOINT_DIR, TAG_STATUS_NOTE
+from topotrain.scratch import temporary_fault
 from topotrain.text import as_json
 from topotrain.tracking.address import web_address
 from topotrain.tracking.delivery import Delivery
@@ -234,7 +235,7 @@ class Recorder:
                 # MLflow says it in words of its own, and writes to the folder for temporary files as well.
                 if file_fault(error) and (unwritable(folder) or not unwritable(Path(gettempdir()))):
                     raise self._journal.full(error) from None
-                raise
+                raise (temporary_fault(error) or error) from None
             return Version(
                 kept=self._journal.keep(folder), name=name, title=title, step=step, tags=dict(mask_values(tags))
             )
