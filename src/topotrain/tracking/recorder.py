@@ -235,7 +235,9 @@ class Recorder:
                 # MLflow says it in words of its own, and writes to the folder for temporary files as well.
                 if file_fault(error) and (unwritable(folder) or not unwritable(Path(gettempdir()))):
                     raise self._journal.full(error) from None
-                raise (temporary_fault(error) or error) from None
+                if told := temporary_fault(error):
+                    raise told from None
+                raise
             return Version(
                 kept=self._journal.keep(folder), name=name, title=title, step=step, tags=dict(mask_values(tags))
             )
