@@ -34,8 +34,8 @@ def make_scratch(kind: str) -> Path:
         DataError: it can't be made.
     """
     try:
+        clear_left()
         root = Path(tempfile.gettempdir())
-        _clear_left(root)
         # Locked before it has the name by which others look for folders that nobody holds.
         new = Path(tempfile.mkdtemp(prefix=f".{PREFIX}", dir=root))
         lock = FileLock(new / LOCK, thread_local=False)
@@ -74,6 +74,11 @@ def scratch(kind: str) -> Iterator[Path]:
         yield folder
     finally:
         remove_scratch(folder)
+
+
+def clear_left() -> None:
+    """Remove what killed processes left; once in a process."""
+    _clear_left(Path(tempfile.gettempdir()))
 
 
 @lru_cache(maxsize=8)

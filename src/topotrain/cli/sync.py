@@ -12,6 +12,7 @@ from topotrain.cli.output import deliver, say
 from topotrain.cli.startup import heavy_imports
 from topotrain.errors import OutageError, TopotrainError, TrackingError, UndeliveredError
 from topotrain.invocation import sync_advice
+from topotrain.scratch import clear_left
 
 
 @click.command()
@@ -35,6 +36,7 @@ def sync(journal: str | None, everything: bool, listing: bool, tracking_uri: str
     with heavy_imports():
         from topotrain.tracking.sync import journals
 
+    clear_left()
     if listing:
         deliver("\n".join(_table()))
         return
@@ -53,8 +55,8 @@ def sync(journal: str | None, everything: bool, listing: bool, tracking_uri: str
             _deliver(one.folder, tracking_uri)
         except TopotrainError as error:
             failed.append(error)
-    for error in failed[:-1]:
-        say(str(error))
+    for told in failed[:-1]:
+        say(str(told))
     if failed:
         raise failed[-1]  # which says itself
 

@@ -67,6 +67,7 @@ def open_run(
     try:
         if given:
             held = Lease.take(client, given)
+            held.take_over()
         else:
             with asking(store.uri):
                 held = _made(store, experiment, command, str(name))
