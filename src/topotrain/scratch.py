@@ -37,8 +37,8 @@ def make_scratch(kind: str) -> Path:
         DiskError: it can't be made.
     """
     try:
+        clear_left()
         root = Path(tempfile.gettempdir())
-        _clear_left(root)
         # Locked before it has the name by which others look for folders that nobody holds.
         new = Path(tempfile.mkdtemp(prefix=f".{PREFIX}", dir=root))
         lock = FileLock(new / LOCK, thread_local=False)
@@ -61,9 +61,7 @@ def check_scratch() -> None:
     full = unwritable(folder)
     remove_scratch(folder)
     if full:
-        raise DiskError(
-            f"the folder for temporary files {folder.parent} can't be written ({full})", EXPECTED, MAKE_ROOM
-        )
+        raise _full(_root(folder), full)
 
 
 def remove_scratch(folder: Path) -> None:
@@ -104,10 +102,10 @@ def writing(folder: Path) -> Iterator[None]:
     except TopotrainError:
         raise
     except Exception as error:
-        fault = fault_in(error, folder.parent)
+        fault = fault_in(error, _root(folder))
         if fault is None:
             raise
-        raise _full(folder.parent, fault) from error
+        raise _full(_root(folder), fault) from error
 
 
 def temporary_fault(error: Exception) -> DiskError | None:
@@ -119,8 +117,18 @@ def temporary_fault(error: Exception) -> DiskError | None:
         return None
 
 
+def _root(folder: Path) -> Path:
+    """Where temporary files are, beside which a folder was made."""
+    return folder.parent.parent
+
+
 def _full(folder: Path, fault: str) -> DiskError:
     return DiskError(f"the folder for temporary files {folder} can't be written ({fault})", EXPECTED, MAKE_ROOM)
+
+
+def clear_left() -> None:
+    """Remove what killed processes left; once in a process."""
+    _clear_left(Path(tempfile.gettempdir()))
 
 
 @lru_cache(maxsize=8)

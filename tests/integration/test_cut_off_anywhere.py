@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mlflow.exceptions import MlflowException
 
 import topotrain
 from kit.dying import DEAD, as_dead, die
@@ -249,3 +250,76 @@ def test_the_journal_stays_until_the_run_is_given_up(monkeypatch: pytest.MonkeyP
     assert deliver(left).records == 0
     assert leases(uri, result.run_id) == []
     assert journal_folders() == []
+
+
+def test_a_run_of_mlflow_run_keeps_its_claim(monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any]) -> None:
+    """It was adopted: its lease was taken, and its journal is wanted as any other's."""
+    uri = settings["tracking_uri"]
+    client = mlflow_client(uri)
+    given = client.create_run("0").info.run_id
+    monkeypatch.setenv("MLFLOW_RUN_ID", given)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+
+    def epoch(self: Recorder, *_: Any, **__: Any) -> None:
+        self._add(Points(points=[Point(key="val_loss", value=0.1, time=1, step=0)]))
+        raise Killed
+
+    claims: list[bool] = []
+
+    def end(self: TrainingRun, *_: Any) -> None:
+        tag = f"topotrain.lease.{self.recorder.origin.writer}"
+        claims.append(json.loads(client.get_run(given).data.tags[tag])["writes"])
+        die(self.recorder, delivered=False)
+
+    monkeypatch.setattr(Recorder, "epoch", epoch)
+    monkeypatch.setattr(TrainingRun, "_end", end)
+    with pytest.raises(Killed):
+        topotrain.fit(**settings)
+    assert claims == [True]
+
+
+def test_an_offline_run_that_is_half_delivered_goes_on_by_its_id(
+    monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any]
+) -> None:
+    """The journal knows it by another id than the server."""
+    uri = settings["tracking_uri"]
+    undisturbed = topotrain.fit(**settings).run_id
+    topotrain.fit(**settings, offline=True)
+    (left,) = journal_folders()
+    real = sync.Delivery.deliver
+
+    def cut(self: Any, group: Any) -> None:
+        real(self, group)
+        if any(isinstance(one.entry, File) and one.entry.artifact.endswith(".ckpt") for one in group):
+            raise MlflowException("cut off")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sync.Delivery, "deliver", cut)
+        with pytest.raises(TrackingError, match="cut off"):
+            deliver(left)
+    client = mlflow_client(uri)
+    (run,) = [r for r in client.search_runs(["1"]) if TAG_OFFLINE_ID in r.data.tags]
+    resume(run.info.run_id, tracking_uri=uri, progress=False)
+    assert_alike(uri, undisturbed, run.info.run_id)
+    assert journal_folders() == []
+
+
+def test_an_epoch_s_checkpoint_serves_where_the_last_one_is_not_there_yet(
+    monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any]
+) -> None:
+    """A machine was lost between the delivery of the two, with its journal."""
+    uri = settings["tracking_uri"]
+    undisturbed = topotrain.fit(**settings).run_id
+
+    def epoch(self: Recorder, *_: Any, **__: Any) -> None:
+        assert self.flush()
+        self.remove("checkpoints/last.ckpt")
+        self.remove("checkpoints/kept.json")
+        assert self.flush()
+        raise Killed
+
+    run_id = killed(monkeypatch, settings, Recorder, "epoch", epoch)
+    for left in journal_folders():
+        shutil.rmtree(left)
+    resume(run_id, tracking_uri=uri, progress=False)
+    assert_alike(uri, undisturbed, run_id)

@@ -70,7 +70,7 @@ class Soak:
         ground, server = self.ground, self.ground.server()
         graphs = outages.epochs_of_a_fifth(ground)
         target = ground.target("server", server.address, recipe=outages.RECIPE, graphs=graphs)
-        failing, rows, stops = outages.Failing(server), [], {}
+        failing, rows = outages.Failing(server), []
         short, longer = LENGTHS
         plan = [(kind, "training", short) for kind in outages.KINDS]
         plan += [(kind, "training", longer) for kind in ("refuse", "silent", "frozen")]
@@ -83,10 +83,6 @@ class Soak:
             pace = f", epochs of {row.before:.2f} s, {row.during:.2f} s meanwhile" if row.during else ""
             self.say(f"outage: {kind} for {seconds:g} s in {moment}{pace}")
             self.found(f"outage {kind} in {moment}", row.fault)
-        for kind in ("refuse", "silent", "frozen")[: self.count(3)]:
-            stops[kind], fault = outages.stopped(ground, target, failing, kind)
-            self.say(f"SIGTERM while the server is away ({kind}): {stops[kind]:.2f} s")
-            self.found(f"SIGTERM, {kind}", fault)
         failing.proxy.stop()
         ratios = [row.during / row.before for row in rows if row.during]
         self.figures["outages"] = {
@@ -94,9 +90,21 @@ class Soak:
             "kinds": len({row.kind for row in rows}),
             "epoch_seconds": median([row.before for row in rows]),
             "pace": {"median": median(ratios), "least": min(ratios), "most": max(ratios)} if ratios else {},
-            "stopped_seconds": stops,
             "rows": [asdict(row) for row in rows],
         }
+
+    def stops(self) -> None:
+        """SIGTERM while the server is away."""
+        ground, server = self.ground, self.ground.server()
+        graphs = outages.epochs_of_a_fifth(ground)
+        target = ground.target("server", server.address, recipe=outages.RECIPE, graphs=graphs)
+        failing, stops = outages.Failing(server), dict[str, float]()
+        for kind in ("refuse", "silent", "frozen")[: self.count(3)]:
+            stops[kind], fault = outages.stopped(ground, target, failing, kind)
+            self.say(f"SIGTERM while the server is away ({kind}): {stops[kind]:.2f} s")
+            self.found(f"SIGTERM, {kind}", fault)
+        failing.proxy.stop()
+        self.figures["stopped_seconds"] = stops
 
     def kills(self) -> None:
         """Lives, two at a time, until there are enough kills."""
@@ -183,6 +191,7 @@ class Soak:
 PARTS: dict[str, Callable[[Soak], None]] = {
     "recording": Soak.recording,
     "outages": Soak.outages,
+    "stops": Soak.stops,
     "one-writer": Soak.one_writer,
     "many-writers": Soak.many_writers,
     "kills": Soak.kills,

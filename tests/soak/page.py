@@ -54,7 +54,7 @@ def _outages(found: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         middle, least, most = (f"{100 * (pace[one] - 1):+.0f}" for one in ("median", "least", "most"))
         epochs = f"epochs of {outages['epoch_seconds']:.2f} s"
         result.append(("pace of epochs during an outage", epochs, f"{middle} % ({least} to {most})"))
-    for kind, seconds in outages["stopped_seconds"].items():
+    for kind, seconds in found.get("stopped_seconds", {}).items():
         result.append((f"SIGTERM during an outage ({kind})", "1", f"gone after {seconds:.1f} s"))
     return result
 

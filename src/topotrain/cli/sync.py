@@ -11,6 +11,7 @@ from topotrain.cli.output import deliver, say
 from topotrain.cli.startup import heavy_imports
 from topotrain.errors import OutageError, TopotrainError, TrackingError, UndeliveredError
 from topotrain.invocation import sync_advice
+from topotrain.scratch import clear_left
 
 
 @click.command()
@@ -34,6 +35,7 @@ def sync(journal: str | None, everything: bool, listing: bool, tracking_uri: str
     with heavy_imports():
         from topotrain.tracking.report_run import keep_report
 
+    clear_left()
     if listing:
         deliver("".join(f"{line}\n" for line in _table()))
         return

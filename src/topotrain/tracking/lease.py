@@ -146,7 +146,7 @@ class Lease:
         return not self.lost and self._renew()
 
     def take_over(self) -> None:
-        """Go on in the place of the writers before: what they have not delivered is needed no longer."""
+        """Record from now on, in the place of the writers before: what they have not delivered is not needed."""
         self._writes = True
         self._claim(held=True)
         for other in self.after:

@@ -70,6 +70,7 @@ def open_run(
         if given:
             held = Lease.take(client, given)
             _check_writable(store.runs.get(given).artifact_uri)
+            held.take_over()
         else:
             with asking(store.uri):
                 held = _made(store, experiment, command, str(name))

@@ -20,7 +20,7 @@ from topotrain.errors import TrackingError
 from topotrain.fields import CHECKPOINT_DIR, TAG_STATUS_NOTE
 from topotrain.scratch import temporary_fault
 from topotrain.text import as_json
-from topotrain.tracking.address import web_address
+from topotrain.tracking.address import is_server, web_address
 from topotrain.tracking.delivery import Delivery
 from topotrain.tracking.entries import (
     Alias,
@@ -43,7 +43,7 @@ from topotrain.tracking.journal import Journal, JournalError
 from topotrain.tracking.lease import Lease
 from topotrain.tracking.logged_models import ModelFiles, model_title
 from topotrain.tracking.records import RunRecord
-from topotrain.tracking.shipping import Shipper
+from topotrain.tracking.shipping import SECONDS_APART, Shipper
 from topotrain.tracking.store import Store
 
 __all__ = ["DatasetFacts", "NewVersion", "Recorder", "Status"]
@@ -53,8 +53,9 @@ MAX_PARAMS_PER_CALL = 90
 MAX_TAG_LENGTH: int = MAX_TAG_VAL_LENGTH
 CUT = " ... (cut)"
 FLUSH_SECONDS = 30.0
-AWAY_SECONDS = 0.5  # to wait for a server that is known to be away, where somebody wants to go on, or to stop
-STOP_SECONDS = 10.0  # for one that is not
+# To wait for a sign of progress where somebody wants to go on, or to stop: of a server that is known to be away, of one
+# that may be (a call takes half a minute to fail where nobody answers), and of a database on this machine.
+AWAY_SECONDS, SILENT_SECONDS, STOP_SECONDS = 0.5, 1.5, 10.0
 
 
 @dataclass(frozen=True)
@@ -304,8 +305,7 @@ class Recorder:
         """Deliver what waits, and give the run up; what can't be delivered stays in the journal.
 
         Args:
-            patience: seconds without progress after which this gives up; 0 waits for a server that answers alone,
-                as where somebody wants to stop.
+            patience: seconds without progress after which this gives up; 0 waits no longer than whoever wants to stop.
         """
         if self._closed:
             return
@@ -317,9 +317,9 @@ class Recorder:
             return
         if shipper.away and patience:
             log.info("waiting for the tracking server, %g s at most", patience)
-        shipper.flush(patience or STOP_SECONDS, None if patience else AWAY_SECONDS)
+        shipper.flush(patience or self._stopping_patience(), None if patience else AWAY_SECONDS)
         complete = shipper.complete
-        shipper.stop()
+        shipper.stop(SECONDS_APART if complete else 0)
         if self._failed is not None and not shipper.away:
             self._end_directly(online)
         if complete and online.lease.release():  # else the journal stays, so that a later process gives the run up
@@ -360,6 +360,9 @@ class Recorder:
             raise TrackingError(
                 f"another process has taken over run {self.run_id}", "to be its only writer", "see: topotrain monitor"
             )
+
+    def _stopping_patience(self) -> float:
+        return SILENT_SECONDS if is_server(self.uri) else STOP_SECONDS
 
     def _end_directly(self, online: Online) -> None:
         """Where the journal could not take it: how a run ended matters even if the rest is lost."""

@@ -138,8 +138,7 @@ def deliver_first(store: Store, run: str, *, force: bool = False) -> None:
     for folder in journal_folders():
         try:
             origin = origin_of(folder)
-            meant = run in (LATEST, origin.run_name) or origin.run_id.startswith(run)
-            if not meant or origin.uri != mask_uri(store.uri):
+            if origin.uri != mask_uri(store.uri) or not _is_of(store, origin, run):
                 continue
             done = deliver(folder, store.uri)
             if not done.superseded:
@@ -153,6 +152,13 @@ def deliver_first(store: Store, run: str, *, force: bool = False) -> None:
         except TrackingError as error:
             if folder.is_dir():  # else another process has delivered it meanwhile
                 log.warning("%s", error)
+
+
+def _is_of(store: Store, origin: Origin, run: str) -> bool:
+    """Whether a journal is of a run, as the user wrote it; one that no server knew has another id in its journal."""
+    if run in (LATEST, origin.run_name) or origin.run_id.startswith(run):
+        return True
+    return origin.offline and any(made.run_id.startswith(run) for made in _made_for(store, origin))
 
 
 def _uri(origin: Origin, asked: str | None) -> str:

@@ -200,7 +200,9 @@ def _check_can_go_on(run: RunRecord, *, force: bool) -> None:
 def _artifact_name(store: Store, run: RunRecord, checkpoint: str, present: set[str]) -> str:
     """``best`` and the like to a file name below ``checkpoints/``; another name stays."""
     if checkpoint == LAST:
-        return LAST_CHECKPOINT
+        epochs = [name for name in present if name.endswith(".ckpt")]
+        # A delivery that was cut off may have brought an epoch's checkpoint, and not yet the last one, which equals it.
+        return LAST_CHECKPOINT if LAST_CHECKPOINT in present or not epochs else max(epochs)
     if checkpoint in RANKED:
         kept = kept_checkpoints(store.artifacts, run.run_id, listed=present)
         rank = RANKED.index(checkpoint)
