@@ -12,7 +12,6 @@ from topotrain.cli.output import deliver, say
 from topotrain.cli.startup import heavy_imports
 from topotrain.errors import OutageError, TopotrainError, TrackingError, UndeliveredError
 from topotrain.invocation import sync_advice
-from topotrain.scratch import clear_left
 
 
 @click.command()
@@ -34,6 +33,7 @@ def sync(journal: str | None, everything: bool, listing: bool, tracking_uri: str
     if journal and everything:
         raise click.UsageError("JOURNAL and --all can't go together")
     with heavy_imports():
+        from topotrain.scratch import clear_left
         from topotrain.tracking.sync import journals
 
     clear_left()
