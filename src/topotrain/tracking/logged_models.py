@@ -16,6 +16,8 @@ from mlflow.models import Model, ModelSignature
 from mlflow.models.model import MLMODEL_FILE_NAME
 from mlflow.types.schema import ColSpec, Schema
 
+from topotrain.files import write_whole
+
 TEXTS = (".json", ".md", MLMODEL_FILE_NAME)  # of a model: where the run is named
 
 
@@ -91,10 +93,11 @@ def identify(folder: Path, location: str, model_id: str, run_id: str, stand_in: 
     if stand_in is not None:
         for path in model_files(folder):
             if path.name.endswith(TEXTS):
-                path.write_bytes(path.read_bytes().replace(stand_in.encode(), run_id.encode()))
+                write_whole(path, path.read_bytes().replace(stand_in.encode(), run_id.encode()))
     model = Model.load(str(folder))
     model.artifact_path, model.model_uuid, model.run_id, model.model_id = location, model_id, run_id, model_id
-    model.save(str(folder / MLMODEL_FILE_NAME))
+    # Whole or not at all: a kill in the middle must leave files that can be delivered.
+    write_whole(folder / MLMODEL_FILE_NAME, model.to_yaml().encode())
 
 
 def model_files(folder: Path) -> list[Path]:
