@@ -30,8 +30,8 @@ def test_its_commands_run_as_written(store_uri: str, monkeypatch: pytest.MonkeyP
     assert journal_folders()[0].parent == state_dir() / "journals"
     assert exit_status(*shlex.split(listing)[1:]) == 0
     assert printed.out.strip() in capsys.readouterr().out
-    assert exit_status(*shlex.split(sync)[1:]) == 2, "nobody answers"
-    assert len(capsys.readouterr().err.splitlines()) == 1
+    assert exit_status(*shlex.split(sync)[1:]) == 4, "nobody answers"
+    assert len(capsys.readouterr().err.splitlines()) == 2
     assert exit_status(*shlex.split(sync)[1:], "--tracking-uri", store_uri) == 0
     run_id = capsys.readouterr().out.strip()
     run = mlflow_client(store_uri).get_run(run_id)

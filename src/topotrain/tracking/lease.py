@@ -121,7 +121,7 @@ class Lease:
         try:
             lease._claim(held=False)
             others = lease._outlast(force=force, over=over)
-            lease.after = {other for other, sign in others.items() if sign.get("writes", True)}
+            lease.after = {other for other, sign in others.items() if force or sign.get("writes", True)}
             lease._claim(held=True)
             for other in others.keys() - lease.after:
                 if not lives(others[other]):  # killed while it only asked, or delivered what another wrote
