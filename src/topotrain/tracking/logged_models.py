@@ -79,6 +79,8 @@ def model_title(text: str) -> str:
 def identify(folder: Path, location: str, model_id: str, run_id: str, stand_in: str | None) -> None:
     """Say in a model's files which logged model of which run they are.
 
+    Each is replaced whole, by one that was written beside the folder: a kill leaves nothing in it that is half written.
+
     Args:
         folder: as ``ModelFiles.save`` wrote it.
         location: where the logged model's files go.
@@ -89,13 +91,16 @@ def identify(folder: Path, location: str, model_id: str, run_id: str, stand_in: 
     Raises:
         OSError: they can't be written.
     """
+    aside = folder.with_name(f"{folder.name}-new")
     if stand_in is not None:
         for path in folder.rglob("*"):
             if path.is_file() and path.name.endswith(TEXTS):
-                path.write_bytes(path.read_bytes().replace(stand_in.encode(), run_id.encode()))
+                aside.write_bytes(path.read_bytes().replace(stand_in.encode(), run_id.encode()))
+                aside.replace(path)
     model = Model.load(str(folder))
     model.artifact_path, model.model_uuid, model.run_id, model.model_id = location, model_id, run_id, model_id
-    model.save(str(folder / MLMODEL_FILE_NAME))
+    model.save(str(aside))
+    aside.replace(folder / MLMODEL_FILE_NAME)
 
 
 def folder_digest(folder: Path) -> str:
