@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from mlflow.exceptions import MlflowException
+from mlflow.models import Model
 
 import topotrain
 from kit.dying import DEAD, as_dead, die
@@ -323,3 +324,39 @@ def test_an_epoch_s_checkpoint_serves_where_the_last_one_is_not_there_yet(
         shutil.rmtree(left)
     resume(run_id, tracking_uri=uri, progress=False)
     assert_alike(uri, undisturbed, run_id)
+
+
+def test_a_claim_that_came_late_is_gone_when_the_run_ends(
+    monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any]
+) -> None:
+    """A server may write what a process asked for after that process was killed, and its run taken over."""
+    uri, real = settings["tracking_uri"], Recorder.epoch
+
+    def epoch(self: Recorder, *given: Any, **more: Any) -> None:
+        late = json.dumps({**DEAD, "held": True, "writes": True})
+        mlflow_client(uri).set_tag(self.run_id, "topotrain.lease.0123456789ab", late)
+        real(self, *given, **more)
+
+    monkeypatch.setattr(Recorder, "epoch", epoch)
+    assert leases(uri, topotrain.fit(**settings).run_id) == []
+
+
+def test_a_kill_while_a_model_s_files_are_rewritten_leaves_them_whole(
+    monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any]
+) -> None:
+    """They are in the journal, and the next delivery reads them."""
+    uri, real = settings["tracking_uri"], Model.save
+    undisturbed = topotrain.fit(**settings).run_id
+    topotrain.fit(**settings, offline=True)
+    (left,) = journal_folders()
+
+    def half(self: Model, path: str) -> None:
+        Path(path).write_text("")
+        raise MlflowException("cut off")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Model, "save", half)
+        with pytest.raises(TrackingError, match="cut off"):
+            deliver(left)
+    assert Model.save is real
+    assert_alike(uri, undisturbed, deliver(left).run_id)

@@ -237,8 +237,8 @@ def main() -> None:
             for part in given.parts or PARTS:
                 PARTS[part](soak)
                 _write(given, soak)
-    if soak.faults:
-        sys.exit(f"{len(soak.faults)} faults")
+        if soak.faults:
+            sys.exit(f"{len(soak.faults)} faults; what they left is in {root}")
 
 
 def _write(given: argparse.Namespace, soak: Soak) -> None:

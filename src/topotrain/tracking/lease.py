@@ -162,6 +162,8 @@ class Lease:
         try:
             for _ in range(RELEASES):
                 with suppress(Exception):
+                    if self._writes:
+                        self._withdraw_late()
                     self.withdraw(self.writer)
                     return True
             return False
@@ -180,6 +182,12 @@ class Lease:
         except MlflowException as error:
             if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
                 raise
+
+    def _withdraw_late(self) -> None:
+        """Remove claims that a server wrote after their process was killed, and its run taken over."""
+        for other, sign in claims(run_record(self._client.get_run(self.run_id))).items():
+            if other != self.writer and not lives(sign):
+                self.withdraw(other)
 
     def _renew(self) -> bool:
         if TAG_LEASE + self.writer not in self._client.get_run(self.run_id).data.tags:

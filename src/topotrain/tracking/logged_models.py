@@ -16,8 +16,6 @@ from mlflow.models import Model, ModelSignature
 from mlflow.models.model import MLMODEL_FILE_NAME
 from mlflow.types.schema import ColSpec, Schema
 
-from topotrain.files import write_whole
-
 TEXTS = (".json", ".md", MLMODEL_FILE_NAME)  # of a model: where the run is named
 
 
@@ -80,6 +78,8 @@ def model_title(text: str) -> str:
 def identify(folder: Path, location: str, model_id: str, run_id: str, stand_in: str | None) -> None:
     """Say in a model's files which logged model of which run they are.
 
+    Each is replaced whole, by one that was written beside the folder: a kill leaves nothing in it that is half written.
+
     Args:
         folder: as ``ModelFiles.save`` wrote it.
         location: where the logged model's files go.
@@ -90,14 +90,17 @@ def identify(folder: Path, location: str, model_id: str, run_id: str, stand_in: 
     Raises:
         OSError: they can't be written.
     """
+    # Whole or not at all, and never a file of its own in the model: a kill may come in the middle.
+    aside = folder.with_name(f"{folder.name}-new")
     if stand_in is not None:
         for path in model_files(folder):
             if path.name.endswith(TEXTS):
-                write_whole(path, path.read_bytes().replace(stand_in.encode(), run_id.encode()))
+                aside.write_bytes(path.read_bytes().replace(stand_in.encode(), run_id.encode()))
+                aside.replace(path)
     model = Model.load(str(folder))
     model.artifact_path, model.model_uuid, model.run_id, model.model_id = location, model_id, run_id, model_id
-    # Whole or not at all: a kill in the middle must leave files that can be delivered.
-    write_whole(folder / MLMODEL_FILE_NAME, model.to_yaml().encode())
+    model.save(str(aside))
+    aside.replace(folder / MLMODEL_FILE_NAME)
 
 
 def model_files(folder: Path) -> list[Path]:
