@@ -13,7 +13,6 @@ from topotrain.reading.content import content_of, text_of
 from topotrain.text import one_line
 
 BITS_OF_A_DIGIT = math.log2(10)
-CONTAINERS = (dict, list)
 
 
 def parse_json(text: str | bytes) -> Any:

@@ -112,8 +112,8 @@ class NewVersions:
         return str(model.model_id)
 
     def _models(self) -> list[LoggedModel]:
-        home = self._client.get_run(self._run_id).info.experiment_id
-        search = partial(self._client.search_logged_models, [home], filter_string=f"source_run_id = '{self._run_id}'")
+        mine = f"source_run_id = '{self._run_id}'"
+        search = partial(self._client.search_logged_models, [self._experiment_id], filter_string=mine)
         return list(paged(lambda token: search(page_token=token)))
 
     def _upload(self, version: Version, model_id: str) -> dict[str, str]:

@@ -81,6 +81,7 @@ def open_run(
         if held is not None:
             with suppress(MlflowException):
                 client.set_terminated(held.run_id, status="FAILED")
+            held.release()
         if isinstance(error, TrackingError) or not isinstance(error, Exception):
             raise
         raise _not_recordable(given, error) from None
@@ -113,7 +114,6 @@ def open_offline(
     """
     settle_mlflow()
     remember_uri(uri)
-    settle_mlflow()
     name = mask_credentials(run_name) if run_name else default_run_name()
     wanted = {**resolve_tags(), **_wanted(command, tags, notes, parent_run_id), MLFLOW_RUN_NAME: name}
     journal = Journal.create()

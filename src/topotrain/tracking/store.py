@@ -74,9 +74,10 @@ class Store(Asker):
             what = f"tracking store {mask_uri(uri)} can't be used ({one_line(error)})"
             if database is not None and (fault := disk_fault(error)):
                 raise OutageError(f"tracking store {database} can't be used ({fault})", *ROOM) from None
-            expected, do = advice(error) or RUNNING
+            refused = advice(error)
+            expected, do = refused or RUNNING
             without = OFFLINE if patience is not None and is_server(uri) else ""
-            kind = OutageError if is_server(uri) and not advice(error) else TrackingError
+            kind = OutageError if is_server(uri) and not refused else TrackingError
             raise kind(what, expected, do + without) from None
         return cls(client)
 
