@@ -190,7 +190,11 @@ class Lease:
                 self.withdraw(other)
 
     def _renew(self) -> bool:
-        if TAG_LEASE + self.writer not in self._client.get_run(self.run_id).data.tags:
+        """Renew the tag, unless it is gone or a later holder is there, who may have come while this wrote its own."""
+        signs = claims(run_record(self._client.get_run(self.run_id)))
+        later = signs.keys() - {self.writer} - self.after
+        if self.writer not in signs or any(signs[other].get("held") and lives(signs[other]) for other in later):
+            self.withdraw(self.writer)
             return False
         self._claim(held=True)
         return True
