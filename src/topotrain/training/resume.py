@@ -42,7 +42,7 @@ from topotrain.tracking.sync import deliver_first
 from topotrain.training.continuation import Continuation, Recorded, check_same, drift_of, restored_selection
 from topotrain.training.hardware import check_hardware
 from topotrain.training.network_shape import check_network
-from topotrain.training.training_run import TrainingRun, TrainResult, limits_of
+from topotrain.training.training_run import Limits, TrainingRun, TrainResult, limits_of
 
 log = logging.getLogger("topotrain")
 RANKED = ("best", "second_best", "third_best")
@@ -119,7 +119,7 @@ def resume(
         finally:
             if recorder is None or recorder.run_id != original.run_id:
                 lease.release()
-        return _training(prepared.loaded, recorder, prepared.continuation, progress).execute(prepared.data)
+        return _training(prepared, recorder, progress).execute(prepared.data)
 
 
 @dataclass(frozen=True)
@@ -130,6 +130,7 @@ class _Prepared:
     data: PreparedData
     continuation: Continuation
     checkpoint: str
+    limits: Limits
 
 
 def _prepare(
@@ -148,6 +149,7 @@ def _prepare(
     loaded = _recipe(store, original, overrides, folder)
     state = restored_selection(content, loaded.config)
     check_network(content, loaded.config)
+    limits = limits_of(content)
     reached = max(state.history, default=-1)
     newest = max(store.runs.values(original.run_id, VAL_LOSS), default=-1)
     if original.status == "FINISHED" and reached >= newest and not state.has_epochs_left:
@@ -159,7 +161,8 @@ def _prepare(
     drift = drift_of(loaded.config, content, overrides)
     unchanged = present if name == LAST_CHECKPOINT else present - {LAST_CHECKPOINT}
     recorded = Recorded.of(store, original, state, unchanged) if same_run else Recorded()
-    return _Prepared(loaded, data, Continuation(content, folder, state, drift, same_run, recorded), name)
+    continuation = Continuation(content, folder, state, drift, same_run, recorded)
+    return _Prepared(loaded, data, continuation, name, limits)
 
 
 def _same_data(content: Mapping[str, Any], config: TrainConfig, progress: bool) -> PreparedData:
@@ -168,10 +171,14 @@ def _same_data(content: Mapping[str, Any], config: TrainConfig, progress: bool) 
     return data
 
 
-def _training(loaded: LoadedConfig, recorder: Recorder, continuation: Continuation, progress: bool) -> TrainingRun:
-    limits = limits_of(continuation.content)
+def _training(prepared: _Prepared, recorder: Recorder, progress: bool) -> TrainingRun:
     alone = serving_parent() is None  # a batch gives the alias to its best child
-    return TrainingRun(loaded, recorder, limits, continuation=continuation, take_alias=alone, progress=progress)
+    return TrainingRun(
+        *(prepared.loaded, recorder, prepared.limits),
+        continuation=prepared.continuation,
+        take_alias=alone,
+        progress=progress,
+    )
 
 
 def _begun(store: Store, adopted: str | None) -> str | None:
