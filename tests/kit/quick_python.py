@@ -139,6 +139,9 @@ def serve(listener: socket.socket) -> Wanted | None:
             if key.fileobj is listener:
                 launcher, _ = listener.accept()
                 wanted = receive(launcher)
+                if wanted is None:  # it was killed before it had asked
+                    launcher.close()
+                    continue
                 pid = os.fork()
                 if pid == 0:
                     for each in (launcher, listener, waiting, *launchers.values()):
@@ -150,7 +153,9 @@ def serve(listener: socket.socket) -> Wanted | None:
                 waiting.register(launcher, selectors.EVENT_READ, pid)
                 waiting.register(os.pidfd_open(pid), selectors.EVENT_READ, pid)
             elif isinstance(key.fileobj, socket.socket):  # a signal to pass on, or the launcher is gone
-                told = key.fileobj.recv(1)
+                if key.data not in launchers:  # its end came in the same moment
+                    continue
+                told = received(key.fileobj, 1)
                 os.kill(key.data, told[0] if told else signal.SIGKILL)
                 if not told:
                     waiting.unregister(key.fileobj)
@@ -167,12 +172,25 @@ def serve(listener: socket.socket) -> Wanted | None:
                 os.close(key.fd)
 
 
-def receive(launcher: socket.socket) -> Wanted:
+def received(launcher: socket.socket, size: int) -> bytes:
+    """What it sends, at most so many bytes; nothing when it is gone."""
+    try:
+        return launcher.recv(size)
+    except ConnectionResetError:
+        return b""
+
+
+def receive(launcher: socket.socket) -> Wanted | None:
+    """What a launcher asks for; nothing when it is killed while it asks."""
     size, streams, _, _ = socket.recv_fds(launcher, 8, 3)
-    content = b""
-    while len(content) < int.from_bytes(size, "big"):
-        content += launcher.recv(1 << 20)
-    return Wanted(*marshal.loads(content), streams)
+    wanted, content = int.from_bytes(size, "big"), b""
+    while len(content) < wanted and (more := received(launcher, 1 << 20)):
+        content += more
+    if size and len(content) == wanted:
+        return Wanted(*marshal.loads(content), streams)
+    for stream in streams:
+        os.close(stream)
+    return None
 
 
 def become(wanted: Wanted, path: list[str], executable: str) -> None:
