@@ -27,9 +27,10 @@ from kit.graphs import write_graph_set
 from kit.recorded import fetch_artifact, metric_history, mlflow_client
 from kit.structures import write_models
 from kit.waiting import PATIENCE, wait_for
-from topotrain.batches import job_process
+from topotrain.batches import local_engine
 from topotrain.batches.batch import BatchResult, batch, best_state
 from topotrain.batches.display import BatchDisplay, JobReport, failure_line, summary_lines
+from topotrain.batches.engine import Work
 from topotrain.batches.manifest import load_manifest
 from topotrain.batches.scheduler import JobState, Scheduler
 from topotrain.errors import InterruptedRunError, TrackingError
@@ -406,8 +407,9 @@ def test_a_build_that_ends_while_the_batch_is_stopped_starts_no_training(
     manifest = load_manifest(write_manifest(tmp_path, [{"name": "a"}]))
     recorder = open_run(Store.open(store_uri), "tests", command="batch")
     state = JobState(manifest.jobs[0], report("a", "building"))
-    scheduler = Scheduler(manifest, {"a": state}, recorder, 1, BatchDisplay(), tmp_path)
-    state.process = job_process.JobProcess(["--version"], os.environ, tmp_path, "a")
+    engine = local_engine.LocalEngine(store_uri, tmp_path, 1)
+    scheduler = Scheduler(manifest, {"a": state}, recorder, engine, BatchDisplay())
+    state.process = engine.submit(Work("a", ("--version",)))
     state.process.process.wait()
     started: list[Any] = []
     monkeypatch.setattr(Scheduler, "_begin", lambda self, *given: started.append(given))
@@ -480,16 +482,16 @@ def test_the_environment_of_a_job(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(name, "the batch's own")
     monkeypatch.setenv("MLFLOW_RUN_CONTEXT", '{"mine": "1"}')
     monkeypatch.setenv("OMP_NUM_THREADS", "64")
-    monkeypatch.setattr(job_process, "share_of_cores", lambda jobs: 8 // jobs)
-    environment = job_process.child_environment("sqlite:///x.db", 2, {"theirs": "2"})
+    monkeypatch.setattr(local_engine, "share_of_cores", lambda jobs: 8 // jobs)
+    environment = local_engine.child_environment("sqlite:///x.db", 2, {"theirs": "2"})
     assert "the batch's own" not in environment.values()
     assert environment["MLFLOW_TRACKING_URI"] == "sqlite:///x.db"
     assert yaml.safe_load(environment["MLFLOW_RUN_CONTEXT"]) == {"mine": "1", "theirs": "2"}
     assert environment["OMP_NUM_THREADS"] == "4", "no more than its share"
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
-    assert job_process.child_environment("x", 2, {})["OMP_NUM_THREADS"] == "3"
+    assert local_engine.child_environment("x", 2, {})["OMP_NUM_THREADS"] == "3"
     monkeypatch.delenv("OMP_NUM_THREADS")
-    assert job_process.child_environment("x", 1, {})["OMP_NUM_THREADS"] == "1", "as a run outside a batch"
+    assert local_engine.child_environment("x", 1, {})["OMP_NUM_THREADS"] == "1", "as a run outside a batch"
 
 
 def test_the_table() -> None:

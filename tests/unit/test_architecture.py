@@ -161,7 +161,7 @@ def test_nothing_is_loaded_by_unpickling(path):
 READS = {"yaml.load", "yaml.safe_load", "json.load", "json.loads", "csv.reader", "csv.DictReader"}
 OWN_TEXTS = {
     *("schema/resolve.py", "features/graph.py", "data/store_index.py", "data/demo_codec.py"),
-    *("batches/job_process.py",),
+    *("batches/local_engine.py",),
 }
 
 

@@ -433,7 +433,7 @@ def test_a_text_of_a_list_may_hold_several_overrides(write: Any) -> None:
 
 def test_a_count_is_shown_while_graphs_are_built(caplog: Any, monkeypatch: Any, tmp_path: Path) -> None:
     from topotrain.batches import display
-    from topotrain.batches.job_process import JobProcess
+    from topotrain.batches.local_engine import JobProcess
     from topotrain.progress import counter
 
     monkeypatch.setattr(display, "LINE_SECONDS", 0.0)

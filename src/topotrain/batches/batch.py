@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 from topotrain.batches.display import BatchDisplay, JobReport
+from topotrain.batches.local_engine import LocalEngine
 from topotrain.batches.manifest import Job, Manifest, load_manifest
 from topotrain.batches.scheduler import JobState, Scheduler
 from topotrain.credentials import mask_credentials
@@ -151,8 +152,9 @@ class _Batch:
         self, plan: Manifest, recorder: Recorder, states: Mapping[str, JobState], jobs: int, *, progress: bool
     ) -> None:
         self.progress = progress
-        self.plan, self.recorder, self.states, self.jobs = plan, recorder, states, jobs
+        self.plan, self.recorder, self.states = plan, recorder, states
         self.folder = make_scratch("batch")
+        self.engine = LocalEngine(recorder.uri, self.folder, jobs)
 
     def run(self) -> BatchResult:
         recorder = self.recorder
@@ -161,8 +163,7 @@ class _Batch:
             recorder.text(self.plan.text, f"batch/{self.plan.path.name}")
             recorder.text(yaml.safe_dump(self.plan.to_dict(), sort_keys=False), "batch/resolved.yaml")
             with BatchDisplay(table=self.progress) as display:
-                scheduler = Scheduler(self.plan, self.states, recorder, self.jobs, display, self.folder)
-                scheduler.run()
+                Scheduler(self.plan, self.states, recorder, self.engine, display).run()
             result = self._finish()
             lost = [f"{report.name} ({report.status})" for report in result.unfinished]
             note = f"{len(lost)} of {len(result.jobs)} jobs did not finish: {', '.join(lost)}" if lost else ""
@@ -179,6 +180,7 @@ class _Batch:
             raise
         finally:
             recorder.close(0)
+            self.engine.close()
             remove_scratch(self.folder)
 
     def _result(self, best: str | None = None, candidates: Mapping[str, str] | None = None) -> BatchResult:
@@ -197,7 +199,7 @@ class _Batch:
 
     def _record(self, result: BatchResult) -> None:
         self.recorder.json(result.to_dict(), BATCH_SUMMARY_ARTIFACT)
-        for path in sorted(self.folder.glob("*.log")):
+        for path in self.engine.logs():
             self.recorder.text(
                 mask_credentials(path.read_text(encoding="utf-8", errors="replace")), f"logs/{path.name}"
             )

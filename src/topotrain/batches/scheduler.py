@@ -8,12 +8,11 @@ import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import yaml
 
 from topotrain.batches.display import BatchDisplay, JobReport
-from topotrain.batches.job_process import JobProcess, child_environment, share_of_cores, stop_all
+from topotrain.batches.engine import Engine, Running, Work
 from topotrain.batches.manifest import Job, Manifest
 from topotrain.errors import EXIT_UNDELIVERED, OutageError, TrackingError, UserInputError
 from topotrain.fields import TAG_BATCH_JOB, TAG_BATCH_JOB_DIGEST
@@ -39,8 +38,8 @@ class JobState:
         report: what is known of it.
         go_on_with: run that was cut off and goes on, instead of a new one.
         before: runs of the job that are none of this attempt's.
-        process: the one under way.
-        seconds: of the processes before it.
+        process: the command under way.
+        seconds: of the commands before it.
         ended: exit status that is not looked into yet.
     """
 
@@ -48,7 +47,7 @@ class JobState:
     report: JobReport
     go_on_with: str | None = None
     before: set[str] = field(default_factory=set)
-    process: JobProcess | None = None
+    process: Running | None = None
     seconds: float = 0.0
     ended: int | None = None
 
@@ -80,9 +79,8 @@ class Scheduler:
         manifest: the jobs.
         states: one for each job, by name, in the manifest's order; those that are finished already say so.
         recorder: of the batch's own run.
-        jobs: processes at once.
+        engine: runs their commands.
         display: shows where they stand.
-        folder: where configurations and logs are written.
     """
 
     def __init__(
@@ -90,12 +88,11 @@ class Scheduler:
         manifest: Manifest,
         states: Mapping[str, JobState],
         recorder: Recorder,
-        jobs: int,
+        engine: Engine,
         display: BatchDisplay,
-        folder: Path,
     ) -> None:
         self.manifest, self.states, self.recorder = manifest, states, recorder
-        self.jobs, self.display, self.folder = jobs, display, folder
+        self.engine, self.display = engine, display
         self.store = recorder.store
         self.experiment = self.store.runs.experiment_name(recorder.experiment_id)
         self._looked = 0.0
@@ -134,7 +131,7 @@ class Scheduler:
                 state.report.status = "skipped"
                 state.report.note = f"{', '.join(lost)} did not finish" if lost else "after a failure"
             elif all(report.status == "finished" for report in awaited):
-                if sum(other.under_way for other in self.states.values()) < self.jobs:
+                if self.engine.has_room(sum(other.under_way for other in self.states.values())):
                     self._start(state)
 
     def _start(self, state: JobState) -> None:
@@ -142,26 +139,27 @@ class Scheduler:
             if state.job.build is not None:
                 log.info("%s: building graphs in %s", state.job.name, state.job.build.out)
                 state.report.status = "building"
-                self._begin(state, state.job.build.arguments(share_of_cores(self.jobs)))
+                self._begin(state, state.job.build.arguments(self.engine.cores_per_job))
             else:
                 self._train(state)
         except UserInputError as error:
             state.fail(error)
 
     def _train(self, state: JobState) -> None:
-        arguments = self._resume_arguments(state) if state.go_on_with else self._run_arguments(state.job)
+        if state.go_on_with:
+            arguments, config = self._resume_arguments(state), None
+        else:
+            arguments, config = self._run_arguments(state.job), self._config(state.job)
         state.report.status = "running"
-        self._begin(state, arguments)
+        self._begin(state, arguments, config)
 
-    def _begin(self, state: JobState, arguments: list[str]) -> None:
+    def _begin(self, state: JobState, arguments: list[str], config: str | None = None) -> None:
         tags = {TAG_BATCH_JOB: state.job.name, TAG_BATCH_JOB_DIGEST: state.job.digest}
-        environment = child_environment(self.recorder.uri, self.jobs, tags)
-        state.process = JobProcess(arguments, environment, self.folder, state.job.name)
+        state.process = self.engine.submit(Work(state.job.name, tuple(arguments), config, tags))
 
     def _run_arguments(self, job: Job) -> list[str]:
         checkpoint = self._best_of(job) if job.best_of else job.resume_from
         options = {
-            "--config": str(self._write_config(job)),
             "--run-name": job.run_name,
             "--notes": job.notes,
             "--trial-label": job.trial_label,
@@ -187,15 +185,13 @@ class Scheduler:
         log.info("%s: begins with the best of %s: %s", job.name, ", ".join(job.best_of), best.checkpoint)
         return str(best.checkpoint)
 
-    def _write_config(self, job: Job) -> Path:
+    def _config(self, job: Job) -> str:
         """The job's recipe as it was when the batch began: whoever edits the file meanwhile changes the next batch."""
         values = job.config.model_dump(mode="json", by_alias=True, exclude_none=True)
         values["mlflow"] |= {"experiment": self.experiment, "tracking_uri": None}
         source = f", from {os.path.relpath(job.config_file, self.manifest.path.parent)}" if job.config_file else ""
         head = f"# job {job.name!r} of the batch manifest {self.manifest.path.name}{source}\n"
-        path = self.folder / f"{job.name}.yaml"
-        path.write_text(head + yaml.safe_dump(values, sort_keys=False, allow_unicode=True), encoding="utf-8")
-        return path
+        return head + yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
 
     def _collect(self, *, go_on: bool = True) -> None:
         """Take up processes that have ended; after a build the training begins, if the batch is to go on."""
@@ -292,7 +288,7 @@ class Scheduler:
         running = [state for state in self.states.values() if state.process is not None]
         if running:
             log.info("stopping %s", ", ".join(state.job.name for state in running))
-        stop_all(state.process for state in running if state.process is not None)
+        self.engine.stop(state.process for state in running if state.process is not None)
         self._collect(go_on=False)
         try:
             self._ask()

@@ -1,4 +1,4 @@
-"""The processes of a batch's jobs: how they are started and stopped, and what they leave."""
+"""Commands as processes of this machine: how they are started and stopped, and what they leave."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from topotrain.batches.engine import Running, Work
 from topotrain.credentials import mask_credentials
 from topotrain.invocation import (
     PROGRESS_VARIABLE,
@@ -23,6 +24,48 @@ from topotrain.invocation import (
 
 PATIENCE_SECONDS = 60.0  # for a run to close itself after SIGTERM
 CONTEXT_VARIABLE = "MLFLOW_RUN_CONTEXT"  # MLflow's own: tags for runs that a process creates
+
+
+class LocalEngine:
+    """Processes of this machine.
+
+    Args:
+        uri: of the tracking store that the commands use.
+        folder: where configurations and logs are written.
+        jobs: processes at once.
+    """
+
+    def __init__(self, uri: str, folder: Path, jobs: int) -> None:
+        self.uri, self.folder, self.jobs = uri, folder, jobs
+
+    @property
+    def cores_per_job(self) -> int:
+        """Cores that a command may use."""
+        return share_of_cores(self.jobs)
+
+    def has_room(self, under_way: int) -> bool:
+        """Whether one more command can be begun beside so many."""
+        return under_way < self.jobs
+
+    def submit(self, work: Work) -> JobProcess:
+        """Begin it."""
+        arguments = work.arguments
+        if work.config is not None:
+            path = self.folder / f"{work.name}.yaml"
+            path.write_text(work.config, encoding="utf-8")
+            arguments = (arguments[0], f"--config={path}", *arguments[1:])
+        return JobProcess(arguments, child_environment(self.uri, self.jobs, work.tags), self.folder, work.name)
+
+    def stop(self, running: Iterable[Running]) -> None:
+        """Tell commands to stop, wait for them, and end those that do not."""
+        stop_all(one.process for one in running if isinstance(one, JobProcess) and one.poll() is None)
+
+    def logs(self) -> list[Path]:
+        """What the commands wrote to standard error, a file for each name."""
+        return sorted(self.folder.glob("*.log"))
+
+    def close(self) -> None:
+        """Nothing is held."""
 
 
 class JobProcess:
@@ -83,9 +126,9 @@ class JobProcess:
         return (errors or lines or [""])[-1].removeprefix("error: ")
 
 
-def stop_all(processes: Iterable[JobProcess]) -> None:
+def stop_all(processes: Iterable[subprocess.Popen[bytes]]) -> None:
     """Tell processes to stop, wait for them, and end those that do not."""
-    running = [one.process for one in processes if one.poll() is None]
+    running = list(processes)
     for process in running:
         process.terminate()
     deadline = time.monotonic() + PATIENCE_SECONDS
