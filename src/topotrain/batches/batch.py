@@ -5,8 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ import yaml
 from topotrain.batches.display import BatchDisplay, JobReport
 from topotrain.batches.local_engine import LocalEngine
 from topotrain.batches.manifest import Job, Manifest, load_manifest
+from topotrain.batches.parent_run import Parent, held, open_parent
 from topotrain.batches.scheduler import JobState, Scheduler
 from topotrain.credentials import mask_credentials
 from topotrain.errors import EXIT_UNDELIVERED, InterruptedRunError, TrackingError
@@ -27,10 +27,7 @@ from topotrain.fields import (
     TAG_BATCH_MANIFEST,
     TAG_BATCH_NAME,
     TAG_BEST_CHILD,
-    TAG_CONTINUED_BY,
-    TAG_RESUMED_FROM,
 )
-from topotrain.invocation import adopted_run
 from topotrain.messages import lines_shown
 from topotrain.scratch import make_scratch, remove_scratch
 from topotrain.signals import interruptible, release
@@ -38,9 +35,6 @@ from topotrain.tracking.address import resolve_tracking_uri
 from topotrain.tracking.batches import COMMAND
 from topotrain.tracking.heartbeat import is_alive
 from topotrain.tracking.journal import journals_dir
-from topotrain.tracking.lease import Lease
-from topotrain.tracking.opening import hold_run, open_run, reopen_run
-from topotrain.tracking.provenance import provenance_tags
 from topotrain.tracking.recorder import Recorder
 from topotrain.tracking.records import RunRecord
 from topotrain.tracking.store import CONNECT_SECONDS, Store
@@ -138,10 +132,12 @@ def batch(
         store = Store.open(uri, patience=CONNECT_SECONDS)
         earlier = _earlier(plan, store) if resume else None
         states = {job.name: JobState(job, _report(job)) for job in plan.jobs}
-        with _held(store, earlier) as lease:
+        tags = {TAG_BATCH_MANIFEST: plan.digest, TAG_BATCH_NAME: plan.path.stem}
+        parent = Parent(plan.experiment, COMMAND, run_name, plan.path.stem, tags)
+        with held(store, earlier) as lease:
             if earlier is not None:
                 _take_earlier(states, earlier, store)
-            recorder = _open(plan, store, run_name, earlier, lease)
+            recorder = open_parent(store, parent, earlier, lease)
         return _Batch(plan, recorder, states, jobs, progress=progress).run()
 
 
@@ -243,42 +239,6 @@ def _report(job: Job) -> JobReport:
         primary_metric=job.primary_metric,
         run_name=job.run_name,
     )
-
-
-@contextmanager
-def _held(store: Store, earlier: RunRecord | None) -> Iterator[Lease | None]:
-    """While an earlier batch is looked at, no other process goes on with it; the lease is a recorder's afterwards."""
-    lease = hold_run(store, earlier.run_id) if earlier is not None else None
-    try:
-        yield lease
-    except BaseException:
-        if lease is not None:
-            lease.release()
-        raise
-
-
-def _open(
-    plan: Manifest, store: Store, run_name: str | None, earlier: RunRecord | None, lease: Lease | None
-) -> Recorder:
-    """The batch's own run: the earlier one again, else that of ``mlflow run``, else a new one."""
-    tags = {TAG_BATCH_MANIFEST: plan.digest, TAG_BATCH_NAME: plan.path.stem}
-    if earlier is not None and lease is not None:
-        if adopted_run() in (None, earlier.run_id):
-            return reopen_run(store, lease, tags)
-        tags[TAG_RESUMED_FROM] = earlier.run_id
-    recorder = open_run(
-        store,
-        plan.experiment,
-        command=COMMAND,
-        run_name=run_name,
-        default_name=plan.path.stem,
-        tags={**provenance_tags(), **tags},
-    )
-    if earlier is not None:
-        store.runs.set_tag(earlier.run_id, TAG_CONTINUED_BY, recorder.run_id)
-    if lease is not None:
-        lease.release()
-    return recorder
 
 
 def _earlier(plan: Manifest, store: Store) -> RunRecord | None:

@@ -218,7 +218,10 @@ def load_space(
         for value in one.tried_first:
             space.config({one.key: value}, f"{source}: line {one.line}")
     counts = {one.key: [v for v in one.tried_first if type(v) is int] for one in dimensions}
-    check_sizes(space.config({key: max(values) for key, values in counts.items() if values}))
+    try:
+        check_sizes(space.config({key: max(values) for key, values in counts.items() if values}))
+    except ConfigError as error:
+        raise ConfigError(f"{source}: the largest values: {error.what}", error.expected, error.do) from None
     return space
 
 
@@ -239,7 +242,7 @@ def _leaves(
 def _dimension(source: Path, key: str, given: Any, line: int) -> Dimension:
     where = f"{source}: line {line}"
     if key not in known_dotted_keys():
-        validate(_nested(key, None), where)  # says so, and names the nearest
+        validate(_nested(key, given), where)  # says so, and names the nearest
     for prefix, instead in NOT_TUNED.items():
         if key == prefix or (prefix.endswith(".") and key.startswith(prefix)):
             raise ConfigError(f"{where}: {key} can't be tuned", "a setting of the training or of the network", instead)
@@ -275,7 +278,9 @@ def _range(where: str, key: str, kind: Kind, line: int, given: Mapping[str, Any]
     step = _number(given["step"]) if "step" in given else 1.0 if whole else None
     if step is not None:
         if not step > 0 or (whole and step % 1):
-            raise ConfigError(f"{where}: step is {shown(given['step'])}", f"a {'whole ' if whole else ''}number above 0")
+            raise ConfigError(
+                f"{where}: step is {shown(given['step'])}", f"a {'whole ' if whole else ''}number above 0"
+            )
         if not _is_multiple(high - low, step):
             raise ConfigError(f"{where}: {high:g} is no whole number of steps of {step:g} above {low:g}", "one that is")
     return Dimension(key, kind, line, low, high, step)

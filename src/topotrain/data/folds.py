@@ -133,4 +133,3 @@ def _targets_of_lines(config: TrainConfig, graphs: Path, path: Path) -> dict[int
     matched = match_labels(directory, targets, read_labels(path, rules.column), path)
     check_coverage(matched.missing, matched.total, directory, path, rules)
     return {label.line: target_of(label, key, targets).name for key, label in matched.found.items()}
-
