@@ -92,35 +92,31 @@ def tune(
         TrackingError: the store can't be used, or the earlier tuning is still running.
         InterruptedRunError: SIGINT or SIGTERM; trials under way were stopped, and the tuning is closed as KILLED.
     """
+    wanted = {"trials": trials, "config": config, "overrides": overrides, "timeout": timeout}
+    chosen = {"sampler": sampler, "pruner": pruner, "metric": metric, "seeds": seeds, "folds": folds}
     with lines_shown(progress), interruptible():
-        plan = plan_tuning(
-            space,
-            trials=trials,
-            config=config,
-            overrides=overrides,
-            sampler=sampler,
-            pruner=pruner,
-            metric=metric,
-            seeds=seeds,
-            folds=folds,
-            timeout=timeout,
-        )
-        for notice in plan.space.notices:
-            log.info(notice)
+        plan = plan_tuning(space, **wanted, **chosen)  # type: ignore[arg-type]
         winner_file = _checked(Path(out) if out is not None else Path(f"{plan.space.path.stem}_winner.yaml"))
-        settings = plan.recipe.mlflow
-        store = Store.open(
-            resolve_tracking_uri(tracking_uri, settings.tracking_uri, log.info), patience=CONNECT_SECONDS
-        )
-        earlier = store.batches.find_tuning(plan.digest) if resume else None
-        if resume and earlier is None:
-            log.info("no earlier tuning of this space, recipe and options on this store: everything is run")
-        name = plan.space.path.stem
-        parent = Parent(settings.experiment, TUNE_COMMAND, run_name, name, {TAG_TUNE_STUDY: plan.digest})
-        with held(store, earlier) as lease:
-            known = earlier_trials(plan, earlier, store) if earlier is not None else {}
-            recorder = open_parent(store, parent, earlier, lease)
+        known, recorder = _open(plan, resume, run_name, tracking_uri)
         return _Tuning(plan, known, recorder, engine, jobs, winner_file, progress=progress).run()
+
+
+def _open(
+    plan: Plan, resume: bool, run_name: str | None, tracking_uri: str | None
+) -> tuple[dict[int, Trial], Recorder]:
+    """The tuning's own run, and what the server knows of its trials."""
+    for notice in plan.space.notices:
+        log.info(notice)
+    settings, name = plan.recipe.mlflow, plan.space.path.stem
+    uri = resolve_tracking_uri(tracking_uri, settings.tracking_uri, log.info)
+    store = Store.open(uri, patience=CONNECT_SECONDS)
+    earlier = store.batches.find_tuning(plan.digest) if resume else None
+    if resume and earlier is None:
+        log.info("no earlier tuning of this space, recipe and options on this store: everything is run")
+    parent = Parent(settings.experiment, TUNE_COMMAND, run_name, name, {TAG_TUNE_STUDY: plan.digest})
+    with held(store, earlier) as lease:
+        known = earlier_trials(plan, earlier, store) if earlier is not None else {}
+        return known, open_parent(store, parent, earlier, lease)
 
 
 class _Tuning:
