@@ -64,6 +64,9 @@ EVALUATION_DIR = "evaluation"  # artifacts of the last evaluation
 
 TAG_FILES_DIGEST = "topotrain.files_sha256"  # of a model version: over the names and contents of its files
 TAG_FILES = "topotrain.files"  # of a model version: the beginning of each file's digest, to name those that changed
+TAG_RANKED_BY = "ranked_by"  # of a model version: the scale of its primary metric
+TAG_VALIDATION_DIGEST = "validation_digest"  # of a model version: its validation decoys and their labels
+VALIDATION_PARAMETER = "data.validation_digest"  # of a run: the same
 TAG_LABEL_COLUMN = "label_column"  # of a model version: what it predicts, where that is not DockQ
 
 # Tags of a model version: how it was judged, and how it was promoted.

@@ -31,7 +31,6 @@ from topotrain.signals import release
 from topotrain.text import one_line
 from topotrain.tracking.journal import JournalError
 from topotrain.tracking.recorder import AWAY_SECONDS, STOP_SECONDS, NewVersion, Recorder, Status
-from topotrain.tracking.versions import CANDIDATE
 from topotrain.training.callbacks import (
     ConfiguredSettings,
     EpochEnd,
@@ -44,7 +43,7 @@ from topotrain.training.hardware import fitting, make_trainer
 from topotrain.training.initial_weights import load_initial_weights
 from topotrain.training.network_shape import network_spec
 from topotrain.training.record import record_figures, record_recipe
-from topotrain.training.register import numbers_of, register_kept
+from topotrain.training.register import TakeCandidate, numbers_of, register_kept
 from topotrain.training.selection import Selection
 from topotrain.version import __version__
 
@@ -120,7 +119,7 @@ class TrainingRun:
         limits: cut the run short.
         initial: a checkpoint or a model whose weights the run begins with.
         continuation: where the run goes on from; with it, ``initial`` has no use.
-        take_alias: whether the best version becomes the candidate.
+        take_candidate: whether the best version becomes the candidate.
         progress: whether bars are drawn where there is a terminal.
     """
 
@@ -132,12 +131,12 @@ class TrainingRun:
         *,
         initial: str | None = None,
         continuation: Continuation | None = None,
-        take_alias: bool = True,
+        take_candidate: TakeCandidate = "if_better",
         progress: bool = True,
     ) -> None:
         self.progress = progress
         self.loaded, self.recorder, self.limits = loaded, recorder, limits
-        self.initial, self.continuation, self.take_alias = initial, continuation, take_alias
+        self.initial, self.continuation, self.take_candidate = initial, continuation, take_candidate
         self.versions: dict[int, str | NewVersion] = {}
         self.torch_settings = (torch.get_num_threads(), torch.are_deterministic_algorithms_enabled())
         self.config = loaded.config
@@ -215,7 +214,7 @@ class TrainingRun:
         if self.selection.has_epochs_left:
             self._train(network, data)
         record_figures(self.recorder, self.selection, data, self.workdir)
-        versions = self._register(data, candidate=self.take_alias)
+        versions = self._register(data, candidate=self.take_candidate)
         patience = self.config.mlflow.flush_timeout
         delivered = self.recorder.flush(patience)
         self.recorder.end("FINISHED")
@@ -251,7 +250,7 @@ class TrainingRun:
         try:
             self.recorder.end(status, note)
             if self.data is not None and self.selection.kept and not full:
-                self._register(self.data, candidate=False)
+                self._register(self.data, candidate="never")
         except Exception as error:  # noqa: BLE001 (what ended the run matters more)
             if not full:
                 log.error("not everything of the run could be recorded (%s)", one_line(error))
@@ -330,7 +329,7 @@ class TrainingRun:
             plugins=[NewFiles()],
         )
 
-    def _register(self, data: PreparedData, *, candidate: bool) -> list[str | NewVersion]:
+    def _register(self, data: PreparedData, *, candidate: TakeCandidate) -> list[str | NewVersion]:
         if self.limits.any or self.config.mlflow.register_ == "none":
             return []
         return register_kept(
@@ -341,8 +340,7 @@ class TrainingRun:
         """Say which versions were registered; returns them."""
         if versions:
             name, oldest_first = self.config.mlflow.model_name, ", ".join(reversed(versions))
-            alias = f"; {CANDIDATE} is version {versions[0]}" if self.take_alias else ""
-            log.info("registered %s versions %s%s", name, oldest_first, alias)
+            log.info("registered %s versions %s", name, oldest_first)
         return versions
 
     def _result(self, versions: list[str]) -> TrainResult:
