@@ -60,6 +60,7 @@ def tune(
     resume: bool = False,
     out: str | os.PathLike[str] | None = None,
     run_name: str | None = None,
+    take_candidate: bool = False,
     tracking_uri: str | None = None,
     progress: bool = True,
     engine: MakeEngine = LocalEngine,
@@ -82,6 +83,7 @@ def tune(
         resume: go on with an earlier tuning of the same space, recipe, metric, sampler, pruner, seeds and folds.
         out: where the winning configuration is written; by default ``SPACE_winner.yaml`` in the current directory.
         run_name: of the tuning's own run; by default the space's file name without its ending.
+        take_candidate: whether the winner's version becomes the candidate even where it is not known to be better.
         tracking_uri: wins over the configuration's.
         progress: whether to show lines, or on a terminal a table, on standard error, as in ``fit``.
         engine: makes what runs the trials, of the tracking URI, a folder for logs, and how many run at once.
@@ -98,7 +100,8 @@ def tune(
         plan = plan_tuning(space, **wanted, **chosen)  # type: ignore[arg-type]
         winner_file = _checked(Path(out) if out is not None else Path(f"{plan.space.path.stem}_winner.yaml"))
         known, recorder = _open(plan, resume, run_name, tracking_uri)
-        return _Tuning(plan, known, recorder, engine, jobs, winner_file, progress=progress).run()
+        rules = {"take_candidate": take_candidate, "progress": progress}
+        return _Tuning(plan, known, recorder, engine, jobs, winner_file, **rules).run()
 
 
 def _open(
@@ -131,8 +134,10 @@ class _Tuning:
         jobs: int,
         winner_file: Path,
         *,
+        take_candidate: bool,
         progress: bool,
     ) -> None:
+        self.take_candidate = take_candidate
         self.plan, self.known, self.recorder, self.jobs = plan, known, recorder, jobs
         self.winner_file, self.progress = winner_file, progress
         self.folder = make_scratch("tune")
@@ -239,14 +244,19 @@ class _Tuning:
             return replace(result, winner_note=report.note or report.status)
         curve = scheduler.store.runs.values(report.run_id, self.plan.metric)
         value = curve.get(report.best_epoch) if report.best_epoch is not None else None
-        candidates = {}
-        name = state.job.config.mlflow.model_name
-        version = scheduler.store.versions.best_of_run(report.run_id, name)
-        if version is not None:
-            candidates[name] = version.number
-            self.recorder.alias(name, CANDIDATE, version.number)
-            log.info("%s of %s is version %s, of trial %d", CANDIDATE, name, version.number, best.number)
+        candidates = self._candidates(report.run_id, state.job.config.mlflow.model_name)
         return replace(result, winner_run=report.run_id, winner_value=value, candidates=candidates)
+
+    def _candidates(self, winner_run: str, name: str) -> dict[str, str]:
+        """After the alias was moved to the winner's best version, if that is better: which has it."""
+        versions = self.recorder.store.versions
+        version = versions.best_of_run(winner_run, name)
+        if version is None:
+            return {}
+        self.recorder.alias(name, CANDIDATE, version.number, if_better=not self.take_candidate)
+        self.recorder.flush()
+        holder = versions.with_alias(name, CANDIDATE)
+        return {name: holder.number} if holder is not None else {}
 
     def _result(self) -> TuneResult:
         recorder = self.recorder

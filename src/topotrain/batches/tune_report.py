@@ -55,7 +55,7 @@ class TuneResult:
         winner_run: the run that made the winner's model.
         winner_value: the metric of that run's best epoch, on the recipe's own validation labels.
         winner_note: why the winner's model could not be made.
-        candidates: {registered model: version that became the candidate}.
+        candidates: {registered model: version that is the candidate now}.
         interrupted: whether a signal ended it.
         journal: folder that holds what the server does not have yet of the tuning's own run.
     """

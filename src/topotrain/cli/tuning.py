@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from topotrain.cli.options import (
+    TAKE_CANDIDATE,
     TRACKING_URI,
     Duration,
     InputPath,
@@ -43,6 +44,7 @@ PRUNERS = ("median", "hyperband", "none")
 @flag("--resume", help="Go on with an earlier tuning of the same.")
 @option("--out", metavar="PATH", help="The winning configuration; by default SPACE_winner.yaml.")
 @option("--run-name", help="Of the tuning's own run; by default the space's file name.")
+@TAKE_CANDIDATE
 @TRACKING_URI
 def tune(override: Sequence[str], overrides: Sequence[str], **settings: Any) -> None:
     """Look for better settings: trials as the children of one run. Prints a table of them.

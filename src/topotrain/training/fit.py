@@ -20,6 +20,7 @@ from topotrain.tracking.provenance import provenance_tags
 from topotrain.tracking.recorder import Recorder
 from topotrain.tracking.store import Store
 from topotrain.training.hardware import check_hardware
+from topotrain.training.register import TakeCandidate
 from topotrain.training.training_run import Limits, TrainingRun, TrainResult
 
 __all__ = ["Limits", "TrainResult", "fit"]
@@ -38,7 +39,7 @@ def fit(
     tracking_uri: str | None = None,
     parent_run_id: str | None = None,
     tags: Mapping[str, str] | None = None,
-    take_alias: bool = True,
+    take_candidate: TakeCandidate = "if_better",
     progress: bool = True,
     offline: bool = False,
 ) -> TrainResult:
@@ -56,7 +57,7 @@ def fit(
         tracking_uri: wins over the configuration's.
         parent_run_id: the run that this one is part of.
         tags: more tags for the run.
-        take_alias: whether the best version becomes the candidate; a batch gives the alias to its best child.
+        take_candidate: whether the best version becomes the candidate; better on the same validation data is meant.
         progress: whether to show lines, and on a terminal bars, on standard error; where logging is set up to show
             the lines of the logger ``topotrain``, that is left to it.
         offline: need no server: the journal on this machine's disk holds the run until it is delivered.
@@ -84,7 +85,7 @@ def fit(
             parent_run_id=parent_run_id,
         )
         cut = limits or Limits()
-        run = TrainingRun(loaded, recorder, cut, initial=resume_from, take_alias=take_alias, progress=progress)
+        run = TrainingRun(loaded, recorder, cut, initial=resume_from, take_candidate=take_candidate, progress=progress)
         return run.execute()
 
 

@@ -19,7 +19,7 @@ from topotrain.config import LoadedConfig
 from topotrain.credentials import mask_credentials
 from topotrain.data.prepare import PreparedData, prepare_data
 from topotrain.errors import ConfigError, DataError, DiskError, InterruptedRunError
-from topotrain.fields import CHECKPOINT_DIR, DOCKQ_COLUMN, INTERRUPTED_NOTE, LAST_CHECKPOINT, quality_name
+from topotrain.fields import CHECKPOINT_DIR, DOCKQ_COLUMN, INTERRUPTED_NOTE, LAST_CHECKPOINT, TAG_TRIAL, quality_name
 from topotrain.invocation import resume_command, sync_advice, threads_asked
 from topotrain.model.checkpoint import WRITTEN
 from topotrain.model.lightning import STEP, ScoringModule
@@ -31,7 +31,6 @@ from topotrain.signals import release
 from topotrain.text import one_line
 from topotrain.tracking.journal import JournalError
 from topotrain.tracking.recorder import AWAY_SECONDS, STOP_SECONDS, NewVersion, Recorder, Status
-from topotrain.tracking.versions import CANDIDATE
 from topotrain.training.callbacks import (
     ConfiguredSettings,
     EpochEnd,
@@ -44,7 +43,7 @@ from topotrain.training.hardware import fitting, make_trainer
 from topotrain.training.initial_weights import load_initial_weights
 from topotrain.training.network_shape import network_spec
 from topotrain.training.record import record_figures, record_recipe
-from topotrain.training.register import numbers_of, register_kept
+from topotrain.training.register import TakeCandidate, numbers_of, register_kept
 from topotrain.training.selection import Selection
 from topotrain.version import __version__
 
@@ -95,7 +94,13 @@ class Limits:
     @property
     def any(self) -> bool:
         """Whether the run is cut short at all."""
-        return self.fast_dev_run or self.train_batches is not None or self.val_batches is not None
+        return bool(self.in_words)
+
+    @property
+    def in_words(self) -> str:
+        """``train_batches=3``; empty where nothing is cut short."""
+        given = {name: value for name, value in asdict(self).items() if value not in (None, False)}
+        return ", ".join(f"{name}={value}" for name, value in given.items())
 
 
 def limits_of(content: Mapping[str, Any]) -> Limits:
@@ -120,7 +125,7 @@ class TrainingRun:
         limits: cut the run short.
         initial: a checkpoint or a model whose weights the run begins with.
         continuation: where the run goes on from; with it, ``initial`` has no use.
-        take_alias: whether the best version becomes the candidate.
+        take_candidate: whether the best version becomes the candidate.
         progress: whether bars are drawn where there is a terminal.
     """
 
@@ -132,12 +137,12 @@ class TrainingRun:
         *,
         initial: str | None = None,
         continuation: Continuation | None = None,
-        take_alias: bool = True,
+        take_candidate: TakeCandidate = "if_better",
         progress: bool = True,
     ) -> None:
         self.progress = progress
         self.loaded, self.recorder, self.limits = loaded, recorder, limits
-        self.initial, self.continuation, self.take_alias = initial, continuation, take_alias
+        self.initial, self.continuation, self.take_candidate = initial, continuation, take_candidate
         self.versions: dict[int, str | NewVersion] = {}
         self.torch_settings = (torch.get_num_threads(), torch.are_deterministic_algorithms_enabled())
         self.config = loaded.config
@@ -202,6 +207,8 @@ class TrainingRun:
         self._limit_threads()
         network = self._network(data)
         num_parameters = sum(p.numel() for p in network.parameters())
+        if self.limits.any:
+            self.recorder.tags({TAG_TRIAL: self.limits.in_words})
         if self.continuation is None or not self.continuation.same_run:
             record_recipe(self.recorder, self.loaded, data, num_parameters)
             self.recorder.flush(STOP_SECONDS, away=AWAY_SECONDS)  # what the run is about is known before the first step
@@ -215,7 +222,7 @@ class TrainingRun:
         if self.selection.has_epochs_left:
             self._train(network, data)
         record_figures(self.recorder, self.selection, data, self.workdir)
-        versions = self._register(data, candidate=self.take_alias)
+        versions = self._register(data, candidate=self.take_candidate)
         patience = self.config.mlflow.flush_timeout
         delivered = self.recorder.flush(patience)
         self.recorder.end("FINISHED")
@@ -251,7 +258,7 @@ class TrainingRun:
         try:
             self.recorder.end(status, note)
             if self.data is not None and self.selection.kept and not full:
-                self._register(self.data, candidate=False)
+                self._register(self.data, candidate="never")
         except Exception as error:  # noqa: BLE001 (what ended the run matters more)
             if not full:
                 log.error("not everything of the run could be recorded (%s)", one_line(error))
@@ -330,7 +337,7 @@ class TrainingRun:
             plugins=[NewFiles()],
         )
 
-    def _register(self, data: PreparedData, *, candidate: bool) -> list[str | NewVersion]:
+    def _register(self, data: PreparedData, *, candidate: TakeCandidate) -> list[str | NewVersion]:
         if self.limits.any or self.config.mlflow.register_ == "none":
             return []
         return register_kept(
@@ -341,8 +348,7 @@ class TrainingRun:
         """Say which versions were registered; returns them."""
         if versions:
             name, oldest_first = self.config.mlflow.model_name, ", ".join(reversed(versions))
-            alias = f"; {CANDIDATE} is version {versions[0]}" if self.take_alias else ""
-            log.info("registered %s versions %s%s", name, oldest_first, alias)
+            log.info("registered %s versions %s", name, oldest_first)
         return versions
 
     def _result(self, versions: list[str]) -> TrainResult:
