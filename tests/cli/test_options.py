@@ -85,6 +85,19 @@ def test_every_option_reads_an_empty_text_as_left_out() -> None:
                 assert isinstance(param, Option), f"{name} {param.opts[0]}"
 
 
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("2h", 7200), ("90m", 5400), ("1h30m", 5400), ("45s", 45), ("300", 300), ("1d 2h", 93600)]
+)
+def test_a_time_is_written_with_its_units(text: str, seconds: float) -> None:
+    assert read(["tune", "--space", "s", "--trials", "1", "--timeout", text])[1]["timeout"] == seconds
+
+
+@pytest.mark.parametrize("text", ["0", "0h", "h", "1.5h", "-1h", "30m1h", "soon", "1e3", "١h", "9999999h"])
+def test_what_is_no_time(text: str) -> None:
+    with pytest.raises(click.BadParameter, match="2h, 90m, 1h30m or 45s"):
+        read(["tune", "--space", "s", "--trials", "1", "--timeout", text])
+
+
 def test_a_required_option_is_missing_if_it_is_empty() -> None:
     with pytest.raises(click.MissingParameter):
         read(["batch", "--manifest", ""])

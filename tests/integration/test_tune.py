@@ -296,7 +296,7 @@ def test_killed_outright_it_goes_on_from_what_the_server_knows(
 ) -> None:
     """As when a machine is gone: the trial under way is the same run, with each epoch once; what is suggested is what
     would have been."""
-    epochs = 80
+    epochs = 50
     recipe = write_recipe(tmp_path, graph_set, trainer={"num_epochs": epochs}, early_stopping={"patience": epochs})
     (tmp_path / "space.yaml").write_text(SPACE)
     options = ["--config", str(recipe), "--trials", "3", "--pruner", "none", "--tracking-uri", store_uri]
@@ -337,6 +337,27 @@ def test_killed_outright_it_goes_on_from_what_the_server_knows(
         assert json.loads(run.data.tags["topotrain.tune_values"]) == anew.suggest(number)
         anew.tell(number, run.data.metrics["best_val_loss"])
     assert len({version.run_id for version in versions_of(store_uri)}) == 1
+
+
+def test_told_to_stop_it_takes_its_trials_with_it(
+    graph_set: GraphSet, store_uri: str, tmp_path: Path, quick_python: str
+) -> None:
+    recipe = write_recipe(tmp_path, graph_set, trainer={"num_epochs": 900}, early_stopping={"patience": 900})
+    (tmp_path / "space.yaml").write_text(SPACE)
+    options = ["--config", str(recipe), "--trials", "3", "--jobs", "2", "--tracking-uri", store_uri]
+    command = [quick_python, "-m", "topotrain", "tune", "--space", "space.yaml", *options]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    wait_for(lambda: sum("val_loss" in run.data.metrics for run in all_runs(store_uri, "run")) == 2)
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=PATIENCE)
+    assert (process.returncode, out) == (143, ""), err
+    assert err.splitlines()[-1] == "error: interrupted by signal 15"
+    (parent,) = all_runs(store_uri, "tune")
+    assert [run.info.status for run in (parent, *all_runs(store_uri, "run"))] == ["KILLED"] * 3
+    summary = mlflow.artifacts.load_dict(f"{parent.info.artifact_uri}/tune_summary.json")
+    assert (summary["status"], summary["best"]) == ("interrupted", None)
+    assert [trial["status"] for trial in summary["trials"]] == ["running", "running"]
+    assert mlflow_client(store_uri).search_registered_models() == []
 
 
 def test_what_was_stopped_while_a_trial_was_pruned_is_closed_by_who_goes_on(

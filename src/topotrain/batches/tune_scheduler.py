@@ -48,6 +48,7 @@ class TuneScheduler(Scheduler):
         self.pruning = Pruning(plan.pruner, plan.num_epochs, maximise=plan.maximise)
         self.trials: dict[int, Trial] = {}
         self._started = time.monotonic()
+        self._stopping = False
         self._here = 0  # trials that ended in this process
         self._rebuild(trials)
         self._tell_standing()
@@ -118,8 +119,12 @@ class TuneScheduler(Scheduler):
     def _ask(self) -> None:
         super()._ask()
         for trial in self.trials.values():
-            if trial.status == "running":
+            if trial.status == "running" and not self._stopping:
                 self._follow(trial)
+
+    def _stop(self) -> None:
+        self._stopping = True  # a trial that is stopped now is under way for who goes on
+        super()._stop()
 
     def _follow(self, trial: Trial, *, again: bool = False) -> None:
         """Look at a trial's curves: whether it is to be pruned, or has ended.
