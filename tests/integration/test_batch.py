@@ -533,7 +533,9 @@ def test_a_terminal_shows_all_jobs() -> None:
     """In a pseudo-terminal, since nothing else is one."""
     script = (
         "from topotrain.batches.display import *\n"
-        "with BatchDisplay() as d: d.headline = 'best [y] so far'; d.show([JobReport('first [x]', 10, 'val_loss', 'n', 'running', epochs=3, "
+        "with BatchDisplay() as d:\n"
+        " d.headline = 'best [y] so far'\n"
+        " d.show([JobReport('first [x]', 10, 'val_loss', 'n', 'running', epochs=3, "
         "best_val_loss=0.5), JobReport('second', 10, 'val_loss', 'n')])"
     )
     shown: list[bytes] = []
