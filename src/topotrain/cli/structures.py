@@ -73,6 +73,7 @@ def say_changes(line: str) -> None:
 @jobs_option("Processes.")
 @MODELS
 @STRICT
+@click.option("--replace", is_flag=True, help="Graphs of other modules in the folder give way; else they are refused.")
 @TRACKING_URI
 def build_graphs(
     structures: str,
@@ -86,6 +87,7 @@ def build_graphs(
     jobs: int,
     models: Models,
     strict: bool,
+    replace: bool,
     tracking_uri: str | None,
 ) -> None:
     """Build interface graphs from PDB or mmCIF files (plain, compressed, or an archive of them), flat or by target.
@@ -110,6 +112,7 @@ def build_graphs(
             jobs=jobs,
             strict=strict,
             models=models,
+            replace_others=replace,
             progress=progress,
         )
     say_changes(report.changes_line)
