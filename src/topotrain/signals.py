@@ -17,6 +17,7 @@ from topotrain.errors import InterruptedRunError
 from topotrain.invocation import serving_parent
 
 STOPPING = (signal.SIGINT, signal.SIGTERM)
+IGNORED_BESIDE = (*STOPPING, signal.SIGUSR1)  # by a process that ends with another, which decides
 SAME_WISH_SECONDS = 3.0
 WATCH_SECONDS = 1.0
 AGAIN_SECONDS = 0.01

@@ -19,8 +19,10 @@ from topotrain.tracking.opening import open_offline, open_run
 from topotrain.tracking.provenance import provenance_tags
 from topotrain.tracking.recorder import Recorder
 from topotrain.tracking.store import Store
+from topotrain.training.crew import place_of
 from topotrain.training.hardware import check_hardware
-from topotrain.training.training_run import Limits, TrainingRun, TrainResult
+from topotrain.training.loop import Limits
+from topotrain.training.training_run import TrainingRun, TrainResult
 
 __all__ = ["Limits", "TrainResult", "fit"]
 log = logging.getLogger("topotrain")
@@ -72,7 +74,7 @@ def fit(
     with lines_shown(progress), interruptible():
         for notice in loaded.notices:
             log.info(notice)
-        check_hardware(recipe)
+        place = place_of(check_hardware(recipe), recipe.trainer.num_nodes)
         check_scratch()
         uri = resolve_tracking_uri(tracking_uri, recipe.mlflow.tracking_uri, log.info)
         recorder = _open(
@@ -84,7 +86,9 @@ def fit(
             parent_run_id=parent_run_id,
         )
         cut = limits or Limits()
-        run = TrainingRun(loaded, recorder, cut, initial=resume_from, take_alias=take_alias, progress=progress)
+        run = TrainingRun(
+            *(loaded, recorder, cut), initial=resume_from, take_alias=take_alias, progress=progress, place=place
+        )
         return run.execute()
 
 

@@ -40,9 +40,12 @@ from topotrain.tracking.runs import LATEST
 from topotrain.tracking.store import CONNECT_SECONDS, Store, find_store
 from topotrain.tracking.sync import deliver_first
 from topotrain.training.continuation import Continuation, Recorded, check_same, drift_of, restored_selection
+from topotrain.training.crew import place_of
 from topotrain.training.hardware import check_hardware
+from topotrain.training.loop import Limits, limits_of
 from topotrain.training.network_shape import check_network
-from topotrain.training.training_run import Limits, TrainingRun, TrainResult, limits_of
+from topotrain.training.ranks import Place
+from topotrain.training.training_run import TrainingRun, TrainResult
 
 log = logging.getLogger("topotrain")
 RANKED = ("best", "second_best", "third_best")
@@ -131,6 +134,7 @@ class _Prepared:
     continuation: Continuation
     checkpoint: str
     limits: Limits
+    place: Place | None
 
 
 def _prepare(
@@ -146,7 +150,7 @@ def _prepare(
     present = store.artifacts.names(original, CHECKPOINT_DIR)
     name = _artifact_name(store, original, checkpoint, present)
     content = _fetch(store, original, checkpoint, name, present, folder)
-    loaded = _recipe(store, original, overrides, folder)
+    loaded, place = _recipe(store, original, overrides, folder)
     state = restored_selection(content, loaded.config)
     check_network(content, loaded.config)
     limits = limits_of(content)
@@ -162,7 +166,7 @@ def _prepare(
     unchanged = present if name == LAST_CHECKPOINT else present - {LAST_CHECKPOINT}
     recorded = Recorded.of(store, original, state, unchanged) if same_run else Recorded()
     continuation = Continuation(content, folder, state, drift, same_run, recorded)
-    return _Prepared(loaded, data, continuation, name, limits)
+    return _Prepared(loaded, data, continuation, name, limits, place)
 
 
 def _same_data(content: Mapping[str, Any], config: TrainConfig, progress: bool) -> PreparedData:
@@ -178,6 +182,7 @@ def _training(prepared: _Prepared, recorder: Recorder, progress: bool) -> Traini
         continuation=prepared.continuation,
         take_alias=alone,
         progress=progress,
+        place=prepared.place,
     )
 
 
@@ -281,8 +286,8 @@ def _fetch_to(store: Store, run: RunRecord, name: str, target: Path) -> None:
         store.artifacts.fetch(Checkpoint(run.run_id, f"{CHECKPOINT_DIR}/{name}"), Path(aside)).replace(target)
 
 
-def _recipe(store: Store, run: RunRecord, overrides: Sequence[str], work: Path) -> LoadedConfig:
-    """The run's own configuration, overridden."""
+def _recipe(store: Store, run: RunRecord, overrides: Sequence[str], work: Path) -> tuple[LoadedConfig, Place | None]:
+    """The run's own configuration, overridden, and this process among those that it asks for."""
     with tempfile.TemporaryDirectory(dir=work) as folder:
         path = store.artifacts.fetch(Checkpoint(run.run_id, CONFIG_ARTIFACT), Path(folder))
         try:
@@ -290,8 +295,8 @@ def _recipe(store: Store, run: RunRecord, overrides: Sequence[str], work: Path) 
         except ConfigError as error:
             what = error.what.replace(str(path), f"runs:/{run.run_id}/{CONFIG_ARTIFACT}")
             raise ConfigError(what, error.expected, error.do) from None
-    check_hardware(loaded.config)  # it may be that of another machine
-    return loaded
+    num_ranks = check_hardware(loaded.config)  # it may be that of another machine
+    return loaded, place_of(num_ranks, loaded.config.trainer.num_nodes)
 
 
 def _open_new(

@@ -1,0 +1,139 @@
+"""The processes that help rank 0 to train, from its side: started, told what to train, watched, ended."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from topotrain.errors import ConfigError, TrainingError
+from topotrain.invocation import rank_environment
+from topotrain.training.ranks import BRIEF, CHECKPOINT, LOOK_SECONDS, Meeting, Place, outer_place
+
+START = "from topotrain.training.follower import main; main()"
+PACKAGES = str(Path(__file__).resolve().parents[2])
+END_SECONDS = 30.0  # for a process that has nothing more to do
+LOST_SECONDS = 5.0  # after which it is clear why a call failed
+
+
+def place_of(num_ranks: int, num_nodes: int) -> Place | None:
+    """The place of the process that records a run; ``None`` where it trains alone.
+
+    Args:
+        num_ranks: processes that the configuration asks for.
+        num_nodes: machines that they are on.
+
+    Raises:
+        ConfigError: others were started than the configuration asks for, or this one is not to record.
+    """
+    place = outer_place()
+    asked = f"trainer.devices and trainer.num_nodes ask for {num_ranks}"
+    if place is None:
+        if num_nodes > 1:
+            raise ConfigError(
+                f"this process is alone, and trainer.num_nodes is {num_nodes}",
+                "a process for each device of each machine",
+                "start topotrain run there by torchrun or srun",
+            )
+        return Place(0, num_ranks) if num_ranks > 1 else None
+    if place.size != num_ranks:
+        raise ConfigError(f"{place.by} started {place.size} processes, and {asked}", "as many")
+    if place.rank:
+        raise ConfigError(
+            f"this process is rank {place.rank} of those that {place.by} started",
+            "rank 0, which records the run",
+            "start the commands run or resume that way, or leave it to trainer.devices",
+        )
+    return place
+
+
+class Crew:
+    """The other ranks.
+
+    Args:
+        place: of rank 0.
+    """
+
+    def __init__(self, place: Place) -> None:
+        self._meeting = Meeting(place)
+        self.place = self._meeting.place
+        self._processes: dict[int, subprocess.Popen[bytes]] = {}
+        if not place.by:
+            for rank in range(1, place.size):
+                self._processes[rank] = _start(replace(self.place, rank=rank, local_rank=rank))
+
+    def brief(self, what: Mapping[str, Any], checkpoint: Path | None) -> None:
+        """Tell them what to train, and form the group with them.
+
+        Args:
+            what: plain values and tensors.
+            checkpoint: to go on from.
+
+        Raises:
+            TrainingError: one of them can't train it, or is gone.
+        """
+        if checkpoint is not None:
+            self._meeting.put(CHECKPOINT, checkpoint.read_bytes())
+        content = io.BytesIO()
+        torch.save(dict(what), content)
+        self._meeting.put(BRIEF, content.getvalue())
+        self._meeting.form(self._check)
+
+    def lost(self) -> TrainingError | None:
+        """Why a call to the others failed, once that is known; ``None`` where it is not for one that is gone."""
+        deadline = time.monotonic() + LOST_SECONDS
+        while time.monotonic() < deadline:
+            if why := self._failure():
+                return why
+            time.sleep(LOOK_SECONDS)
+        return None
+
+    def end(self, *, patience: float = 0.0) -> None:
+        """Leave the group, and see the processes end.
+
+        Args:
+            patience: seconds that they get to do so by themselves.
+        """
+        self._meeting.leave()
+        for process in self._processes.values():
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(patience)
+            process.kill()
+            process.wait()
+        self._processes.clear()
+
+    def _check(self) -> None:
+        if why := self._failure():
+            raise why
+
+    def _failure(self) -> TrainingError | None:
+        """What is known of a rank that is gone, or fails."""
+        if told := self._meeting.failure():
+            return told
+        for rank, process in self._processes.items():
+            status = process.poll()
+            if status:
+                how = f"was ended by signal {-status}" if status < 0 else f"ended with exit status {status}"
+                return TrainingError(
+                    f"rank {rank} (process {process.pid}) {how}",
+                    "every process to stay until training ends",
+                    "go on from the last checkpoint with: topotrain resume",
+                )
+        return None
+
+
+def _start(place: Place) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(  # noqa: S603 (our own program)
+        [sys.executable, "-c", START],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        env=rank_environment(place.as_text(), PACKAGES),
+    )
