@@ -66,6 +66,13 @@ def interruptible() -> Iterator[None]:
         sys.unraisablehook = hook
 
 
+def ignore_stopping() -> None:
+    """Let no signal stop this process from now on, until ``interruptible`` ends."""
+    if threading.current_thread() is threading.main_thread():
+        for each in STOPPING:
+            signal.signal(each, signal.SIG_IGN)
+
+
 def release(stop: BaseException) -> None:
     """Free what the interrupted calls held, before the last words are written.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import subprocess
 import sys
 import time
@@ -16,12 +17,18 @@ import torch
 
 from topotrain.errors import ConfigError, TrainingError
 from topotrain.invocation import rank_environment
+from topotrain.signals import ignore_stopping
 from topotrain.training.ranks import BRIEF, CHECKPOINT, LOOK_SECONDS, Meeting, Place, outer_place
 
+log = logging.getLogger("topotrain")
 START = "from topotrain.training.follower import main; main()"
 PACKAGES = str(Path(__file__).resolve().parents[2])
 END_SECONDS = 30.0  # for a process that has nothing more to do
 LOST_SECONDS = 5.0  # after which it is clear why a call failed
+LOST_SECONDS_ELSEWHERE = 0.5  # the same, where another machine would have to say so
+GONE = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "Timed out", "gloo", "NCCL")
+STAY = "every process to stay until training ends"
+GO_ON = "go on from the last checkpoint with: topotrain resume"
 
 
 def place_of(num_ranks: int, num_nodes: int) -> Place | None:
@@ -69,6 +76,8 @@ class Crew:
         if not place.by:
             for rank in range(1, place.size):
                 self._processes[rank] = _start(replace(self.place, rank=rank, local_rank=rank))
+        own = ", ".join(f"rank {rank} is process {one.pid}" for rank, one in self._processes.items())
+        log.info("%d processes train together%s", place.size, f": {own}" if own else "")
 
     def brief(self, what: Mapping[str, Any], checkpoint: Path | None) -> None:
         """Tell them what to train, and form the group with them.
@@ -87,14 +96,21 @@ class Crew:
         self._meeting.put(BRIEF, content.getvalue())
         self._meeting.form(self._check)
 
-    def lost(self) -> TrainingError | None:
-        """Why a call to the others failed, once that is known; ``None`` where it is not for one that is gone."""
-        deadline = time.monotonic() + LOST_SECONDS
+    def lost(self, error: BaseException) -> TrainingError | None:
+        """Why a call to the others failed, once that is known; ``None`` where it is not for one that is gone.
+
+        Args:
+            error: of the call.
+        """
+        if self.place.by:
+            ignore_stopping()  # whoever started them all ends those that are left, and this has to be recorded
+        gone = any(sign in str(error) for sign in GONE)
+        deadline = time.monotonic() + (LOST_SECONDS if self._processes else LOST_SECONDS_ELSEWHERE)
         while time.monotonic() < deadline:
             if why := self._failure():
                 return why
             time.sleep(LOOK_SECONDS)
-        return None
+        return TrainingError("another rank is gone, or does not answer", STAY, GO_ON) if gone else None
 
     def end(self, *, patience: float = 0.0) -> None:
         """Leave the group, and see the processes end.
@@ -122,11 +138,7 @@ class Crew:
             status = process.poll()
             if status:
                 how = f"was ended by signal {-status}" if status < 0 else f"ended with exit status {status}"
-                return TrainingError(
-                    f"rank {rank} (process {process.pid}) {how}",
-                    "every process to stay until training ends",
-                    "go on from the last checkpoint with: topotrain resume",
-                )
+                return TrainingError(f"rank {rank} (process {process.pid}) {how}", STAY, GO_ON)
         return None
 
 

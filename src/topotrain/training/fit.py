@@ -22,6 +22,7 @@ from topotrain.tracking.store import Store
 from topotrain.training.crew import place_of
 from topotrain.training.hardware import check_hardware
 from topotrain.training.loop import Limits
+from topotrain.training.ranks import Place
 from topotrain.training.training_run import TrainingRun, TrainResult
 
 __all__ = ["Limits", "TrainResult", "fit"]
@@ -74,8 +75,7 @@ def fit(
     with lines_shown(progress), interruptible():
         for notice in loaded.notices:
             log.info(notice)
-        place = place_of(check_hardware(recipe), recipe.trainer.num_nodes)
-        check_scratch()
+        place = _place(recipe)
         uri = resolve_tracking_uri(tracking_uri, recipe.mlflow.tracking_uri, log.info)
         recorder = _open(
             *(uri, recipe.mlflow, offline),
@@ -85,11 +85,20 @@ def fit(
             notes=notes,
             parent_run_id=parent_run_id,
         )
-        cut = limits or Limits()
-        run = TrainingRun(
-            *(loaded, recorder, cut), initial=resume_from, take_alias=take_alias, progress=progress, place=place
-        )
-        return run.execute()
+        return TrainingRun(
+            *(loaded, recorder, limits or Limits()),
+            initial=resume_from,
+            take_alias=take_alias,
+            progress=progress,
+            place=place,
+        ).execute()
+
+
+def _place(recipe: TrainConfig) -> Place | None:
+    """This process among those that a recipe asks for, seen that the machine has what it takes."""
+    place = place_of(check_hardware(recipe), recipe.trainer.num_nodes)
+    check_scratch()
+    return place
 
 
 def _open(uri: str, settings: MlflowConfig, offline: bool, **said: Any) -> Recorder:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from lightning_fabric.plugins.environments import LightningEnvironment
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from torch.utils import deterministic
 
 from topotrain.config import EVERYWHERE, HARDWARE, TrainConfig, TrainerConfig, check_sizes

@@ -13,12 +13,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.distributed as dist
-from lightning_fabric.plugins.environments import ClusterEnvironment, SLURMEnvironment, TorchElasticEnvironment
+from lightning_fabric.plugins.environments.cluster_environment import ClusterEnvironment
+from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from pytorch_lightning.strategies import DDPStrategy
+from torch._C._distributed_c10d import TCPStore
+from torch.distributed.distributed_c10d import PrefixStore
 
 from topotrain.data.sharing import Seat
 from topotrain.errors import ConfigError, TopotrainError, TrainingError, UserInputError
@@ -29,6 +33,7 @@ from topotrain.invocation import (
     talking_within,
     torchruns_attempt,
 )
+from topotrain.reading.json_file import parse_json
 from topotrain.text import one_line
 
 LOOPBACK = "127.0.0.1"
@@ -72,7 +77,7 @@ class Place:
 
 def launched_place() -> Place:
     """That of a process that rank 0 started."""
-    return Place(**json.loads(launched_rank()))
+    return Place(**parse_json(launched_rank()))
 
 
 def outer_place() -> Place | None:
@@ -81,7 +86,7 @@ def outer_place() -> Place | None:
     Raises:
         ConfigError: Slurm's settings are not those of data parallel training.
     """
-    by, environment = "", None
+    by, environment = "", cast(ClusterEnvironment | None, None)
     if TorchElasticEnvironment.detect():
         by, environment = "torchrun", TorchElasticEnvironment()
     elif steps_tasks() > 1:
@@ -190,7 +195,7 @@ class SharedStrategy(DDPStrategy):
         gradients = [torch.zeros_like(one) if one.grad is None else one.grad for one in parameters]
         flat = torch.cat([one.reshape(-1) for one in gradients])
         dist.all_reduce(flat)
-        for parameter, own in zip(parameters, flat.split([one.numel() for one in parameters]), strict=True):
+        for parameter, own in zip(parameters, torch.split(flat, [one.numel() for one in parameters]), strict=True):
             parameter.grad = own.view_as(parameter)
 
 
@@ -211,9 +216,7 @@ class Meeting:
         port = listener.getsockname()[1] if listener else place.port
         patience = timedelta(seconds=FIND_SECONDS)
         try:
-            store = dist.TCPStore(
-                *(place.address, port, place.size, keeps, patience), wait_for_workers=False, **settings
-            )
+            store = TCPStore(*(place.address, port, place.size, keeps, patience), wait_for_workers=False, **settings)
         except (RuntimeError, ValueError) as error:
             raise TrainingError(
                 f"rank {place.rank} can't reach rank 0 at {place.address}:{port} ({one_line(error)})",
@@ -222,7 +225,7 @@ class Meeting:
         if listener is not None:
             listener.detach()  # the store's own from now on
         self.place = Place(**{**asdict(place), "port": port})
-        self._store = dist.PrefixStore(f"topotrain/{torchruns_attempt()}", store)
+        self._store = PrefixStore(f"topotrain/{torchruns_attempt()}", store)
 
     def put(self, key: str, content: bytes | str) -> None:
         """Say something to all.
@@ -231,7 +234,7 @@ class Meeting:
             key: its name.
             content: not empty.
         """
-        self._store.set(key, content)
+        self._store.set(key, content)  # type: ignore[arg-type]  # it takes bytes too
 
     def there(self, key: str) -> bool:
         """Whether something was said.
@@ -251,7 +254,7 @@ class Meeting:
             time.sleep(LOOK_SECONDS)
         return bytes(self._store.get(key))
 
-    def failed(self, error: BaseException) -> None:
+    def failed(self, error: Exception) -> None:
         """Say why this rank fails."""
         said = [error.what, error.expected, error.do] if isinstance(error, UserInputError) else []
         what = said or [f"{type(error).__name__}: {one_line(error)}", "", ""]
@@ -264,7 +267,7 @@ class Meeting:
         with suppress(RuntimeError):
             for rank in range(1, self.place.size):
                 if self.there(f"{FAILED}/{rank}"):
-                    told, what, expected, do = json.loads(self._store.get(f"{FAILED}/{rank}"))
+                    told, what, expected, do = parse_json(self._store.get(f"{FAILED}/{rank}"))
                     found.append((not told, rank, TrainingError(f"rank {rank}: {what}", expected, do)))
         return min(found, key=lambda one: one[:2])[2] if found else None
 
@@ -283,7 +286,7 @@ class Meeting:
         with talking_within(machine=not self.place.by):
             dist.init_process_group(
                 _backend(),
-                store=dist.PrefixStore("group", self._store),
+                store=PrefixStore("group", self._store),
                 rank=self.place.rank,
                 world_size=self.place.size,
                 timeout=timedelta(seconds=STUCK_SECONDS),

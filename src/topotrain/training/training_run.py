@@ -38,6 +38,7 @@ from topotrain.training.selection import Selection
 from topotrain.version import __version__
 
 log = logging.getLogger("topotrain")
+TOLERANCE = "1e-5"  # of losses and metrics, between runs that differ in the number of processes alone
 
 
 @dataclass(frozen=True)
@@ -179,6 +180,7 @@ class TrainingRun:
             *(data.schema.node_dim, data.schema.edge_dim, num_parameters),
         )
         if self.continuation is not None:
+            self._say_other_ranks(self.continuation.content.get("num_ranks", 1))
             self.versions |= self.continuation.restore(self.recorder, self.loaded, self.checkpoints)
         if self.selection.has_epochs_left:
             self._train(network, data)
@@ -189,6 +191,18 @@ class TrainingRun:
         self.recorder.end("FINISHED")
         self.recorder.close(patience if delivered else 0)
         return self._result(self._said(numbers_of(versions)))
+
+    @property
+    def _num_ranks(self) -> int:
+        return self.place.size if self.place else 1
+
+    def _say_other_ranks(self, before: int) -> None:
+        if before != self._num_ranks:
+            log.warning(
+                "the checkpoint is of %d processes, and %d go on: sums are added in another order, and results agree "
+                "with those of an unchanged number to rounding (%s over some epochs), not to the last bit",
+                *(before, self._num_ranks, TOLERANCE),
+            )
 
     def _network(self, data: PreparedData) -> TopoQANetwork:
         """New, or with the weights of another; a run that goes on takes its own from the checkpoint."""
@@ -247,7 +261,7 @@ class TrainingRun:
             "run_id": self.recorder.run_id,
             "topotrain_version": __version__,
             "step": STEP,
-            "num_ranks": self.place.size if self.place else 1,
+            "num_ranks": self._num_ranks,
         }
         callbacks = [
             progress_callback(self.selection, self.config.logging, bar=self.progress),
@@ -272,7 +286,7 @@ class TrainingRun:
         try:
             loop.run(network, data.module, callbacks)
         except (RuntimeError, DataError) as error:
-            if lost := self.crew.lost():
+            if lost := self.crew.lost(error):
                 raise lost from error
             raise
         self.crew.end(patience=END_SECONDS)
