@@ -64,6 +64,9 @@ EVALUATION_DIR = "evaluation"  # artifacts of the last evaluation
 
 TAG_FILES_DIGEST = "topotrain.files_sha256"  # of a model version: over the names and contents of its files
 TAG_FILES = "topotrain.files"  # of a model version: the beginning of each file's digest, to name those that changed
+TAG_RANKED_BY = "ranked_by"  # of a model version: the scale of its primary metric
+TAG_VALIDATION_DIGEST = "validation_digest"  # of a model version: its validation decoys and their labels
+VALIDATION_PARAMETER = "data.validation_digest"  # of a run: the same
 TAG_LABEL_COLUMN = "label_column"  # of a model version: what it predicts, where that is not DockQ
 
 # Tags of a model version: how it was judged, and how it was promoted.
@@ -100,6 +103,7 @@ TAG_CONTINUED_BY = "topotrain.continued_by"  # the run that goes on from this on
 TAG_PARAM_DRIFT = "topotrain.param_drift"  # settings that a resume changed
 TAG_BEST_CHECKPOINT = "topotrain.best_checkpoint"
 TAG_BEST_EPOCH = "topotrain.best_epoch"
+TAG_TRIAL = "topotrain.trial"  # of a run on a part of its data: what cut it short; it is in no comparison
 TAG_STATUS_NOTE = "topotrain.status_note"
 INTERRUPTED_NOTE = "interrupted by signal"  # how the note of a run that a signal ended begins
 TAG_HEARTBEAT = "topotrain.heartbeat"

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
-import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -121,22 +121,34 @@ def test_users_train_judge_promote_and_keep_to_what_is_theirs(group_server, grap
     assert set(ada.client.get_registered_model("adas").aliases) == {"candidate", "champion"}
 
     # ... nor add to it; a run of their own is then complete, but for the version that the server does not take.
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # what was not delivered is kept there
-    own = ("-o", "mlflow.experiment=bobs")
+    own = ("-o", "mlflow.experiment=bobs", "-o", "mlflow.flush_timeout=0")
     status, out, err = bob.tries("run", *options(graph_set, "adas"), *own)
-    assert status in (0, 4), err
+    bobs = out.strip()
+    assert status == 4, err
     assert "Traceback" not in err
     assert "no permission for model-versions/create" in err
-    assert len(ada.client.get_metric_history(out.strip(), "val_loss")) == 2
-    assert "last.ckpt" in artifact_names(ada.client, out.strip(), "checkpoints")
+    assert len(ada.client.get_metric_history(bobs, "val_loss")) == 2
+    assert "last.ckpt" in artifact_names(ada.client, bobs, "checkpoints")
     assert {one.run_id for one in ada.client.search_model_versions("name = 'adas'")} == {run_id}
 
     # With the permission they may.
     experiment = ada.client.get_experiment_by_name("adas").experiment_id
     group_server.users().grant_user_permission("bob", "experiment", experiment, "EDIT")
     group_server.users().grant_user_permission("bob", "registered_model", "adas", "EDIT")
+    assert bob.does("sync").split() == [bobs]
+    assert_whole(bob.client, bobs, "adas", epochs=2)
     bob.does("resume", "--run-id", run_id, *more)
     assert_whole(bob.client, run_id, "adas", epochs=3)
+    assert bob.does("sync") == "", "nothing is left"
+
+
+def test_a_run_without_a_server_is_delivered_later(group_server, graph_set, monkeypatch, capsys):
+    desk = Desk(group_server, group_server.user("offline"), monkeypatch, capsys)
+    status, out, err = desk.tries("run", "--offline", *options(graph_set, "offline"))
+    assert (status, err.count("topotrain sync")) == (4, 1), err
+    run_id = desk.does("sync").strip()
+    assert_whole(desk.client, run_id, "offline", epochs=2)
+    assert desk.client.get_run(run_id).data.tags["topotrain.offline_id"] == out.strip()
 
 
 def test_a_killed_run_is_resumed(group_server, graph_set, monkeypatch, capsys, quick_python, tmp_path):
@@ -214,10 +226,11 @@ def test_no_password_is_recorded_or_shown(group_server, graph_set, monkeypatch, 
     given = ("--run-name", f"at {at}", "--notes", f"see {at}", "--trial-label", f"-u {name}:{secret}")
     commands = [("run", "-c", config, *given, *options(graph_set, "secrets", "trainer.num_epochs=1"))]
     commands += [(command, "--tracking-uri", at) for command in ("summarise", "monitor", "leaderboard")]
+    commands += [(*commands[0], "--offline")]
     capsys.readouterr()
     for command in commands:
         status, said = exit_status(*command), capsys.readouterr()
-        assert status == 0, said.err
+        assert status == (4 if "--offline" in command else 0), said.err
         assert not [one for one in secrets if one in said.out + said.err]
     dump, log = group_server.dump(), group_server.server.log.read_text()
     assert f"at http://***@{group_server.address.removeprefix('http://')}" in dump
@@ -225,8 +238,11 @@ def test_no_password_is_recorded_or_shown(group_server, graph_set, monkeypatch, 
     assert "localhost:*:*:file:***" in dump
     files = [path for path in (group_server.data / "artifacts").rglob("*") if path.is_file()]
     assert len(files) > 20
+    kept = [path for path in Path(os.environ["XDG_STATE_HOME"]).rglob("*") if path.is_file()]
+    assert any(path.name == "records.log" for path in kept), "what --offline left"
     for one in secrets:
         assert one not in dump + log
+        assert not [path for path in kept if one.encode() in path.read_bytes()]
         assert not [path for path in files if one.encode() in path.read_bytes()]
 
 

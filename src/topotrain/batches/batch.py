@@ -59,7 +59,7 @@ class BatchResult:
         tracking_uri: of the store it is on.
         jobs: one report for each job, in the manifest's order.
         best: name of the best job, if any finished.
-        candidates: {registered model: version that became the candidate}.
+        candidates: {registered model: version that is the candidate now}.
         interrupted: whether a signal ended it.
         journal: folder that holds what the server does not have yet of the batch's own run.
     """
@@ -111,6 +111,7 @@ def batch(
     jobs: int = 1,
     resume: bool = False,
     run_name: str | None = None,
+    take_candidate: bool = False,
     tracking_uri: str | None = None,
     progress: bool = True,
 ) -> BatchResult:
@@ -122,6 +123,7 @@ def batch(
         jobs: processes at once.
         resume: run only what an earlier batch of the same manifest did not finish.
         run_name: of the batch's own run; by default the manifest's file name without its ending.
+        take_candidate: whether the best job's version becomes the candidate even where it is not known to be better.
         tracking_uri: wins over the configurations'.
         progress: whether to show lines, or on a terminal a table, on standard error, as in ``fit``.
 
@@ -142,16 +144,24 @@ def batch(
             if earlier is not None:
                 _take_earlier(states, earlier, store)
             recorder = _open(plan, store, run_name, earlier, lease)
-        return _Batch(plan, recorder, states, jobs, progress=progress).run()
+        one = _Batch(plan, recorder, states, jobs, take_candidate=take_candidate, progress=progress)
+        return one.run()
 
 
 class _Batch:
     """One batch whose run is open."""
 
     def __init__(
-        self, plan: Manifest, recorder: Recorder, states: Mapping[str, JobState], jobs: int, *, progress: bool
+        self,
+        plan: Manifest,
+        recorder: Recorder,
+        states: Mapping[str, JobState],
+        jobs: int,
+        *,
+        take_candidate: bool,
+        progress: bool,
     ) -> None:
-        self.progress = progress
+        self.take_candidate, self.progress = take_candidate, progress
         self.plan, self.recorder, self.states = plan, recorder, states
         self.folder = make_scratch("batch")
         self.engine = LocalEngine(recorder.uri, self.folder, jobs)
@@ -213,26 +223,28 @@ class _Batch:
                 version = self.recorder.store.versions.best_of_run(state.report.run_id, name)
                 if version is not None:
                     by_model.setdefault(name, []).append((state, version.number))
-        candidates: dict[str, str] = {}
+        asked: dict[str, str] = {}
         for name, made in by_model.items():
             best = best_state([state for state, _ in made])
             if best is not None:
-                candidates[name] = next(version for state, version in made if state is best)
-                self.recorder.alias(name, CANDIDATE, candidates[name])
-                log.info("%s of %s is version %s, of job %s", CANDIDATE, name, candidates[name], best.job.name)
-        return candidates
+                asked[name] = next(version for state, version in made if state is best)
+                self.recorder.alias(name, CANDIDATE, asked[name], if_better=not self.take_candidate)
+        self.recorder.flush()
+        versions = self.recorder.store.versions
+        return {name: it.number for name in asked if (it := versions.with_alias(name, CANDIDATE)) is not None}
 
 
 def best_state(states: Sequence[JobState]) -> JobState | None:
-    """The best job by primary metric; where there are several metrics, among the jobs of the most frequent one."""
+    """The best job by primary metric; where not all are on one scale, among the jobs of the most frequent one."""
     measured = [state for state in states if state.report.primary_value is not None]
     if not measured:
         return None
-    counts = Counter(state.job.primary_metric for state in measured)
-    metric = counts.most_common(1)[0][0]  # of equals, the one met first
+    counts = Counter(state.scale for state in measured)
+    scale = counts.most_common(1)[0][0]  # of equals, the one met first
+    alike = [state for state in measured if state.scale == scale]
     if len(counts) > 1:
-        log.info("jobs have different primary metrics; the best is looked for among those of %s", metric)
-    alike = [state for state in measured if state.job.primary_metric == metric]
+        names = ", ".join(state.job.name for state in alike)
+        log.info("jobs have different primary metrics or validation data; the best is looked for among %s", names)
     return min(alike, key=lambda state: float(state.report.primary_value or 0.0))
 
 

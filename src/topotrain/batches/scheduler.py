@@ -15,7 +15,7 @@ from topotrain.batches.display import BatchDisplay, JobReport
 from topotrain.batches.engine import Engine, Running, Work
 from topotrain.batches.manifest import Job, Manifest
 from topotrain.errors import EXIT_UNDELIVERED, OutageError, TrackingError, UserInputError
-from topotrain.fields import TAG_BATCH_JOB, TAG_BATCH_JOB_DIGEST
+from topotrain.fields import TAG_BATCH_JOB, TAG_BATCH_JOB_DIGEST, VALIDATION_PARAMETER
 from topotrain.signals import release
 from topotrain.tracking.recorder import Recorder
 from topotrain.tracking.records import RunRecord
@@ -38,6 +38,7 @@ class JobState:
         report: what is known of it.
         go_on_with: run that was cut off and goes on, instead of a new one.
         before: runs of the job that are none of this attempt's.
+        validation: digest of its validation decoys and their labels, once it is known.
         process: the command under way.
         seconds: of the commands before it.
         ended: exit status that is not looked into yet.
@@ -47,6 +48,7 @@ class JobState:
     report: JobReport
     go_on_with: str | None = None
     before: set[str] = field(default_factory=set)
+    validation: str | None = None
     process: Running | None = None
     seconds: float = 0.0
     ended: int | None = None
@@ -56,10 +58,15 @@ class JobState:
         """Whether a process of it runs, or has ended and is not looked into."""
         return self.process is not None or self.ended is not None
 
+    @property
+    def scale(self) -> tuple[str, str | None]:
+        """What its primary metric is measured on, and on which data."""
+        return self.job.config.selection.scale, self.validation
+
     def take(self, run: RunRecord, store: Store) -> None:
         """Take over what the server knows of its run."""
         achieved = store.batches.achieved(run, self.job.primary_metric)
-        report = self.report
+        report, self.validation = self.report, run.params.get(VALIDATION_PARAMETER)
         report.run_id, report.run_name = run.run_id, run.name
         report.epochs, report.best_val_loss = achieved.epochs, achieved.best_val_loss
         report.best_epoch, report.primary_value = achieved.best_epoch, achieved.primary

@@ -218,6 +218,11 @@ PER_TARGET = flag("--per-target", help="Table and CSV: a row for each target (JS
 UNVERIFIED = flag("--allow-unverified", help="Graphs with unnamed columns: check their widths alone.")
 
 
+TAKE_CANDIDATE = flag(
+    "--take-candidate", help="Make its best version the candidate, whatever the present one was judged on."
+)
+
+
 def model_option(text: str, default: str | None = None) -> Callable[[Command], Command]:
     """``--model`` by its URI."""
     return option(

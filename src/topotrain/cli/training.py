@@ -11,6 +11,7 @@ import click
 from topotrain.cli.options import (
     EXPERIMENT,
     RUN,
+    TAKE_CANDIDATE,
     TRACKING_URI,
     InputPath,
     Number,
@@ -22,10 +23,11 @@ from topotrain.cli.options import (
 from topotrain.cli.output import say
 from topotrain.cli.startup import heavy_imports
 from topotrain.errors import UndeliveredError, UnfinishedBatchError
-from topotrain.invocation import program, sync_advice
+from topotrain.invocation import program, serving_parent, sync_advice
 
 if TYPE_CHECKING:
     from topotrain.training.fit import TrainResult
+    from topotrain.training.register import TakeCandidate
 
 
 @click.command()
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
 @flag("--fast-dev-run", help="One training and one validation batch; registers nothing.")
 @option("--limit-train-batches", type=Number(), help="Use only so many; registers nothing.")
 @option("--limit-val-batches", type=Number(), help="Use only so many; registers nothing.")
+@TAKE_CANDIDATE
 @flag("--offline", help="Need no server; deliver the run later with: topotrain sync.")
 @TRACKING_URI
 def run(
@@ -57,6 +60,7 @@ def run(
     fast_dev_run: bool,
     limit_train_batches: int | float | None,
     limit_val_batches: int | float | None,
+    take_candidate: bool,
     offline: bool,
     tracking_uri: str | None,
 ) -> None:
@@ -80,7 +84,7 @@ def run(
         trial_label=trial_label,
         resume_from=resume_from,
         parent_run_id=parent_run_id,
-        take_alias=parent_run_id is None,
+        take_candidate=_rule(take_candidate, parent_run_id),
         limits=Limits(fast_dev_run, limit_train_batches, limit_val_batches),
         offline=offline,
         tracking_uri=tracking_uri,
@@ -96,6 +100,7 @@ def run(
 @jobs_option("Jobs at once.")
 @flag("--resume", help="Only what an earlier batch of this manifest did not finish.")
 @option("--run-name", help="Of the batch's own run; by default the manifest's file name.")
+@TAKE_CANDIDATE
 @TRACKING_URI
 def batch(
     manifest: str,
@@ -104,6 +109,7 @@ def batch(
     jobs: int,
     resume: bool,
     run_name: str | None,
+    take_candidate: bool,
     tracking_uri: str | None,
 ) -> None:
     """Run a manifest's jobs as the children of one run. Prints a table of what came out.
@@ -123,6 +129,7 @@ def batch(
         jobs=jobs,
         resume=resume,
         run_name=run_name,
+        take_candidate=take_candidate,
         tracking_uri=tracking_uri,
     )
     click.echo("\n".join(summary_lines(result.jobs)))
@@ -145,6 +152,7 @@ def batch(
 @override_options("Wins over the run's own; repeatable.")
 @option("--run-name", help="Of a new run, where one is opened.")
 @flag("--force", help="Even if the run seems alive.")
+@TAKE_CANDIDATE
 @EXPERIMENT
 @TRACKING_URI
 def resume(
@@ -154,6 +162,7 @@ def resume(
     overrides: Sequence[str],
     run_name: str | None,
     force: bool,
+    take_candidate: bool,
     experiment: str | None,
     tracking_uri: str | None,
 ) -> None:
@@ -175,6 +184,7 @@ def resume(
         overrides=[*overrides, *override],
         run_name=run_name,
         force=force,
+        take_candidate=_rule(take_candidate, serving_parent()),
         experiment=experiment,
         tracking_uri=tracking_uri,
     )
@@ -192,6 +202,11 @@ def _leave_to_rank_0() -> None:
     status = follow_outer()
     if status is not None:
         raise click.exceptions.Exit(status)
+
+
+def _rule(take_candidate: bool, parent: object) -> TakeCandidate:
+    """A batch gives the alias to its best child."""
+    return "never" if parent is not None else "always" if take_candidate else "if_better"
 
 
 def _print_result(result: TrainResult) -> None:

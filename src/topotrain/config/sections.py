@@ -10,7 +10,7 @@ import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from topotrain.credentials import mask_uri, mask_values
-from topotrain.fields import DEMO, DOCKQ_COLUMN, SELECTION_METRIC, VAL_LOSS
+from topotrain.fields import DEMO, DOCKQ_COLUMN, SELECTION_METRIC, VAL_LOSS, VAL_SPEARMAN
 from topotrain.limits import NUMBER
 from topotrain.reading.numbers import reads_as_number
 
@@ -172,6 +172,14 @@ class SelectionConfig(_Section):
         if not self.use_val_spearman:
             return val_loss
         return val_loss - self.spearman_weight * max(0.0, val_spearman_corr - self.spearman_min_delta)
+
+    @property
+    def scale(self) -> str:
+        """What ``primary`` is measured on; primary metrics of different scales can't be compared."""
+        if self.primary_metric == VAL_LOSS or not self.use_val_spearman:
+            return str(self.primary_metric)
+        least = f" - {self.spearman_min_delta:g}" if self.spearman_min_delta else ""
+        return f"{SELECTION_METRIC} ({VAL_LOSS} - {self.spearman_weight:g} max(0, {VAL_SPEARMAN}{least}))"
 
     def primary(self, metrics: Mapping[str, float]) -> float:
         """The metric that ranks an epoch."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -34,6 +35,10 @@ from topotrain.tracking.entries import (
 from topotrain.tracking.journal import Journal
 from topotrain.tracking.new_versions import NewVersions
 from topotrain.tracking.records import RunRecord
+from topotrain.tracking.standing import why_it_stays
+from topotrain.tracking.versions import version_record
+
+log = logging.getLogger("topotrain")
 
 
 class Delivery:
@@ -90,8 +95,8 @@ class Delivery:
                 self._versions.deliver(group[0].numbers[-1], entries[0])
             case VersionTags():
                 self._version_tags(entries[0])
-            case Alias(name=name, alias=alias, number=number, title=title):
-                self._client.set_registered_model_alias(name, alias, number or self._number(title))
+            case Alias():
+                self._point(entries[0])
             case End(status=status, time=time):
                 self._versions.clear_orphans()
                 self._client.set_terminated(self._run_id, status=status, end_time=time)
@@ -100,6 +105,18 @@ class Delivery:
     def numbers(self) -> dict[str, str]:
         """Of the versions made, by title."""
         return self._versions.numbers
+
+    def _point(self, entry: Alias) -> None:
+        name, alias, number = entry.name, entry.alias, entry.number or self._number(entry.title)
+        holder = self._client.get_registered_model(name).aliases.get(alias) if entry.if_better else None
+        if holder is not None and str(holder) != number:
+            versions = [version_record(self._client.get_model_version(name, str(one))) for one in (holder, number)]
+            reason = why_it_stays(alias, *versions)
+            if reason is not None:
+                log.info(reason)
+                return
+        self._client.set_registered_model_alias(name, alias, number)
+        log.info("%s of %s is version %s", alias, name, number)
 
     def _number(self, title: str | None) -> str:
         number = self.numbers.get(str(title))

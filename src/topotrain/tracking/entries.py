@@ -149,13 +149,18 @@ class VersionTags(_Plain):
 
 
 class Alias(_Plain):
-    """An alias that is to point at a version: one of a number, or one that the journal holds, by its title."""
+    """An alias that is to point at a version: one of a number, or one that the journal holds, by its title.
+
+    Attributes:
+        if_better: whether it stays where it is unless the version is better (see ``standing``).
+    """
 
     kind: Literal["alias"] = "alias"
     name: str
     alias: str
     number: str | None = None
     title: str | None = None
+    if_better: bool = False
 
 
 class End(_Plain):

@@ -250,12 +250,17 @@ class Recorder:
         """Set tags of a version that is registered already; ``None`` removes one."""
         self._add(VersionTags(name=name, number=number, tags=dict(tags)))
 
-    def alias(self, name: str, alias: str, version: NewVersion | str) -> None:
-        """Point an alias at a version, given by its number where it is registered already."""
-        if isinstance(version, str):
-            self._add(Alias(name=name, alias=alias, number=version))
-        else:
-            self._add(Alias(name=name, alias=alias, title=version.title))
+    def alias(self, name: str, alias: str, version: NewVersion | str, *, if_better: bool = False) -> None:
+        """Point an alias at a version.
+
+        Args:
+            name: of the registered model.
+            alias: which.
+            version: given by its number where it is registered already.
+            if_better: leave the alias where it is unless this version is better on the same scale.
+        """
+        number, title = (version, None) if isinstance(version, str) else (None, version.title)
+        self._add(Alias(name=name, alias=alias, number=number, title=title, if_better=if_better))
 
     def datasets(self, facts: Sequence[DatasetFacts]) -> None:
         """Log the run's inputs."""

@@ -18,7 +18,7 @@ import torch
 from topotrain.errors import ConfigError, TrainingError
 from topotrain.invocation import rank_environment
 from topotrain.signals import ignore_stopping
-from topotrain.training.ranks import BRIEF, CHECKPOINT, LOOK_SECONDS, Meeting, Place, outer_place
+from topotrain.training.ranks import BRIEF, CHECKPOINT, LOOK_SECONDS, NOTHING, Meeting, Place, outer_place
 
 log = logging.getLogger("topotrain")
 START = "from topotrain.training.follower import main; main()"
@@ -60,6 +60,14 @@ def place_of(num_ranks: int, num_nodes: int) -> Place | None:
             "start the commands run or resume that way, or leave it to trainer.devices",
         )
     return place
+
+
+def dismiss(place: Place | None) -> None:
+    """Tell processes that were started beside this one, if any, that there is nothing to train."""
+    if place is not None and place.by:
+        meeting = Meeting(place)
+        meeting.put(BRIEF, NOTHING)
+        meeting.wait_for_all(lambda: None)
 
 
 class Crew:

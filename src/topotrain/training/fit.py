@@ -23,6 +23,7 @@ from topotrain.training.crew import place_of
 from topotrain.training.hardware import check_hardware
 from topotrain.training.loop import Limits
 from topotrain.training.ranks import Place
+from topotrain.training.register import TakeCandidate
 from topotrain.training.training_run import TrainingRun, TrainResult
 
 __all__ = ["Limits", "TrainResult", "fit"]
@@ -41,7 +42,7 @@ def fit(
     tracking_uri: str | None = None,
     parent_run_id: str | None = None,
     tags: Mapping[str, str] | None = None,
-    take_alias: bool = True,
+    take_candidate: TakeCandidate = "if_better",
     progress: bool = True,
     offline: bool = False,
 ) -> TrainResult:
@@ -59,7 +60,7 @@ def fit(
         tracking_uri: wins over the configuration's.
         parent_run_id: the run that this one is part of.
         tags: more tags for the run.
-        take_alias: whether the best version becomes the candidate; a batch gives the alias to its best child.
+        take_candidate: whether the best version becomes the candidate; better on the same validation data is meant.
         progress: whether to show lines, and on a terminal bars, on standard error; where logging is set up to show
             the lines of the logger ``topotrain``, that is left to it.
         offline: need no server: the journal on this machine's disk holds the run until it is delivered.
@@ -73,9 +74,7 @@ def fit(
     recipe = loaded.config
     label = {TAG_TRIAL_LABEL: trial_label} if trial_label else {}
     with lines_shown(progress), interruptible():
-        for notice in loaded.notices:
-            log.info(notice)
-        place = _place(recipe)
+        place = _checked(loaded)
         uri = resolve_tracking_uri(tracking_uri, recipe.mlflow.tracking_uri, log.info)
         recorder = _open(
             *(uri, recipe.mlflow, offline),
@@ -88,15 +87,17 @@ def fit(
         return TrainingRun(
             *(loaded, recorder, limits or Limits()),
             initial=resume_from,
-            take_alias=take_alias,
+            take_candidate=take_candidate,
             progress=progress,
             place=place,
         ).execute()
 
 
-def _place(recipe: TrainConfig) -> Place | None:
-    """This process among those that a recipe asks for, seen that the machine has what it takes."""
-    place = place_of(check_hardware(recipe), recipe.trainer.num_nodes)
+def _checked(loaded: LoadedConfig) -> Place | None:
+    """This process among those that a recipe asks for, where the machine has what it takes."""
+    for notice in loaded.notices:
+        log.info(notice)
+    place = place_of(check_hardware(loaded.config), loaded.config.trainer.num_nodes)
     check_scratch()
     return place
 

@@ -25,7 +25,7 @@ from topotrain.signals import IGNORED_BESIDE
 from topotrain.training.callbacks import EpochEndBeside
 from topotrain.training.loop import Limits, Loop, limit_threads
 from topotrain.training.network_shape import network_spec
-from topotrain.training.ranks import BRIEF, CHECKPOINT, Meeting, Place, launched_place, outer_place
+from topotrain.training.ranks import BRIEF, CHECKPOINT, NOTHING, Meeting, Place, launched_place, outer_place
 
 log = logging.getLogger("topotrain")
 WATCH_SECONDS = 0.5
@@ -69,7 +69,11 @@ def follow(place: Place) -> int:
 
 
 def _train(meeting: Meeting) -> None:
-    brief: dict[str, Any] = torch.load(io.BytesIO(meeting.take(BRIEF)), weights_only=True)
+    told = meeting.take(BRIEF)
+    if told == NOTHING.encode():
+        meeting.wait_for_all(lambda: None)
+        return
+    brief: dict[str, Any] = torch.load(io.BytesIO(told), weights_only=True)
     config = TrainConfig.model_validate(brief["config"])
     data = prepare_data(config)
     if data.digest != brief["data_digest"]:

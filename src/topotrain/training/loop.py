@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,13 @@ class Limits:
     @property
     def any(self) -> bool:
         """Whether the run is cut short at all."""
-        return self.fast_dev_run or self.train_batches is not None or self.val_batches is not None
+        return bool(self.in_words)
+
+    @property
+    def in_words(self) -> str:
+        """``train_batches=3``; empty where nothing is cut short."""
+        given = {name: value for name, value in asdict(self).items() if value not in (None, False)}
+        return ", ".join(f"{name}={value}" for name, value in given.items())
 
 
 def limits_of(content: Mapping[str, Any]) -> Limits:

@@ -38,6 +38,7 @@ from topotrain.text import one_line
 
 LOOPBACK = "127.0.0.1"
 BRIEF, CHECKPOINT, READY, FAILED = "brief", "checkpoint", "ready", "failed"  # keys of the store
+NOTHING = "nothing"  # a brief
 FIND_SECONDS = 600  # to find rank 0, which may be waiting for its machine
 STUCK_SECONDS = 600  # without an answer of a rank that is still there: it hangs
 LOOK_SECONDS = 0.05
@@ -277,12 +278,7 @@ class Meeting:
         Args:
             check: called while this waits; raises where a rank is lost.
         """
-        if self.place.rank:
-            self.put(f"{READY}/{self.place.rank}", "1")
-        for rank in range(1, self.place.size):
-            while not self.there(f"{READY}/{rank}"):
-                check()
-                time.sleep(LOOK_SECONDS)
+        self.wait_for_all(check)
         with talking_within(machine=not self.place.by):
             dist.init_process_group(
                 _backend(),
@@ -291,6 +287,19 @@ class Meeting:
                 world_size=self.place.size,
                 timeout=timedelta(seconds=STUCK_SECONDS),
             )
+
+    def wait_for_all(self, check: Callable[[], None]) -> None:
+        """Say that this rank is ready, and wait for the others.
+
+        Args:
+            check: as of ``form``.
+        """
+        if self.place.rank:
+            self.put(f"{READY}/{self.place.rank}", "1")
+        for rank in range(1, self.place.size):
+            while not self.there(f"{READY}/{rank}"):
+                check()
+                time.sleep(LOOK_SECONDS)
 
     @staticmethod
     def leave() -> None:

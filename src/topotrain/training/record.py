@@ -18,6 +18,7 @@ from topotrain.fields import (
     ORIGINAL_CONFIG_ARTIFACT,
     SCHEMA_ARTIFACT,
     TAG_SCHEMA_DIGEST,
+    VALIDATION_PARAMETER,
     quality_name,
 )
 from topotrain.figures.png import write_png
@@ -45,6 +46,7 @@ def record_recipe(recorder: Recorder, loaded: LoadedConfig, data: PreparedData, 
             "data.num_train": str(len(data.module.train)),
             "data.num_val": str(len(data.module.val)),
             "data.digest": data.digest,
+            VALIDATION_PARAMETER: data.val.label_digest,
             "model.num_parameters": str(num_parameters),
         },
         see=COVERAGE_ARTIFACT,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from topotrain.config import TrainConfig
 from topotrain.data.prepare import PreparedData
@@ -13,6 +13,8 @@ from topotrain.fields import (
     DOCKQ_COLUMN,
     SELECTION_METRIC,
     TAG_LABEL_COLUMN,
+    TAG_RANKED_BY,
+    TAG_VALIDATION_DIGEST,
     VAL_LOSS,
     VAL_SPEARMAN,
 )
@@ -25,6 +27,8 @@ from topotrain.tracking.versions import CANDIDATE
 from topotrain.training.recipe import training_recipe, version_recipe
 from topotrain.training.selection import Kept, Selection
 
+TakeCandidate = Literal["never", "if_better", "always"]
+
 
 def register_kept(
     recorder: Recorder,
@@ -34,7 +38,7 @@ def register_kept(
     workdir: Path,
     versions: dict[int, str | NewVersion],
     *,
-    candidate: bool,
+    candidate: TakeCandidate,
 ) -> list[str | NewVersion]:
     """Make a logged model and a registered version of each kept checkpoint (or of the best alone).
 
@@ -56,6 +60,7 @@ def register_kept(
     for epoch in versions.keys() - {one.epoch for one in kept}:  # kept when an earlier part of the run ended
         if isinstance(number := versions[epoch], str):
             recorder.version_tags(name, number, {"rank": None})
+    scale = {TAG_RANKED_BY: config.selection.scale, TAG_VALIDATION_DIGEST: data.val.label_digest}
     shared: dict[str, Any] = {}
     # Worst first, so that the newest version of the model is the best one.
     ranked = list(enumerate(kept, start=1))[::-1]
@@ -68,11 +73,11 @@ def register_kept(
         shared = shared or training_recipe(recorder, config, data)
         recipe = version_recipe(shared, one, network.spec)
         files = export_model(network, schema, example, workdir / "models" / one.file_name, recipe)
-        tags = _tags(one, rank, recorder.run_id, schema)
+        tags = {**_tags(one, rank, recorder.run_id, schema), **scale}
         title = f"{name}-epoch-{one.epoch}"
         versions[one.epoch] = recorder.version(files, name, title=title, step=one.epoch, tags=tags)
-    if candidate and kept:
-        recorder.alias(name, CANDIDATE, versions[kept[0].epoch])
+    if candidate != "never" and kept:
+        recorder.alias(name, CANDIDATE, versions[kept[0].epoch], if_better=candidate == "if_better")
     return [versions[one.epoch] for one in kept]
 
 

@@ -24,7 +24,7 @@ from topotrain.fields import (
     TAG_RESUMED_FROM,
     VAL_LOSS,
 )
-from topotrain.invocation import adopted_run, release_adopted_run, serving_parent
+from topotrain.invocation import adopted_run, release_adopted_run
 from topotrain.messages import lines_shown
 from topotrain.model.checkpoint import check_resumable, read_checkpoint
 from topotrain.progress import track
@@ -40,11 +40,12 @@ from topotrain.tracking.runs import LATEST
 from topotrain.tracking.store import CONNECT_SECONDS, Store, find_store
 from topotrain.tracking.sync import deliver_first
 from topotrain.training.continuation import Continuation, Recorded, check_same, drift_of, restored_selection
-from topotrain.training.crew import place_of
+from topotrain.training.crew import dismiss, place_of
 from topotrain.training.hardware import check_hardware
 from topotrain.training.loop import Limits, limits_of
 from topotrain.training.network_shape import check_network
-from topotrain.training.ranks import Place
+from topotrain.training.ranks import Place, outer_place
+from topotrain.training.register import TakeCandidate
 from topotrain.training.training_run import TrainingRun, TrainResult
 
 log = logging.getLogger("topotrain")
@@ -74,6 +75,7 @@ def resume(
     overrides: Sequence[str] = (),
     run_name: str | None = None,
     force: bool = False,
+    take_candidate: TakeCandidate = "if_better",
     experiment: str | None = None,
     tracking_uri: str | None = None,
     progress: bool = True,
@@ -89,6 +91,7 @@ def resume(
         overrides: ``dotted.key=value``; these win over what the checkpoint stored.
         run_name: of a new run.
         force: go on even if the run seems alive.
+        take_candidate: whether the best version becomes the candidate, as in ``fit``.
         experiment: look in this experiment only.
         tracking_uri: of the store; by default MLFLOW_TRACKING_URI, else ``mlflow.db`` here.
         progress: whether to show lines and bars, as in ``fit``.
@@ -114,6 +117,7 @@ def resume(
                 store, store.runs.get(original.run_id), checkpoint, overrides, adopted, folder, progress
             )
             if isinstance(prepared, AlreadyComplete):
+                dismiss(outer_place())
                 return prepared
             if prepared.continuation.same_run:
                 recorder = reopen_run(store, lease)
@@ -122,7 +126,7 @@ def resume(
         finally:
             if recorder is None or recorder.run_id != original.run_id:
                 lease.release()
-        return _training(prepared, recorder, progress).execute(prepared.data)
+        return prepared.training(recorder, take_candidate, progress).execute(prepared.data)
 
 
 @dataclass(frozen=True)
@@ -135,6 +139,16 @@ class _Prepared:
     checkpoint: str
     limits: Limits
     place: Place | None
+
+    def training(self, recorder: Recorder, take_candidate: TakeCandidate, progress: bool) -> TrainingRun:
+        """What goes on."""
+        return TrainingRun(
+            *(self.loaded, recorder, self.limits),
+            continuation=self.continuation,
+            take_candidate=take_candidate,
+            progress=progress,
+            place=self.place,
+        )
 
 
 def _prepare(
@@ -173,17 +187,6 @@ def _same_data(content: Mapping[str, Any], config: TrainConfig, progress: bool) 
     data = prepare_data(config, track if progress else None)
     check_same(content, data, config)
     return data
-
-
-def _training(prepared: _Prepared, recorder: Recorder, progress: bool) -> TrainingRun:
-    alone = serving_parent() is None  # a batch gives the alias to its best child
-    return TrainingRun(
-        *(prepared.loaded, recorder, prepared.limits),
-        continuation=prepared.continuation,
-        take_alias=alone,
-        progress=progress,
-        place=prepared.place,
-    )
 
 
 def _begun(store: Store, adopted: str | None) -> str | None:

@@ -14,7 +14,7 @@ from topotrain.config import LoadedConfig
 from topotrain.credentials import mask_credentials
 from topotrain.data.prepare import PreparedData, prepare_data
 from topotrain.errors import DataError, DiskError, InterruptedRunError
-from topotrain.fields import CHECKPOINT_DIR, DOCKQ_COLUMN, INTERRUPTED_NOTE, LAST_CHECKPOINT, quality_name
+from topotrain.fields import CHECKPOINT_DIR, DOCKQ_COLUMN, INTERRUPTED_NOTE, LAST_CHECKPOINT, TAG_TRIAL, quality_name
 from topotrain.invocation import resume_command, sync_advice
 from topotrain.model.lightning import STEP
 from topotrain.model.network import TopoQANetwork
@@ -24,16 +24,15 @@ from topotrain.signals import release
 from topotrain.text import one_line
 from topotrain.tracking.journal import JournalError
 from topotrain.tracking.recorder import AWAY_SECONDS, STOP_SECONDS, NewVersion, Recorder, Status
-from topotrain.tracking.versions import CANDIDATE
 from topotrain.training.callbacks import EpochEnd, progress_callback
 from topotrain.training.continuation import RATE, Continuation
-from topotrain.training.crew import END_SECONDS, Crew
+from topotrain.training.crew import END_SECONDS, Crew, dismiss
 from topotrain.training.initial_weights import load_initial_weights
 from topotrain.training.loop import Limits, Loop, limit_threads
 from topotrain.training.network_shape import network_spec
 from topotrain.training.ranks import Place
 from topotrain.training.record import record_figures, record_recipe
-from topotrain.training.register import numbers_of, register_kept
+from topotrain.training.register import TakeCandidate, numbers_of, register_kept
 from topotrain.training.selection import Selection
 from topotrain.version import __version__
 
@@ -83,7 +82,7 @@ class TrainingRun:
         limits: cut the run short.
         initial: a checkpoint or a model whose weights the run begins with.
         continuation: where the run goes on from; with it, ``initial`` has no use.
-        take_alias: whether the best version becomes the candidate.
+        take_candidate: whether the best version becomes the candidate.
         progress: whether bars are drawn where there is a terminal.
         place: of this process among several that train together.
     """
@@ -96,13 +95,13 @@ class TrainingRun:
         *,
         initial: str | None = None,
         continuation: Continuation | None = None,
-        take_alias: bool = True,
+        take_candidate: TakeCandidate = "if_better",
         progress: bool = True,
         place: Place | None = None,
     ) -> None:
         self.progress, self.place = progress, place
         self.loaded, self.recorder, self.limits = loaded, recorder, limits
-        self.initial, self.continuation, self.take_alias = initial, continuation, take_alias
+        self.initial, self.continuation, self.take_candidate = initial, continuation, take_candidate
         self.versions: dict[int, str | NewVersion] = {}
         self.torch_settings = (torch.get_num_threads(), torch.are_deterministic_algorithms_enabled())
         self.config = loaded.config
@@ -159,7 +158,9 @@ class TrainingRun:
         """Prepare, train, register, close."""
         log.info("run %s (%s)", self.recorder.run_name, self.recorder.run_id)
         log.info("  to resume: %s", resume_command(self.recorder.run_id, self.recorder.uri))
-        if self.place is not None and self.selection.has_epochs_left:
+        if not self.selection.has_epochs_left:
+            dismiss(self.place)
+        elif self.place is not None:
             self.crew = Crew(self.place)
             self.place = self.crew.place
         self.data = data = data or prepare_data(self.config, track if self.progress else None)
@@ -171,6 +172,8 @@ class TrainingRun:
         limit_threads()
         network = self._network(data)
         num_parameters = sum(p.numel() for p in network.parameters())
+        if self.limits.any:
+            self.recorder.tags({TAG_TRIAL: self.limits.in_words})
         if self.continuation is None or not self.continuation.same_run:
             record_recipe(self.recorder, self.loaded, data, num_parameters)
             self.recorder.flush(STOP_SECONDS, away=AWAY_SECONDS)  # what the run is about is known before the first step
@@ -185,7 +188,7 @@ class TrainingRun:
         if self.selection.has_epochs_left:
             self._train(network, data)
         record_figures(self.recorder, self.selection, data, self.workdir)
-        versions = self._register(data, candidate=self.take_alias)
+        versions = self._register(data, candidate=self.take_candidate)
         patience = self.config.mlflow.flush_timeout
         delivered = self.recorder.flush(patience)
         self.recorder.end("FINISHED")
@@ -233,7 +236,7 @@ class TrainingRun:
         try:
             self.recorder.end(status, note)
             if self.data is not None and self.selection.kept and not full:
-                self._register(self.data, candidate=False)
+                self._register(self.data, candidate="never")
         except Exception as error:  # noqa: BLE001 (what ended the run matters more)
             if not full:
                 log.error("not everything of the run could be recorded (%s)", one_line(error))
@@ -291,7 +294,7 @@ class TrainingRun:
             raise
         self.crew.end(patience=END_SECONDS)
 
-    def _register(self, data: PreparedData, *, candidate: bool) -> list[str | NewVersion]:
+    def _register(self, data: PreparedData, *, candidate: TakeCandidate) -> list[str | NewVersion]:
         if self.limits.any or self.config.mlflow.register_ == "none":
             return []
         return register_kept(
@@ -302,8 +305,7 @@ class TrainingRun:
         """Say which versions were registered; returns them."""
         if versions:
             name, oldest_first = self.config.mlflow.model_name, ", ".join(reversed(versions))
-            alias = f"; {CANDIDATE} is version {versions[0]}" if self.take_alias else ""
-            log.info("registered %s versions %s%s", name, oldest_first, alias)
+            log.info("registered %s versions %s", name, oldest_first)
         return versions
 
     def _result(self, versions: list[str]) -> TrainResult:
