@@ -72,7 +72,6 @@ def fit(
     """
     loaded = _load(config, overrides)
     recipe = loaded.config
-    label = {TAG_TRIAL_LABEL: trial_label} if trial_label else {}
     with lines_shown(progress), interruptible():
         place = _checked(loaded)
         uri = resolve_tracking_uri(tracking_uri, recipe.mlflow.tracking_uri, log.info)
@@ -80,7 +79,7 @@ def fit(
             *(uri, recipe.mlflow, offline),
             command="run",
             run_name=run_name or recipe.mlflow.run_name,
-            tags={**recipe.mlflow.tags, **provenance_tags(), **label, **(tags or {})},
+            tags={**recipe.mlflow.tags, **provenance_tags(), **_label(trial_label), **(tags or {})},
             notes=notes,
             parent_run_id=parent_run_id,
         )
@@ -91,6 +90,10 @@ def fit(
             progress=progress,
             place=place,
         ).execute()
+
+
+def _label(trial: str | None) -> dict[str, str]:
+    return {TAG_TRIAL_LABEL: trial} if trial else {}
 
 
 def _checked(loaded: LoadedConfig) -> Place | None:
