@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 from topotrain.batches.display import BatchDisplay, JobReport
+from topotrain.batches.engine import Engine
 from topotrain.batches.local_engine import LocalEngine
 from topotrain.batches.manifest import Job, Manifest, load_manifest
 from topotrain.batches.scheduler import JobState, Scheduler
@@ -32,7 +33,7 @@ from topotrain.fields import (
 )
 from topotrain.invocation import adopted_run
 from topotrain.messages import lines_shown
-from topotrain.scratch import make_scratch, remove_scratch
+from topotrain.scratch import scratch
 from topotrain.signals import interruptible, release
 from topotrain.tracking.address import resolve_tracking_uri
 from topotrain.tracking.batches import COMMAND
@@ -140,12 +141,15 @@ def batch(
         store = Store.open(uri, patience=CONNECT_SECONDS)
         earlier = _earlier(plan, store) if resume else None
         states = {job.name: JobState(job, _report(job)) for job in plan.jobs}
-        with _held(store, earlier) as lease:
-            if earlier is not None:
-                _take_earlier(states, earlier, store)
-            recorder = _open(plan, store, run_name, earlier, lease)
-        one = _Batch(plan, recorder, states, jobs, take_candidate=take_candidate, progress=progress)
-        return one.run()
+        with scratch("batch") as folder:
+            engine = LocalEngine(uri, folder, jobs)
+            engine.check({job.name: job.resources for job in plan.jobs})
+            with _held(store, earlier) as lease:
+                if earlier is not None:
+                    _take_earlier(states, earlier, store)
+                recorder = _open(plan, store, run_name, earlier, lease)
+            one = _Batch(plan, recorder, states, engine, take_candidate=take_candidate, progress=progress)
+            return one.run()
 
 
 class _Batch:
@@ -156,15 +160,14 @@ class _Batch:
         plan: Manifest,
         recorder: Recorder,
         states: Mapping[str, JobState],
-        jobs: int,
+        engine: Engine,
         *,
         take_candidate: bool,
         progress: bool,
     ) -> None:
         self.take_candidate, self.progress = take_candidate, progress
         self.plan, self.recorder, self.states = plan, recorder, states
-        self.folder = make_scratch("batch")
-        self.engine = LocalEngine(recorder.uri, self.folder, jobs)
+        self.engine = engine
 
     def run(self) -> BatchResult:
         recorder = self.recorder
@@ -190,8 +193,6 @@ class _Batch:
             raise
         finally:
             recorder.close(0)
-            self.engine.close()
-            remove_scratch(self.folder)
 
     def _result(self, best: str | None = None, candidates: Mapping[str, str] | None = None) -> BatchResult:
         recorder = self.recorder

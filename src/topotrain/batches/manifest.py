@@ -17,11 +17,13 @@ from topotrain.batches.manifest_file import (
     BuildPart,
     JobPart,
     ManifestPart,
+    ResourcesPart,
     SharedPart,
     flat_settings,
     read_part,
     undotted,
 )
+from topotrain.batches.resources import UNBOUND, Resources, size_in_bytes
 from topotrain.config import (
     EVERYWHERE,
     HARDWARE,
@@ -61,6 +63,7 @@ class Job:
         resume_from: checkpoint to start from: a path, ``runs:/...`` or ``models:/...``.
         best_of: jobs whose best checkpoint to start from, instead.
         build: graphs to make first.
+        resources: what it takes of a machine while it runs.
         digest: SHA-256 over what decides the result, the same wherever the project lies.
     """
 
@@ -74,6 +77,7 @@ class Job:
     resume_from: str | None = None
     best_of: tuple[str, ...] = ()
     build: Build | None = None
+    resources: Resources = UNBOUND
     digest: str = ""
 
     @property
@@ -91,6 +95,7 @@ class Job:
             **self.limits,
             "resume_from": f"best-of({', '.join(self.best_of)})" if self.best_of else self.resume_from,
             "build": self.build.to_dict() if self.build else None,
+            "resources": self.resources.to_dict(),
             "digest": self.digest,
             "config": self.config.to_dict(),
         }
@@ -188,6 +193,7 @@ class _Reader:
             shared_layers = self._layers(shared.overrides, " of shared")
             draft = draft_config(config_file, [*shared_layers, *self.command_line, *self._layers(own.overrides)])
             build = self._build(shared.build, own.build)
+            resources = self._resources({**(shared.resources or {}), **(own.resources or {})})
             paths = build.paths(draft.raw.get("paths") or {}) if build else {}
             config = validate(merge(draft.raw, {"paths": paths} if paths else {}), draft.where)
             self._check_hardware(config)
@@ -205,6 +211,7 @@ class _Reader:
             resume_from=checkpoint,
             best_of=best_of,
             build=build,
+            resources=resources,
         )
 
     def _check_hardware(self, config: TrainConfig) -> None:
@@ -263,6 +270,10 @@ class _Reader:
         return plan_build(
             build.structures, {str(kind): name for kind, name in build.modules.items()}, build.settings, self.base
         )
+
+    def _resources(self, given: Mapping[str, Any]) -> Resources:
+        part = read_part(ResourcesPart, given, "resources", self.notices)
+        return Resources(part.cpus, part.gpus, size_in_bytes(part.memory) if part.memory else None)
 
 
 def _linked(source: Path, jobs: Sequence[Job]) -> tuple[Job, ...]:

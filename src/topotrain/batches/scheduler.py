@@ -138,7 +138,7 @@ class Scheduler:
                 state.report.status = "skipped"
                 state.report.note = f"{', '.join(lost)} did not finish" if lost else "after a failure"
             elif all(report.status == "finished" for report in awaited):
-                if self.engine.has_room(sum(other.under_way for other in self.states.values())):
+                if self.engine.has_room(sum(o.under_way for o in self.states.values()), state.job.resources):
                     self._start(state)
 
     def _start(self, state: JobState) -> None:
@@ -146,7 +146,7 @@ class Scheduler:
             if state.job.build is not None:
                 log.info("%s: building graphs in %s", state.job.name, state.job.build.out)
                 state.report.status = "building"
-                self._begin(state, state.job.build.arguments(self.engine.cores_per_job))
+                self._begin(state, state.job.build.arguments(self.engine.cores_of(state.job.resources)))
             else:
                 self._train(state)
         except UserInputError as error:
@@ -162,7 +162,7 @@ class Scheduler:
 
     def _begin(self, state: JobState, arguments: list[str], config: str | None = None) -> None:
         tags = {TAG_BATCH_JOB: state.job.name, TAG_BATCH_JOB_DIGEST: state.job.digest}
-        state.process = self.engine.submit(Work(state.job.name, tuple(arguments), config, tags))
+        state.process = self.engine.submit(Work(state.job.name, tuple(arguments), config, tags, state.job.resources))
 
     def _run_arguments(self, job: Job) -> list[str]:
         checkpoint = self._best_of(job) if job.best_of else job.resume_from
