@@ -93,6 +93,6 @@ def test_jobs_get_devices_of_their_own(engine: LocalEngine) -> None:
     assert seen == ["0", "2,GPU-7", "", "0,2,GPU-7"]
     first.status = 0
     assert submit(engine, gpus=1).environment["CUDA_VISIBLE_DEVICES"] == "0"
-    engine.check({"a": Resources(gpus=3)})
+    engine.check({"a": Resources(gpus=3)}, {}, [])
     with pytest.raises(ConfigError, match="gpus 4 of 3"):
-        engine.check({"a": Resources(gpus=4)})
+        engine.check({"a": Resources(gpus=4)}, {}, [])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -59,8 +59,13 @@ class Running(Protocol):
 class Engine(Protocol):
     """Runs commands, some at once."""
 
-    def check(self, jobs: Mapping[str, Resources]) -> None:
-        """See that each job can run when nothing else does.
+    def check(self, jobs: Mapping[str, Resources], paths: Mapping[str, Sequence[str]], outs: Iterable[Path]) -> None:
+        """See that each job can run when nothing else does, wherever it may be run.
+
+        Args:
+            jobs: what they ask for, by name.
+            paths: absolute, that they read, by name.
+            outs: folders that one writes to and others read.
 
         Raises:
             ConfigError: one never can.
@@ -80,6 +85,3 @@ class Engine(Protocol):
 
     def logs(self) -> list[Path]:
         """What the commands wrote to standard error, a file for each name."""
-
-    def close(self) -> None:
-        """Give back what the engine holds; nothing is under way."""

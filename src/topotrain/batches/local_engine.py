@@ -8,7 +8,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -20,10 +20,11 @@ from topotrain.invocation import (
     THREADS_VARIABLE,
     URI_VARIABLE,
     serving_environment,
-    threads_asked,
 )
 from topotrain.processes import cores
 
+KILLED = -9
+OUT_OF_MEMORY = ", as the system ends a process when memory runs out"
 PATIENCE_SECONDS = 60.0  # for a run to close itself after SIGTERM
 GPUS_VARIABLE = "CUDA_VISIBLE_DEVICES"
 CONTEXT_VARIABLE = "MLFLOW_RUN_CONTEXT"  # MLflow's own: tags for runs that a process creates
@@ -60,8 +61,8 @@ class LocalEngine:
         self._begun = [one for one in self._begun if one.poll() is None]
         return self._begun
 
-    def check(self, jobs: Mapping[str, Resources]) -> None:
-        """See that each job can run when nothing else does."""
+    def check(self, jobs: Mapping[str, Resources], paths: Mapping[str, Sequence[str]], outs: Iterable[Path]) -> None:
+        """See that each job can run when nothing else does; the paths are this machine's own."""
         check_fits(jobs, {"this machine": self._machine(jobs.values())})
 
     def cores_of(self, resources: Resources) -> int:
@@ -95,9 +96,6 @@ class LocalEngine:
         """What the commands wrote to standard error, a file for each name."""
         return sorted(self.folder.glob("*.log"))
 
-    def close(self) -> None:
-        """Nothing is held."""
-
 
 class Output:
     """What the commands of one job leave in a folder.
@@ -107,11 +105,16 @@ class Output:
         name: of the job; a second command of it goes on in the same log.
     """
 
-    lost = False  # a machine of its own has it
+    lost = False
+    reason = ""  # why it ended, where it could not say so itself
 
     def __init__(self, folder: Path, name: str) -> None:
         self.log, self.out = folder / f"{name}.log", folder / f"{name}.out"
         self.count = folder / f"{name}.progress"
+
+    def poll(self) -> int | None:
+        """Exit status once it has ended; negative where a signal ended it."""
+        raise NotImplementedError
 
     @property
     def run_id(self) -> str | None:
@@ -131,6 +134,9 @@ class Output:
     @property
     def last_words(self) -> str:
         """The line that says why it failed."""
+        status = self.poll()
+        if self.reason or (status is not None and status < 0):
+            return self.reason or f"ended by signal {-(status or 0)}{OUT_OF_MEMORY if status == KILLED else ''}"
         lines = [text for text in self.log.read_text(encoding="utf-8", errors="replace").splitlines() if text.strip()]
         errors = [text for text in lines if text.startswith("error: ")]
         return (errors or lines or [""])[-1].removeprefix("error: ")
@@ -143,9 +149,10 @@ class JobProcess(Output):
         work: the command.
         environment: of the process.
         folder: where its configuration and output go.
+        apart: whether what ends the processes of this one's group is not for it.
     """
 
-    def __init__(self, work: Work, environment: Mapping[str, str], folder: Path) -> None:
+    def __init__(self, work: Work, environment: Mapping[str, str], folder: Path, *, apart: bool = False) -> None:
         super().__init__(folder, work.name)
         self.resources = work.resources
         self.gpus: list[str] = []
@@ -165,6 +172,7 @@ class JobProcess(Output):
                 stdout=output,
                 stderr=errors,
                 env={**environment, PROGRESS_VARIABLE: str(self.count)},
+                start_new_session=apart,
             )
 
     def poll(self) -> int | None:
@@ -177,12 +185,12 @@ class JobProcess(Output):
         return time.monotonic() - self._started
 
 
-def stop_all(processes: Iterable[subprocess.Popen[bytes]]) -> None:
+def stop_all(processes: Iterable[subprocess.Popen[bytes]], patience: float = PATIENCE_SECONDS) -> None:
     """Tell processes to stop, wait for them, and end those that do not."""
     running = list(processes)
     for process in running:
         process.terminate()
-    deadline = time.monotonic() + PATIENCE_SECONDS
+    deadline = time.monotonic() + patience
     for process in running:
         try:
             process.wait(max(deadline - time.monotonic(), 0.0))
@@ -191,7 +199,9 @@ def stop_all(processes: Iterable[subprocess.Popen[bytes]]) -> None:
             process.wait()
 
 
-def child_environment(uri: str, share: int, tags: Mapping[str, str]) -> dict[str, str]:
+def child_environment(
+    uri: str, share: int, tags: Mapping[str, str], base: Mapping[str, str] | None = None
+) -> dict[str, str]:
     """The environment of a job's process.
 
     The tracking URI goes this way rather than as an option, since others can read a process's options.
@@ -200,14 +210,15 @@ def child_environment(uri: str, share: int, tags: Mapping[str, str]) -> dict[str
         uri: of the tracking store.
         share: cores that the process may use.
         tags: of the run that the process creates.
+        base: that of a process which works for this one, here by default.
     """
-    environment = serving_environment()
+    environment = {**(base or serving_environment())}
     context = {}
     with contextlib.suppress(ValueError):
         context = json.loads(environment.get(CONTEXT_VARIABLE, "{}"))
     # One thread, as a run outside a batch has, so that its result is the same to the last bit; no more than the
     # process's share of the cores where the user asks for more.
-    threads = threads_asked() or "1"
+    threads = environment.get(THREADS_VARIABLE, "1")
     return {
         **environment,
         URI_VARIABLE: uri,

@@ -85,6 +85,14 @@ class Job:
         """What ranks its checkpoints."""
         return self.config.selection.primary_metric
 
+    @property
+    def reads(self) -> list[str]:
+        """Absolute paths of what has to be there when it begins."""
+        paths = self.config.paths.model_dump(exclude={"cache"}, exclude_none=True)
+        built = {str(self.build.out)} if self.build else set()
+        given = [*paths.values(), self.resume_from, self.build.structures if self.build else None]
+        return [path for path in given if path and Path(path).is_absolute() and path not in built]
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for the record; credentials are masked."""
         return {
@@ -137,12 +145,13 @@ class Manifest:
         }
 
 
-def load_manifest(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Manifest:
+def load_manifest(path: str | os.PathLike[str], overrides: Sequence[str] = (), *, elsewhere: bool = False) -> Manifest:
     """Read a manifest and everything it names, and check it as a whole.
 
     Args:
         path: YAML file.
         overrides: of the command line; they win over ``shared``, and a job's own win over them.
+        elsewhere: whether its jobs run on other machines, so that this one need not have the hardware.
 
     Raises:
         ConfigError: a key, a job, a configuration or a checkpoint that can't be, or hardware that this machine does
@@ -150,7 +159,7 @@ def load_manifest(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -
     """
     source = Path(path).absolute()
     text, raw = read_yaml(source, "a YAML manifest", "keys jobs, shared, continue_on_error", "--manifest")
-    reader = _Reader(source, overrides)
+    reader = _Reader(source, overrides, elsewhere=elsewhere)
     whole = read_part(ManifestPart, raw, str(source), reader.notices)
     shared = read_part(SharedPart, whole.shared, f"{source}: shared", reader.notices)
     parts = []
@@ -174,8 +183,8 @@ def load_manifest(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -
 class _Reader:
     """Turns the parts of one file into jobs."""
 
-    def __init__(self, source: Path, overrides: Sequence[str]) -> None:
-        self.source, self.base = source, source.parent
+    def __init__(self, source: Path, overrides: Sequence[str], *, elsewhere: bool) -> None:
+        self.source, self.base, self.elsewhere = source, source.parent, elsewhere
         self.command_line = [layer_of(text) for text in overrides]
         self.notices: list[str] = []
         self.hardware = [EVERYWHERE]
@@ -196,7 +205,8 @@ class _Reader:
             resources = self._resources({**(shared.resources or {}), **(own.resources or {})})
             paths = build.paths(draft.raw.get("paths") or {}) if build else {}
             config = validate(merge(draft.raw, {"paths": paths} if paths else {}), draft.where)
-            self._check_hardware(config)
+            if not self.elsewhere:
+                self._check_hardware(config)
         except UserInputError as error:
             raise ConfigError(f"{where}: {error.what}", error.expected, error.do) from None
         self.notices += draft.notices

@@ -1,0 +1,48 @@
+"""The engines by their names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal
+
+from topotrain.batches.engine import Engine
+from topotrain.batches.local_engine import LocalEngine
+from topotrain.errors import ConfigError
+
+EngineName = Literal["local", "ray"]
+
+
+@contextmanager
+def open_engine(name: EngineName, address: str | None, uri: str, folder: Path, jobs: int) -> Iterator[Engine]:
+    """Have an engine for the length of a block, at whose end no command is under way.
+
+    Args:
+        name: ``local`` for processes of this machine, or ``ray``.
+        address: of a Ray cluster; by default Ray is started on this machine, and ended afterwards.
+        uri: of the tracking store that commands use.
+        folder: where configurations and logs are written.
+        jobs: commands at once.
+
+    Raises:
+        ConfigError: no such engine, or none that can be had.
+    """
+    check_engine(name, address)
+    if name == "local":
+        yield LocalEngine(uri, folder, jobs)
+        return
+    from topotrain.batches.ray_engine import RayEngine, check_store
+    from topotrain.cluster.ray_cluster import open_cluster
+
+    check_store(uri, address)
+    with open_cluster(address) as cluster:
+        yield RayEngine(cluster, uri, folder, jobs)
+
+
+def check_engine(name: str, address: str | None) -> None:
+    """See that there is such an engine, and that an address is for one that has one."""
+    if name not in ("local", "ray"):
+        raise ConfigError(f"engine {name!r} is none", "local or ray")
+    if address is not None and name != "ray":
+        raise ConfigError(f"address {address} is for no {name} engine", "an address with the engine ray alone")
