@@ -22,7 +22,7 @@ from topotrain.fields import TAG_BATCH_JOB
 
 pytestmark = [pytest.mark.server, pytest.mark.long]
 pytest.importorskip("ray", reason="Ray is not installed")
-EPOCHS = 80  # of some hundredths of a second: enough to be caught in the middle of them
+EPOCHS = 60  # of some hundredths of a second: enough to be caught in the middle of them
 
 
 @pytest.fixture(scope="module")

@@ -16,6 +16,9 @@ import psutil
 
 from kit.waiting import PATIENCE, wait_for
 
+# How soon the head notices that a node is gone; Ray's own settings are for networks that falter.
+SOON = {"RAY_health_check_period_ms": "500", "RAY_health_check_timeout_ms": "1000"}
+SOON |= {"RAY_health_check_initial_delay_ms": "500"}
 SRC = Path(__file__).resolve().parents[2] / "src"
 
 
@@ -49,7 +52,7 @@ class RayNodes:
         with log.open("wb") as output:
             self._started[name] = subprocess.Popen(
                 command,
-                env={**kept, **self.variables, **own, **variables},
+                env={**kept, **self.variables, **SOON, **own, **variables},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
