@@ -103,6 +103,7 @@ TAG_CONTINUED_BY = "topotrain.continued_by"  # the run that goes on from this on
 TAG_PARAM_DRIFT = "topotrain.param_drift"  # settings that a resume changed
 TAG_BEST_CHECKPOINT = "topotrain.best_checkpoint"
 TAG_BEST_EPOCH = "topotrain.best_epoch"
+TAG_TRIAL = "topotrain.trial"  # of a run on a part of its data: what cut it short; it is in no comparison
 TAG_STATUS_NOTE = "topotrain.status_note"
 INTERRUPTED_NOTE = "interrupted by signal"  # how the note of a run that a signal ended begins
 TAG_HEARTBEAT = "topotrain.heartbeat"

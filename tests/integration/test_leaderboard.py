@@ -75,6 +75,26 @@ def test_who_is_ranked_by_what(board):
         leaderboard(tracking_uri=board, experiment="nowhere")
 
 
+def test_runs_on_other_validation_data_are_ranked_apart_and_trials_not_at_all(store_uri):
+    old, new = ({"data.validation_digest": letter * 64, "data.num_val": "7"} for letter in "ab")
+    for number, (name, value, params) in enumerate(
+        [("worse", 0.3, old), ("tiny", 0.01, new), ("better", 0.2, old), ("from before", 0.05, {})]
+    ):
+        run = HandMadeRun(store_uri, name, more=params, start_time=1000 + number)
+        run.epochs(epoch(value)).end()
+    trial = HandMadeRun(store_uri, "trial", more=old).epochs(epoch(0.001)).end()
+    trial.client.set_tag(trial.run_id, "topotrain.trial", "fast_dev_run=True")
+    rows = leaderboard(tracking_uri=store_uri)
+    assert names(rows) == [(1, "better"), (2, "worse"), (1, "tiny"), (1, "from before")], "data used last come first"
+    assert [row["validation_digest"] for row in rows] == ["a" * 12, "a" * 12, "b" * 12, None]
+    assert len(as_columns(rows).split("\n\n")) == 3
+    assert "validated on 7 graphs of demo (bbbbbbbbbbbb)" in as_columns(rows)
+    everything = leaderboard(tracking_uri=store_uri, trials=True)
+    assert names(everything)[0] == (1, "trial")
+    assert [row["run_name"] for row in everything if row["trial"]] == ["trial"]
+    assert ", a trial" in as_columns(everything)
+
+
 def test_figures_are_those_of_the_best_epoch(board):
     rows = {row["run_name"]: row for row in leaderboard(tracking_uri=board)}
     second = rows["second"]
@@ -209,7 +229,7 @@ def test_beyond_a_thousand_runs(store_uri, monkeypatch):
 
     def counted(self: Any, *arguments: Any, **options: Any) -> Any:
         page = original(self, *arguments, **options)
-        pages.append(len(page))
+        pages.extend([len(page)] if page else [])
         return page
 
     monkeypatch.setattr(type(client), "search_runs", counted)
@@ -233,7 +253,7 @@ def test_pages_are_fetched_when_they_are_needed(store_uri, monkeypatch):
     for number in range(5):
         HandMadeRun(store_uri, str(number), start_time=1000 + number)
     monkeypatch.setattr(runs, "PAGE", 2)
-    found = [run.name for run in Store.open(store_uri).runs.best_first("val_loss", "by hand")]
+    found = [run.name for run in Store.open(store_uri).runs.best_first("val_loss", None, "by hand")]
     assert found == ["0", "1", "2", "3", "4"]
 
 
@@ -260,7 +280,7 @@ def test_a_store_that_grew_is_ordered_without_going_through_it_for_each_run(stor
 
     sqlalchemy.event.listen(Engine, "before_cursor_execute", explained)
     try:
-        assert len(store.runs.best_first("val_loss", limit=10)) == 10
+        assert len(store.runs.best_first("val_loss", None, limit=10)) == 10
     finally:
         sqlalchemy.event.remove(Engine, "before_cursor_execute", explained)
     assert plans
@@ -275,7 +295,7 @@ def test_a_store_that_is_being_written_is_opened_all_the_same(store_uri, monkeyp
     many_runs(store_uri)
     with closing(sqlite3.connect(store_uri.removeprefix("sqlite:///"))) as writer:
         writer.execute("BEGIN IMMEDIATE")
-        assert Store.open(store_uri).runs.best_first("val_loss", limit=3)
+        assert Store.open(store_uri).runs.best_first("val_loss", None, limit=3)
         writer.rollback()
     assert "latest_metrics" not in {table for table, _, _ in statistics(store_uri)}
 
@@ -297,6 +317,6 @@ def test_the_rows_that_are_shown_are_all_that_is_asked_for(store_uri, monkeypatc
     for name in ("search_runs", "get_metric_history", "get_run", "list_artifacts"):
         count(name)
     assert len(leaderboard(limit=4, tracking_uri=store_uri)) == 4
-    assert asked.count("search_runs") == 3, "one for each way to rank"
+    assert asked.count("search_runs") == 5, "one for each way to rank, and two for which data there are"
     assert asked.count("get_metric_history") <= 4 * 3
     assert not {"get_run", "list_artifacts"} & set(asked)

@@ -31,7 +31,7 @@ from topotrain.errors import ConfigError
 
 
 @click.command()
-@model_option("By default models:/topoqa@candidate.")
+@model_option("By default the champion of topoqa, else its candidate.")
 @RUN_OF_MODEL
 @graphs_option("Graph directory.")
 @option(
@@ -186,7 +186,7 @@ def metrics(predictions: str, form: str, per_target: bool) -> None:
 
 
 @click.command()
-@model_option("Or a local folder.", "models:/topoqa@champion")
+@model_option("Or a local folder; by default the champion of topoqa, else its candidate.")
 @graphs_option("Every graph below it is scored.")
 @option("--out", type=click.Path(), required=True, metavar="CSV|PARQUET", help="The table; its suffix says which kind.")
 @option("--labels", type=InputPath(), metavar="CSV", help="Adds the true quality, and targets where it names them.")
@@ -197,7 +197,7 @@ def metrics(predictions: str, form: str, per_target: bool) -> None:
 @flag("--strict", help="One graph that can't be scored is an error (exit 2).")
 @TRACKING_URI
 def predict(
-    model: str,
+    model: str | None,
     graphs: str,
     out: str,
     labels: str | None,
@@ -239,7 +239,7 @@ def predict(
             tracking_uri=tracking_uri,
         )
     say_outcome(done.failures, f"{done.num_scored} graphs scored")
-    report = {"model": model, "graphs": graphs, "out": out, "scored": done.num_scored, "failed": done.failures}
+    report = {"model": done.model, "graphs": graphs, "out": out, "scored": done.num_scored, "failed": done.failures}
     keep_report("predict", to_json(report), "predict.json", tracking_uri)
 
 

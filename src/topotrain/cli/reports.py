@@ -98,12 +98,13 @@ def monitor(
 @click.command()
 @option("--limit", type=Whole(0), default=20, show_default=True, help="Runs of each group; 0 for all.")
 @form_option("table", "json", "csv")
+@flag("--all", "trials", help="Trials too: runs with --fast-dev-run or --limit-....")
 @EXPERIMENT
 @TRACKING_URI
-def leaderboard(limit: int, form: str, experiment: str | None, tracking_uri: str | None) -> None:
+def leaderboard(limit: int, form: str, trials: bool, experiment: str | None, tracking_uri: str | None) -> None:
     """Show training runs side by side, best first, by each run's primary metric.
 
-    Metrics are those of each run's best epoch. Runs of different primary metrics are ranked apart.
+    Metrics are those of each run's best epoch. Runs of other primary metrics or validation data are ranked apart.
 
     \b
     topotrain leaderboard
@@ -116,7 +117,7 @@ def leaderboard(limit: int, form: str, experiment: str | None, tracking_uri: str
         from topotrain.text import as_json as to_json
         from topotrain.tracking.report_run import keep_report
 
-    rows = board(limit=limit or None, experiment=experiment, tracking_uri=tracking_uri)
+    rows = board(limit=limit or None, experiment=experiment, trials=trials, tracking_uri=tracking_uri)
     text = {"table": as_columns, "csv": as_csv, "json": to_json}[form](rows)
     if form == "table" and sys.stdout.isatty():
         show_tables(rows)

@@ -219,7 +219,7 @@ def features(kind: str | None, as_json: bool) -> None:
 
 @click.command()
 @click.argument("structures", type=InputPath())
-@model_option("Or a local folder.", "models:/topoqa@candidate")
+@model_option("Or a local folder; by default the champion of topoqa, else its candidate.")
 @target_options
 @option("--out", type=click.Path(), metavar="CSV", help="By default printed.")
 @jobs_option("Processes.")
@@ -228,7 +228,7 @@ def features(kind: str | None, as_json: bool) -> None:
 @TRACKING_URI
 def score(
     structures: str,
-    model: str,
+    model: str | None,
     target_level: int | None,
     target_pattern: str | None,
     out: str | None,
@@ -240,7 +240,8 @@ def score(
     """Score structure files with a model, ranked within each target.
 
     \b
-    topotrain score structures/ --model models:/topoqa@candidate --out scores.csv
+    topotrain score structures/ --out scores.csv
+    topotrain score structures/ --model models:/topoqa/3
     """
     with heavy_imports():
         from topotrain.data.targets import TargetRule

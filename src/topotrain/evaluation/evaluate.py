@@ -41,13 +41,13 @@ from topotrain.scoring.scorer import Scorer
 from topotrain.scratch import scratch
 from topotrain.text import as_json
 from topotrain.tracking.artifacts import checkpoint_of_uri
+from topotrain.tracking.in_words import version_in_words
 from topotrain.tracking.records import EvaluatedModel, Verdict
 from topotrain.tracking.store import Store, find_store, store_of_model
 
 log = logging.getLogger("topotrain")
 
 MODEL = "model"
-DEFAULT_MODEL = "models:/topoqa@candidate"
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,8 @@ def evaluate(
     """Score every labelled graph with a model, measure how well the scores rank, and record the verdict.
 
     Args:
-        model: ``models:/NAME@alias``, ``models:/NAME/VERSION`` or a local folder; by default the candidate.
+        model: ``models:/NAME@alias``, ``models:/NAME/VERSION`` or a local folder; by default the
+            champion, else the candidate.
         run: instead of a model: a run, whose best version or checkpoint is meant.
         graphs: graph directory; ``demo`` for that of the demo data set.
         labels: label file; ``demo`` for the hold-out targets of the demo data set.
@@ -168,12 +169,17 @@ def _find(
     """What is evaluated, and the store that it is on."""
     if model and run:
         raise DataError(f"model {model!r} and run {run!r} are both given", "one of them")
-    store = find_store(tracking_uri) if run else store_of_model(model or DEFAULT_MODEL, tracking_uri)
+    store = find_store(tracking_uri) if run else store_of_model(model, tracking_uri)
     if store is None:
         return None, EvaluatedModel(str(model))
     if run:
         return store, store.versions.evaluated_run(store.runs.find(run, experiment))
-    return store, store.versions.evaluated(model or DEFAULT_MODEL)
+    version = store.versions.default() if model is None else store.versions.loaded(model)
+    if version is not None:
+        log.info(version_in_words(version, store))
+    if model is None and version is not None:
+        return store, store.versions.evaluated_version(version)
+    return store, store.versions.evaluated(str(model))
 
 
 def _data_paths(graphs: str, labels: str) -> tuple[Path, Path]:

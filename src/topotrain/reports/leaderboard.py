@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from datetime import UTC, datetime
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from topotrain.credentials import mask_credentials
@@ -12,9 +14,11 @@ from topotrain.fields import (
     DOCKQ_COLUMN,
     LABEL_PARAMETER,
     TAG_SCHEMA_DIGEST,
+    TAG_TRIAL,
     VAL_LOSS,
     VAL_RANKING_LOSS,
     VAL_SPEARMAN,
+    VALIDATION_PARAMETER,
 )
 from topotrain.progress import track
 from topotrain.reading.numbers import whole
@@ -33,6 +37,7 @@ DIGEST_CHARACTERS = 12
 SHOWN_METRICS = (VAL_LOSS, VAL_SPEARMAN, VAL_RANKING_LOSS)
 COLUMNS = (
     *("rank", "run_id", "run_name", "status", "alive", "primary_metric", "primary_value"),
+    *("validation_data", "validation_graphs", "validation_digest", "trial"),
     *(VAL_LOSS, VAL_SPEARMAN, VAL_RANKING_LOSS, "best_epoch", "epochs", "edge_module", "edge_dim", "node_dim"),
     *("schema_digest", "model_version", "aliases", "started", "age_seconds"),
 )
@@ -44,6 +49,7 @@ def leaderboard(
     *,
     limit: int | None = ...,
     experiment: str | None = ...,
+    trials: bool = ...,
     tracking_uri: str | None = ...,
     as_frame: Literal[False] = ...,
 ) -> list[Row]: ...
@@ -51,7 +57,12 @@ def leaderboard(
 
 @overload
 def leaderboard(
-    *, limit: int | None = ..., experiment: str | None = ..., tracking_uri: str | None = ..., as_frame: Literal[True]
+    *,
+    limit: int | None = ...,
+    experiment: str | None = ...,
+    trials: bool = ...,
+    tracking_uri: str | None = ...,
+    as_frame: Literal[True],
 ) -> pd.DataFrame: ...
 
 
@@ -59,16 +70,19 @@ def leaderboard(
     *,
     limit: int | None = LIMIT,
     experiment: str | None = None,
+    trials: bool = False,
     tracking_uri: str | None = None,
     as_frame: bool = False,
 ) -> list[Row] | pd.DataFrame:
-    """Training runs, best first; runs of different primary metrics are ranked apart, one group after the other.
+    """Training runs, best first; those of other primary metrics or validation data are ranked apart, group by group.
 
-    Metrics are those of a run's best epoch. Runs without one yet come last in their group, without a rank.
+    Validation data are the same where decoys and labels are, whatever the features. Metrics are those of a run's best
+    epoch. Runs without one yet come last in their group, without a rank.
 
     Args:
         limit: how many of each group; ``None`` for all.
         experiment: look in this experiment only.
+        trials: whether runs that were cut short (``fast_dev_run``, limits) are among them.
         tracking_uri: of the store; by default MLFLOW_TRACKING_URI, else ``mlflow.db`` here.
         as_frame: whether to return a pandas table, one row for each run, instead of a list.
 
@@ -79,8 +93,8 @@ def leaderboard(
 
     store = find_store(tracking_uri)
     rows: list[Row] = []
-    for primary in (*BEST_OF, None):
-        runs = _group(store, experiment, primary, limit)
+    for primary, validation in _groups(store, experiment, trials):
+        runs = _group(store, experiment, primary, validation, limit, trials)
         qualities = sorted({run.params.get(LABEL_PARAMETER, DOCKQ_COLUMN) for run in runs})
         if len(qualities) > 1:
             log.warning("runs that learned %s are ranked together, whose errors differ in kind", ", ".join(qualities))
@@ -95,10 +109,21 @@ def leaderboard(
     return rows
 
 
-def _group(store: Store, experiment: str | None, primary: str | None, limit: int | None) -> list[RunRecord]:
-    """The best runs of one primary metric; ``None`` stands for runs that recorded none."""
+def _groups(store: Store, experiment: str | None, trials: bool) -> Iterator[tuple[str | None, str | None]]:
+    """Primary metrics, with the data that each was measured on."""
+    for primary in BEST_OF:
+        for validation in store.runs.validated_on(primary, experiment, trials=trials):
+            yield primary, validation
+    yield None, None
+
+
+def _group(
+    store: Store, experiment: str | None, primary: str | None, validation: str | None, limit: int | None, trials: bool
+) -> list[RunRecord]:
+    """The best runs of one primary metric on the same data; ``None`` stands for runs that recorded none."""
     # One more than is shown tells whether there are more.
-    runs = store.runs.best_first(primary, experiment, None if limit is None else limit + 1)
+    most = None if limit is None else limit + 1
+    runs = store.runs.best_first(primary, validation, experiment, most, trials=trials)
     if limit is not None and len(runs) > limit:
         log.info("there are more runs%s: --limit shows more", f" ranked by {primary}" if primary else "")
     return runs[:limit]
@@ -128,6 +153,10 @@ def _row(
             "alive": is_alive(run),
             "primary_metric": primary,
             "primary_value": value,
+            "validation_data": _data_name(params.get("paths.val_labels")),
+            "validation_graphs": whole(params.get("data.num_val")),
+            "validation_digest": (params.get(VALIDATION_PARAMETER) or "")[:DIGEST_CHARACTERS] or None,
+            "trial": TAG_TRIAL in run.tags,
             **{name: best.get(name) for name in (VAL_LOSS, VAL_SPEARMAN, VAL_RANKING_LOSS)},
             "best_epoch": run.best_epoch,
             "epochs": len(history),
@@ -144,3 +173,8 @@ def _row(
     if row["primary_value"] is None:
         row["rank"] = None
     return row  # type: ignore[no-any-return]
+
+
+def _data_name(labels: str | None) -> str | None:
+    """Label files are often called alike: the last folder belongs to the name."""
+    return None if labels is None else mask_credentials("/".join(PurePath(labels).parts[-2:]))

@@ -64,17 +64,24 @@ def show_tables(rows: Sequence[Row], console: Console | None = None) -> None:
 
 def _groups(rows: Sequence[Row]) -> list[tuple[str, list[dict[str, str]]]]:
     groups = []
-    for primary, members in groupby(rows, key=lambda row: row["primary_metric"]):
-        title = f"ranked by {primary} (lower is better)" if primary else "not ranked: ended before they were configured"
-        groups.append((title, [_cells(row) for row in members]))
+    for (primary, digest), members in groupby(rows, key=lambda row: (row["primary_metric"], row["validation_digest"])):
+        cells = list(members)
+        title = "not ranked: ended before they were configured"
+        if primary:
+            title = f"ranked by {primary} (lower is better){_on(cells[0]) if digest else ''}"
+        groups.append((title, [_cells(row) for row in cells]))
     return groups
+
+
+def _on(row: Row) -> str:
+    return f", validated on {row['validation_graphs']} graphs of {row['validation_data']} ({row['validation_digest']})"
 
 
 def _cells(row: Row) -> dict[str, str]:
     model = short(row["model_version"]).removeprefix("models:/")
     return {
         "rank": short(row["rank"]),
-        "run": f"{row['run_name']} ({row['run_id'][:ID_CHARACTERS]})",
+        "run": f"{row['run_name']} ({row['run_id'][:ID_CHARACTERS]}){', a trial' if row['trial'] else ''}",
         "status": status(row),
         "primary": short(row["primary_metric"]),
         "value": number(row["primary_value"]),

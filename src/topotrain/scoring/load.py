@@ -9,9 +9,34 @@ from pathlib import Path
 from topotrain.errors import DataError
 from topotrain.fields import MODEL_FILES, SCHEMA_ARTIFACT, WEIGHTS_ARTIFACT
 from topotrain.scoring.scorer import Scorer
-from topotrain.tracking.store import Store, fetch_checked
+from topotrain.tracking.in_words import version_in_words
+from topotrain.tracking.store import Store, fetch_checked, store_of_model
 
 log = logging.getLogger("topotrain")
+
+
+def scorer_of(model: str | None, tracking_uri: str | None) -> tuple[Scorer, str]:
+    """As ``load_scorer``, from the store that the model is on; one line says which model it is.
+
+    Args:
+        model: a URI or a local folder; by default the champion, else the candidate.
+        tracking_uri: of the store; by default MLFLOW_TRACKING_URI, else ``mlflow.db`` here.
+
+    Returns:
+        The scorer, and the model's URI.
+
+    Raises:
+        TrackingError: no such model, or no such store.
+        DataError: it is no model of topotrain.
+    """
+    store = store_of_model(model, tracking_uri)
+    if store is None:
+        return load_scorer(str(model), None), str(model)
+    version = store.versions.default() if model is None else store.versions.loaded(model)
+    if version is not None:
+        log.info(version_in_words(version, store))
+    uri = version.uri if model is None and version is not None else str(model)
+    return load_scorer(uri, store), uri
 
 
 def load_scorer(model: str, store: Store | None) -> Scorer:

@@ -23,10 +23,9 @@ from topotrain.progress import OnItemDone
 from topotrain.schema.check import SchemaCheck
 from topotrain.schema.feature_schema import GraphFacts
 from topotrain.schema.values import SHOWN_GRAPHS
-from topotrain.scoring.load import load_scorer
+from topotrain.scoring.load import scorer_of
 from topotrain.scoring.score_table import Scored, check_table_path, columns, rank_by_target, write_table
 from topotrain.scoring.scorer import SCORING_BATCH, Scorer
-from topotrain.tracking.store import store_of_model
 
 log = logging.getLogger("topotrain")
 
@@ -36,18 +35,20 @@ class DirectoryReport:
     """What scoring a directory did.
 
     Attributes:
+        model: URI of the version that scored, or a local folder.
         out: the table.
         num_scored: its rows.
         failures: {MODEL: one line} of graphs that can't be read or scored.
     """
 
+    model: str
     out: Path
     num_scored: int
     failures: dict[str, str]
 
 
 def predict_directory(
-    model: str,
+    model: str | None,
     graph_dir: Path,
     out: Path,
     *,
@@ -63,7 +64,7 @@ def predict_directory(
     """Score every graph below a directory with a model, and write a table.
 
     Args:
-        model: ``models:/NAME@alias``, ``models:/NAME/VERSION`` or a local folder.
+        model: URI of a version, or a local folder; by default the champion, else the candidate.
         graph_dir: the graphs, with ``graph_metadata.json`` where there is one; ``demo`` for the demo data set.
         out: a ``.csv`` or ``.parquet`` file.
         labels: label file, for a column of the true quality that the model predicts, and for targets.
@@ -83,7 +84,7 @@ def predict_directory(
     """
     check_table_path(out)
     directory = _directory(graph_dir)
-    scorer = load_scorer(model, store_of_model(model, tracking_uri))
+    scorer, uri = scorer_of(model, tracking_uri)
     column = scorer.schema.label_column
     read_off = Targets(directory.root, directory.keys, targets, labelled=labels is not None)
     known = _labels_by_key(directory, read_off, labels, column) if labels else {}
@@ -105,7 +106,7 @@ def predict_directory(
     table = rank_by_target(rows()) if rank else rows()
     num_scored = write_table(out, table, columns(labelled=labels is not None, ranked=rank, quality=column))
     held.report()
-    return DirectoryReport(out, num_scored, failures)
+    return DirectoryReport(uri, out, num_scored, failures)
 
 
 def _directory(graph_dir: Path) -> GraphDirectory:

@@ -14,11 +14,10 @@ from topotrain.fields import DOCKQ_COLUMN
 from topotrain.progress import OnItemDone
 from topotrain.schema.check import GraphJudge
 from topotrain.schema.resolve import DirectoryMetadata
-from topotrain.scoring.load import load_scorer
+from topotrain.scoring.load import scorer_of
 from topotrain.scoring.predict_directory import score_directory
 from topotrain.scoring.score_table import Scored, rank_by_target
 from topotrain.scratch import scratch
-from topotrain.tracking.store import store_of_model
 
 
 @dataclass(frozen=True)
@@ -40,7 +39,7 @@ class ScoreReport:
 
 def score_structures(
     structures: Path,
-    model: str,
+    model: str | None,
     *,
     targets: TargetRule | None = None,
     jobs: int = 1,
@@ -53,7 +52,7 @@ def score_structures(
 
     Args:
         structures: a folder of structure files, flat or by target, an archive of one (zip, tar), or one file.
-        model: URI of a version, or a local folder.
+        model: URI of a version, or a local folder; by default the champion, else the candidate.
         targets: where targets are written; by default read off the layout, and a flat folder is one target.
         jobs: processes that build graphs.
         strict: raise where any structure gives no graph, or was not read as it stands.
@@ -66,7 +65,7 @@ def score_structures(
         DataError: no structures, or none that gives a graph; with ``strict``, any failure or change.
         TrackingError: no such model.
     """
-    scorer = load_scorer(model, store_of_model(model, tracking_uri))
+    scorer, _ = scorer_of(model, tracking_uri)
     with scratch("score") as folder:
         report = build_recorded_graphs(
             structures,

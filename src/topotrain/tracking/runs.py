@@ -16,7 +16,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from topotrain.errors import TrackingError
-from topotrain.fields import BEST_OF, EPOCH_METRICS, TAG_COMMAND, TAG_OFFLINE_ID
+from topotrain.fields import BEST_OF, EPOCH_METRICS, TAG_COMMAND, TAG_OFFLINE_ID, TAG_TRIAL, VALIDATION_PARAMETER
 from topotrain.text import did_you_mean, one_line
 from topotrain.tracking.address import ARTIFACTS_NAME, artifact_root, local_folder
 from topotrain.tracking.moved import absent
@@ -33,6 +33,8 @@ RECENT = 200  # runs among whose names a near one is looked for
 NEWEST_FIRST = ("attributes.start_time DESC",)
 OLDEST_FIRST = ("attributes.start_time ASC",)
 PRIMARY_PARAM = "selection.primary_metric"
+VALIDATION = f"params.`{VALIDATION_PARAMETER}`"
+MOST_DATA = 20  # each is a table to join, and SQLite joins 64
 ATTEMPTS = 5
 PAGE_TAGS = {"mlflow.experimentKind": "custom_model_development"}  # the page opens on runs, not on chat traces
 
@@ -98,20 +100,49 @@ class Runs(Asker):
                 return None
             raise
 
+    def validated_on(self, primary: str, experiment: str | None = None, *, trials: bool = False) -> list[str | None]:
+        """Digests of the validation data of the training runs of one primary metric, the latest used first.
+
+        The last one is ``None``, for runs that recorded none.
+
+        Args:
+            primary: the metric's name.
+            experiment: name of the only one to look in.
+            trials: whether runs that were cut short count.
+        """
+        query, experiments = _ranked_by(primary, trials), self._experiment_ids(experiment)
+        found: list[str | None] = []
+        while len(found) < MOST_DATA:  # the server can't say which values there are: ask for a run of another one
+            other = next(self._search(experiments, f"{query} AND {VALIDATION} LIKE '%'", page_size=1), None)
+            if other is None:
+                break
+            found.append(other.params[VALIDATION_PARAMETER])
+            query += f" AND {VALIDATION} != '{found[-1]}'"
+        else:
+            log.warning("runs were validated on more than %d data sets; those used last are shown", MOST_DATA)
+        return [*found, None]
+
     def best_first(
-        self, primary: str | None, experiment: str | None = None, limit: int | None = None
+        self,
+        primary: str | None,
+        validation: str | None,
+        experiment: str | None = None,
+        limit: int | None = None,
+        *,
+        trials: bool = False,
     ) -> list[RunRecord]:
-        """Training runs of one primary metric, ordered by the server by their best value, ties by age.
+        """Training runs of one primary metric on the same data, ordered by the server by their best value, then age.
 
         Args:
             primary: the metric's name; ``None`` for runs that recorded no configuration, the oldest first.
+            validation: digest of the validation data; ``None`` for runs that recorded none.
             experiment: name of the only one to look in.
             limit: how many; by default all.
+            trials: whether runs that were cut short are among them.
         """
-        condition = f"params.`{PRIMARY_PARAM}` = '{primary}'" if primary else f"params.`{PRIMARY_PARAM}` IS NULL"
+        same = f"{VALIDATION} = '{validation}'" if validation else f"{VALIDATION} IS NULL"
         order = [f"metrics.{BEST_OF[primary]} ASC"] if primary else []
-        # MLflow's filter knows no OR: both commands begin with r, and what else does is left out here.
-        query = f"tags.`{TAG_COMMAND}` LIKE 'r%' AND {condition}"
+        query = f"{_ranked_by(primary, trials)} AND {same}"
         runs = self._search(
             self._experiment_ids(experiment), query, [*order, *OLDEST_FIRST], PAGE if limit is None else limit
         )
@@ -258,3 +289,10 @@ def run_record(run: Run) -> RunRecord:
         tags=dict(data.tags),
         metrics=dict(data.metrics),
     )
+
+
+def _ranked_by(primary: str | None, trials: bool) -> str:
+    """Training runs of a primary metric, in MLflow's words."""
+    metric = f"params.`{PRIMARY_PARAM}` = '{primary}'" if primary else f"params.`{PRIMARY_PARAM}` IS NULL"
+    # MLflow's filter knows no OR: both commands begin with r, and what else does is left out afterwards.
+    return f"tags.`{TAG_COMMAND}` LIKE 'r%' AND {metric}" + ("" if trials else f" AND tags.`{TAG_TRIAL}` IS NULL")

@@ -139,17 +139,17 @@ def find_store(tracking_uri: str | None, say: Say = log.info, *, patience: float
     return Store.open(resolve_tracking_uri(tracking_uri, None, say), create=False, patience=patience)
 
 
-def store_of_model(model: str, tracking_uri: str | None) -> Store | None:
+def store_of_model(model: str | None, tracking_uri: str | None) -> Store | None:
     """The store that a model is on; a local folder needs none.
 
     Args:
-        model: its URI.
+        model: its URI; ``None`` stands for the store's own choice.
         tracking_uri: of the store; by default MLFLOW_TRACKING_URI, else ``mlflow.db`` here.
 
     Raises:
         TrackingError: the store is not there, or can't be used.
     """
-    return None if Path(model).is_dir() else find_store(tracking_uri)
+    return None if model is not None and Path(model).is_dir() else find_store(tracking_uri)
 
 
 def fetch_model(model: str, store: Store | None, folder: Path) -> Path:

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
-from mlflow.entities.model_registry import ModelVersion
+from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.tracking import MlflowClient
@@ -24,7 +24,8 @@ from topotrain.tracking.outages import Asker, asks, full_here, is_absent, paged
 from topotrain.tracking.records import EvaluatedModel, LoggedMetric, RunRecord, VersionRecord
 from topotrain.tracking.runs import Runs
 
-CANDIDATE = "candidate"
+CHAMPION, CANDIDATE = "champion", "candidate"
+DEFAULT_NAME = "topoqa"  # of the registered model, where none is given
 MODEL_URI = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>.+)|/(?P<version>\d+))?")
 LOGGED_MODEL = re.compile(r"models:/(?P<id>m-[0-9a-f]+)")
 RUNS_A_QUESTION = 100  # ids that one filter names
@@ -81,6 +82,26 @@ class Versions(Asker):
                 self._near(f"models:/{name}@{alias}"),
             ) from None
         return None if number is None else self.get(name, str(number))
+
+    def default(self) -> VersionRecord:
+        """What is used where no model is given: the champion, else the candidate.
+
+        Raises:
+            TrackingError: there is neither.
+        """
+        found = self.of_uri(f"models:/{DEFAULT_NAME}@{CHAMPION}") or self.of_uri(f"models:/{DEFAULT_NAME}@{CANDIDATE}")
+        if found is not None:
+            return found
+        names = ", ".join(one.name for one in self._ask_registered()) or "none"
+        raise TrackingError(
+            f"no version of {DEFAULT_NAME} has the alias {CHAMPION} or {CANDIDATE}",
+            "one that has",
+            f"train one, or give --model models:/NAME@ALIAS (registered models: {names})",
+        )
+
+    @asks
+    def _ask_registered(self) -> list[RegisteredModel]:
+        return list(self._client.search_registered_models(max_results=PAGE))
 
     @asks
     def of_uri(self, uri: str) -> VersionRecord | None:

@@ -19,7 +19,7 @@ from topotrain.config import LoadedConfig
 from topotrain.credentials import mask_credentials
 from topotrain.data.prepare import PreparedData, prepare_data
 from topotrain.errors import ConfigError, DataError, DiskError, InterruptedRunError
-from topotrain.fields import CHECKPOINT_DIR, DOCKQ_COLUMN, INTERRUPTED_NOTE, LAST_CHECKPOINT, quality_name
+from topotrain.fields import CHECKPOINT_DIR, DOCKQ_COLUMN, INTERRUPTED_NOTE, LAST_CHECKPOINT, TAG_TRIAL, quality_name
 from topotrain.invocation import resume_command, sync_advice, threads_asked
 from topotrain.model.checkpoint import WRITTEN
 from topotrain.model.lightning import STEP, ScoringModule
@@ -94,7 +94,13 @@ class Limits:
     @property
     def any(self) -> bool:
         """Whether the run is cut short at all."""
-        return self.fast_dev_run or self.train_batches is not None or self.val_batches is not None
+        return bool(self.in_words)
+
+    @property
+    def in_words(self) -> str:
+        """``train_batches=3``; empty where nothing is cut short."""
+        given = {name: value for name, value in asdict(self).items() if value not in (None, False)}
+        return ", ".join(f"{name}={value}" for name, value in given.items())
 
 
 def limits_of(content: Mapping[str, Any]) -> Limits:
@@ -201,6 +207,8 @@ class TrainingRun:
         self._limit_threads()
         network = self._network(data)
         num_parameters = sum(p.numel() for p in network.parameters())
+        if self.limits.any:
+            self.recorder.tags({TAG_TRIAL: self.limits.in_words})
         if self.continuation is None or not self.continuation.same_run:
             record_recipe(self.recorder, self.loaded, data, num_parameters)
             self.recorder.flush(STOP_SECONDS, away=AWAY_SECONDS)  # what the run is about is known before the first step
