@@ -15,9 +15,10 @@ import yaml
 
 from topotrain.batches.display import BatchDisplay, JobReport
 from topotrain.batches.engine import Engine
-from topotrain.batches.engines import EngineName, check_engine, open_engine
+from topotrain.batches.engines import open_engine
 from topotrain.batches.manifest import Job, Manifest, load_manifest
 from topotrain.batches.scheduler import JobState, Scheduler
+from topotrain.cluster.workers import EngineName, check_engine
 from topotrain.credentials import mask_credentials
 from topotrain.errors import EXIT_UNDELIVERED, InterruptedRunError, TrackingError
 from topotrain.fields import (

@@ -5,13 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
 
 from topotrain.batches.engine import Engine
 from topotrain.batches.local_engine import LocalEngine
-from topotrain.errors import ConfigError
-
-EngineName = Literal["local", "ray"]
+from topotrain.cluster.workers import EngineName, check_engine
 
 
 @contextmanager
@@ -38,11 +35,3 @@ def open_engine(name: EngineName, address: str | None, uri: str, folder: Path, j
     check_store(uri, address)
     with open_cluster(address) as cluster:
         yield RayEngine(cluster, uri, folder, jobs)
-
-
-def check_engine(name: str, address: str | None) -> None:
-    """See that there is such an engine, and that an address is for one that has one."""
-    if name not in ("local", "ray"):
-        raise ConfigError(f"engine {name!r} is none", "local or ray")
-    if address is not None and name != "ray":
-        raise ConfigError(f"address {address} is for no {name} engine", "an address with the engine ray alone")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import click
 
@@ -15,6 +15,7 @@ from topotrain.cli.options import (
     InputPath,
     KeyValue,
     Words,
+    engine_options,
     jobs_option,
     model_option,
     option,
@@ -23,6 +24,9 @@ from topotrain.cli.options import (
 from topotrain.cli.output import deliver, say, say_outcome
 from topotrain.cli.startup import heavy_imports
 from topotrain.errors import DataError
+
+if TYPE_CHECKING:
+    from topotrain.cluster.workers import EngineName
 
 Models = Literal["first", "all"]
 MODELS = option(
@@ -71,6 +75,7 @@ def say_changes(line: str) -> None:
 @option("--set", "settings", type=KeyValue(), multiple=True, help="A module's parameter; repeatable.")
 @option("--sets", type=Words("kind.parameter=value pairs"), default="", hidden=True)
 @jobs_option("Processes.")
+@engine_options
 @MODELS
 @STRICT
 @TRACKING_URI
@@ -84,6 +89,8 @@ def build_graphs(
     settings: Sequence[tuple[str, str]],
     sets: Sequence[str],
     jobs: int,
+    engine: EngineName,
+    address: str | None,
     models: Models,
     strict: bool,
     tracking_uri: str | None,
@@ -108,6 +115,8 @@ def build_graphs(
             interface_module=interface_module,
             settings=dict([*map(KeyValue(), sets), *settings]),
             jobs=jobs,
+            engine=engine,
+            address=address,
             strict=strict,
             models=models,
             progress=progress,
@@ -223,6 +232,7 @@ def features(kind: str | None, as_json: bool) -> None:
 @target_options
 @option("--out", type=click.Path(), metavar="CSV", help="By default printed.")
 @jobs_option("Processes.")
+@engine_options
 @MODELS
 @STRICT
 @TRACKING_URI
@@ -233,6 +243,8 @@ def score(
     target_pattern: str | None,
     out: str | None,
     jobs: int,
+    engine: EngineName,
+    address: str | None,
     models: Models,
     strict: bool,
     tracking_uri: str | None,
@@ -256,6 +268,8 @@ def score(
             model,
             targets=TargetRule(target_level, target_pattern),
             jobs=jobs,
+            engine=engine,
+            address=address,
             strict=strict,
             models=models,
             progress=progress,

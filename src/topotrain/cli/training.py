@@ -27,7 +27,7 @@ from topotrain.errors import UndeliveredError, UnfinishedBatchError
 from topotrain.invocation import program, serving_parent, sync_advice
 
 if TYPE_CHECKING:
-    from topotrain.batches.engines import EngineName
+    from topotrain.cluster.workers import EngineName
     from topotrain.training.fit import TrainResult
     from topotrain.training.register import TakeCandidate
 

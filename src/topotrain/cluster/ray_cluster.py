@@ -204,7 +204,7 @@ class Cluster:
         return Hosted(kind.options(**settings, **({"memory": memory} if memory else {})).remote(make))
 
     def run_tasks(
-        self, work: Callable[[Task], Result], tasks: Sequence[Task], jobs: int, died: Callable[[Task], Result]
+        self, jobs: int, work: Callable[[Task], Result], tasks: Sequence[Task], died: Callable[[Task], Result]
     ) -> Iterator[Result]:
         """As ``processes.run_tasks``, in chunks over the nodes.
 
@@ -212,9 +212,9 @@ class Cluster:
         tried one by one, so that one that takes its process down costs itself alone.
 
         Args:
-            work: a function of a module, so that other processes can import it.
-            tasks: its arguments.
             jobs: chunks at once.
+            work: a function of a module, or an object, that other processes can import.
+            tasks: its arguments.
             died: the result of a task that took its process down.
 
         Yields:
@@ -226,6 +226,7 @@ class Cluster:
         ray = _ray()
         single = {"env_vars": dict.fromkeys(THREAD_VARIABLES, "1")}
         remote = ray.remote(_do_chunk).options(num_cpus=1, max_retries=0, runtime_env=single)
+        shared = ray.put(work)  # once, however many chunks there are
         size = max(1, min(MOST_IN_CHUNK, math.ceil(len(tasks) / (CHUNKS_EACH * jobs))))
         waiting = [(list(tasks[start : start + size]), TRIES) for start in range(0, len(tasks), size)][::-1]
         under_way: dict[Any, tuple[list[Task], int]] = {}
@@ -233,7 +234,7 @@ class Cluster:
             while waiting or under_way:
                 while waiting and len(under_way) < jobs:
                     chunk, tries = waiting.pop()
-                    under_way[remote.remote(work, chunk)] = chunk, tries
+                    under_way[remote.remote(shared, chunk)] = chunk, tries
                 (done,), _ = ray.wait(list(under_way), num_returns=1)
                 chunk, tries = under_way.pop(done)
                 try:
