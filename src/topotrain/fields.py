@@ -8,6 +8,8 @@ EDGE_INDEX = "edge_index"  # (2, num_edges) int64, source row then target row
 EDGE_ATTR = "edge_attr"  # (num_edges, edge_dim) float32, raw units
 METADATA = "metadata"  # mapping of plain values, optional
 
+MODULE_KINDS = ("interface", "topology", "node", "edge")  # of feature modules
+
 # Label files.
 MODEL_COLUMN = "MODEL"
 MODEL_NAME_COLUMN = "model_name"  # what PSBench calls it

@@ -13,10 +13,12 @@ from typing import Any
 import yaml
 
 from topotrain.batches.display import BatchDisplay, JobReport
-from topotrain.batches.local_engine import LocalEngine
+from topotrain.batches.engine import Engine
+from topotrain.batches.engines import open_engine
 from topotrain.batches.manifest import Job, Manifest, load_manifest
 from topotrain.batches.parent_run import Parent, held, open_parent
 from topotrain.batches.scheduler import JobState, Scheduler
+from topotrain.cluster.workers import EngineName, check_engine
 from topotrain.credentials import mask_credentials
 from topotrain.errors import EXIT_UNDELIVERED, InterruptedRunError, TrackingError
 from topotrain.fields import (
@@ -29,7 +31,7 @@ from topotrain.fields import (
     TAG_BEST_CHILD,
 )
 from topotrain.messages import lines_shown
-from topotrain.scratch import make_scratch, remove_scratch
+from topotrain.scratch import scratch
 from topotrain.signals import interruptible, release
 from topotrain.tracking.address import resolve_tracking_uri
 from topotrain.tracking.batches import COMMAND
@@ -103,6 +105,8 @@ def batch(
     *,
     overrides: Sequence[str] = (),
     jobs: int = 1,
+    engine: EngineName = "local",
+    address: str | None = None,
     resume: bool = False,
     run_name: str | None = None,
     take_candidate: bool = False,
@@ -115,6 +119,8 @@ def batch(
         manifest: YAML file.
         overrides: ``dotted.key=value`` for every job.
         jobs: processes at once.
+        engine: ``local`` for processes of this machine, ``ray`` for those of a cluster's nodes.
+        address: of the Ray cluster; by default Ray is started on this machine, and ended afterwards.
         resume: run only what an earlier batch of the same manifest did not finish.
         run_name: of the batch's own run; by default the manifest's file name without its ending.
         take_candidate: whether the best job's version becomes the candidate even where it is not known to be better.
@@ -122,11 +128,13 @@ def batch(
         progress: whether to show lines, or on a terminal a table, on standard error, as in ``fit``.
 
     Raises:
-        ConfigError: the manifest, or a configuration that it names, is wrong; nothing has run then.
+        ConfigError: the manifest, or a configuration that it names, is wrong, or the cluster can't run it; nothing
+            has run then.
         TrackingError: the store can't be used, or an earlier batch is still running.
         InterruptedRunError: SIGINT or SIGTERM; jobs under way were stopped, and the batch is closed as KILLED.
     """
-    plan = load_manifest(manifest, overrides)
+    check_engine(engine, address)
+    plan = load_manifest(manifest, overrides, elsewhere=engine != "local")
     with lines_shown(progress), interruptible():
         for notice in plan.notices:
             log.info(notice)
@@ -136,12 +144,14 @@ def batch(
         states = {job.name: JobState(job, _report(job)) for job in plan.jobs}
         tags = {TAG_BATCH_MANIFEST: plan.digest, TAG_BATCH_NAME: plan.path.stem}
         parent = Parent(plan.experiment, COMMAND, run_name, plan.path.stem, tags)
-        with held(store, earlier) as lease:
-            if earlier is not None:
-                _take_earlier(states, earlier, store)
-            recorder = open_parent(store, parent, earlier, lease)
-        one = _Batch(plan, recorder, states, jobs, take_candidate=take_candidate, progress=progress)
-        return one.run()
+        with scratch("batch") as folder, open_engine(engine, address, uri, folder, jobs) as runner:
+            _check(plan, runner)
+            with held(store, earlier) as lease:
+                if earlier is not None:
+                    _take_earlier(states, earlier, store)
+                recorder = open_parent(store, parent, earlier, lease)
+            one = _Batch(plan, recorder, states, runner, take_candidate=take_candidate, progress=progress)
+            return one.run()
 
 
 class _Batch:
@@ -152,15 +162,14 @@ class _Batch:
         plan: Manifest,
         recorder: Recorder,
         states: Mapping[str, JobState],
-        jobs: int,
+        engine: Engine,
         *,
         take_candidate: bool,
         progress: bool,
     ) -> None:
         self.take_candidate, self.progress = take_candidate, progress
         self.plan, self.recorder, self.states = plan, recorder, states
-        self.folder = make_scratch("batch")
-        self.engine = LocalEngine(recorder.uri, self.folder, jobs)
+        self.engine = engine
 
     def run(self) -> BatchResult:
         recorder = self.recorder
@@ -186,8 +195,6 @@ class _Batch:
             raise
         finally:
             recorder.close(0)
-            self.engine.close()
-            remove_scratch(self.folder)
 
     def _result(self, best: str | None = None, candidates: Mapping[str, str] | None = None) -> BatchResult:
         recorder = self.recorder
@@ -242,6 +249,15 @@ def best_state(states: Sequence[JobState]) -> JobState | None:
         names = ", ".join(state.job.name for state in alike)
         log.info("jobs have different primary metrics or validation data; the best is looked for among %s", names)
     return min(alike, key=lambda state: float(state.report.primary_value or 0.0))
+
+
+def _check(plan: Manifest, engine: Engine) -> None:
+    """See that the engine can run every job, before any is begun."""
+    engine.check(
+        {job.name: job.resources for job in plan.jobs},
+        {job.name: job.reads for job in plan.jobs},
+        [job.build.out.parent for job in plan.jobs if job.build],
+    )
 
 
 def _report(job: Job) -> JobReport:

@@ -17,11 +17,13 @@ from topotrain.batches.manifest_file import (
     BuildPart,
     JobPart,
     ManifestPart,
+    ResourcesPart,
     SharedPart,
     flat_settings,
     read_part,
     undotted,
 )
+from topotrain.batches.resources import UNBOUND, Resources, size_in_bytes
 from topotrain.config import (
     EVERYWHERE,
     HARDWARE,
@@ -61,6 +63,7 @@ class Job:
         resume_from: checkpoint to start from: a path, ``runs:/...`` or ``models:/...``.
         best_of: jobs whose best checkpoint to start from, instead.
         build: graphs to make first.
+        resources: what it takes of a machine while it runs.
         tags: more tags of its run.
         digest: SHA-256 over what decides the result, the same wherever the project lies.
     """
@@ -75,6 +78,7 @@ class Job:
     resume_from: str | None = None
     best_of: tuple[str, ...] = ()
     build: Build | None = None
+    resources: Resources = UNBOUND
     tags: Mapping[str, str] = field(default_factory=dict)
     digest: str = ""
 
@@ -82,6 +86,14 @@ class Job:
     def primary_metric(self) -> str:
         """What ranks its checkpoints."""
         return self.config.selection.primary_metric
+
+    @property
+    def reads(self) -> list[str]:
+        """Absolute paths of what has to be there when it begins."""
+        paths = self.config.paths.model_dump(exclude={"cache"}, exclude_none=True)
+        built = {str(self.build.out)} if self.build else set()
+        given = [*paths.values(), self.resume_from, self.build.structures if self.build else None]
+        return [path for path in given if path and Path(path).is_absolute() and path not in built]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for the record; credentials are masked."""
@@ -93,6 +105,7 @@ class Job:
             **self.limits,
             "resume_from": f"best-of({', '.join(self.best_of)})" if self.best_of else self.resume_from,
             "build": self.build.to_dict() if self.build else None,
+            "resources": self.resources.to_dict(),
             "digest": self.digest,
             "config": self.config.to_dict(),
         }
@@ -134,12 +147,13 @@ class Manifest:
         }
 
 
-def load_manifest(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Manifest:
+def load_manifest(path: str | os.PathLike[str], overrides: Sequence[str] = (), *, elsewhere: bool = False) -> Manifest:
     """Read a manifest and everything it names, and check it as a whole.
 
     Args:
         path: YAML file.
         overrides: of the command line; they win over ``shared``, and a job's own win over them.
+        elsewhere: whether its jobs run on other machines, so that this one need not have the hardware.
 
     Raises:
         ConfigError: a key, a job, a configuration or a checkpoint that can't be, or hardware that this machine does
@@ -147,7 +161,7 @@ def load_manifest(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -
     """
     source = Path(path).absolute()
     text, raw = read_yaml(source, "a YAML manifest", "keys jobs, shared, continue_on_error", "--manifest")
-    reader = _Reader(source, overrides)
+    reader = _Reader(source, overrides, elsewhere=elsewhere)
     whole = read_part(ManifestPart, raw, str(source), reader.notices)
     shared = read_part(SharedPart, whole.shared, f"{source}: shared", reader.notices)
     parts = []
@@ -171,8 +185,8 @@ def load_manifest(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -
 class _Reader:
     """Turns the parts of one file into jobs."""
 
-    def __init__(self, source: Path, overrides: Sequence[str]) -> None:
-        self.source, self.base = source, source.parent
+    def __init__(self, source: Path, overrides: Sequence[str], *, elsewhere: bool) -> None:
+        self.source, self.base, self.elsewhere = source, source.parent, elsewhere
         self.command_line = [layer_of(text) for text in overrides]
         self.notices: list[str] = []
         self.hardware = [EVERYWHERE]
@@ -190,9 +204,11 @@ class _Reader:
             shared_layers = self._layers(shared.overrides, " of shared")
             draft = draft_config(config_file, [*shared_layers, *self.command_line, *self._layers(own.overrides)])
             build = self._build(shared.build, own.build)
+            resources = self._resources({**(shared.resources or {}), **(own.resources or {})})
             paths = build.paths(draft.raw.get("paths") or {}) if build else {}
             config = validate(merge(draft.raw, {"paths": paths} if paths else {}), draft.where)
-            self._check_hardware(config)
+            if not self.elsewhere:
+                self._check_hardware(config)
         except UserInputError as error:
             raise ConfigError(f"{where}: {error.what}", error.expected, error.do) from None
         self.notices += draft.notices
@@ -207,6 +223,7 @@ class _Reader:
             resume_from=checkpoint,
             best_of=best_of,
             build=build,
+            resources=resources,
         )
 
     def _check_hardware(self, config: TrainConfig) -> None:
@@ -265,6 +282,10 @@ class _Reader:
         return plan_build(
             build.structures, {str(kind): name for kind, name in build.modules.items()}, build.settings, self.base
         )
+
+    def _resources(self, given: Mapping[str, Any]) -> Resources:
+        part = read_part(ResourcesPart, given, "resources", self.notices)
+        return Resources(part.cpus, part.gpus, size_in_bytes(part.memory) if part.memory else None)
 
 
 def _linked(source: Path, jobs: Sequence[Job]) -> tuple[Job, ...]:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from topotrain.batches.display import BatchDisplay
 from topotrain.batches.engine import Engine
-from topotrain.batches.local_engine import LocalEngine
+from topotrain.batches.engines import open_engine
 from topotrain.batches.parent_run import Parent, held, open_parent
+from topotrain.batches.resources import UNBOUND
 from topotrain.batches.scheduler import JobState
 from topotrain.batches.study import PrunerName, SamplerName
 from topotrain.batches.trials import Trial, earlier_trials, state_of
@@ -19,6 +20,7 @@ from topotrain.batches.tune_figures import record_pictures
 from topotrain.batches.tune_plan import Plan, as_recipe, plan_tuning
 from topotrain.batches.tune_report import TrialReport, TuneResult
 from topotrain.batches.tune_scheduler import TuneScheduler, described
+from topotrain.cluster.workers import EngineName, check_engine
 from topotrain.credentials import mask_credentials
 from topotrain.disk import EXPECTED, unwritable
 from topotrain.errors import DataError, InterruptedRunError
@@ -31,7 +33,7 @@ from topotrain.fields import (
 )
 from topotrain.files import write_text
 from topotrain.messages import lines_shown
-from topotrain.scratch import make_scratch, remove_scratch
+from topotrain.scratch import scratch
 from topotrain.signals import interruptible, release
 from topotrain.tracking.address import resolve_tracking_uri
 from topotrain.tracking.batches import TUNE_COMMAND
@@ -41,8 +43,6 @@ from topotrain.tracking.versions import CANDIDATE
 
 log = logging.getLogger("topotrain")
 
-MakeEngine = Callable[[str, Path, int], Engine]
-
 
 def tune(
     space: str | os.PathLike[str],
@@ -51,6 +51,8 @@ def tune(
     config: str | os.PathLike[str] | None = None,
     overrides: Sequence[str] = (),
     jobs: int = 1,
+    engine: EngineName = "local",
+    address: str | None = None,
     timeout: float | None = None,
     sampler: SamplerName = "tpe",
     pruner: PrunerName = "median",
@@ -63,7 +65,6 @@ def tune(
     take_candidate: bool = False,
     tracking_uri: str | None = None,
     progress: bool = True,
-    engine: MakeEngine = LocalEngine,
 ) -> TuneResult:
     """Try settings within a search space, and make a model with the best of them.
 
@@ -73,6 +74,8 @@ def tune(
         config: YAML file of the recipe that is varied; by default the defaults.
         overrides: ``dotted.key=value``, on top of it.
         jobs: runs at once.
+        engine: ``local`` for processes of this machine, ``ray`` for those of a cluster's nodes.
+        address: of the Ray cluster; by default Ray is started on this machine, and ended afterwards.
         timeout: seconds after which no further trial begins; those under way end.
         sampler: how trials are suggested.
         pruner: how trials that are not worth going on with are found.
@@ -86,7 +89,6 @@ def tune(
         take_candidate: whether the winner's version becomes the candidate even where it is not known to be better.
         tracking_uri: wins over the configuration's.
         progress: whether to show lines, or on a terminal a table, on standard error, as in ``fit``.
-        engine: makes what runs the trials, of the tracking URI, a folder for logs, and how many run at once.
 
     Raises:
         ConfigError: the space, the recipe or an option is wrong; nothing has run then.
@@ -94,29 +96,30 @@ def tune(
         TrackingError: the store can't be used, or the earlier tuning is still running.
         InterruptedRunError: SIGINT or SIGTERM; trials under way were stopped, and the tuning is closed as KILLED.
     """
+    check_engine(engine, address)
     wanted = {"trials": trials, "config": config, "overrides": overrides, "timeout": timeout}
     chosen = {"sampler": sampler, "pruner": pruner, "metric": metric, "seeds": seeds, "folds": folds}
+    rules = {"take_candidate": take_candidate, "progress": progress}
     with lines_shown(progress), interruptible():
-        plan = plan_tuning(space, **wanted, **chosen)  # type: ignore[arg-type]
+        plan = plan_tuning(space, **wanted, **chosen, elsewhere=engine != "local")  # type: ignore[arg-type]
         winner_file = _checked(Path(out) if out is not None else Path(f"{plan.space.path.stem}_winner.yaml"))
-        known, recorder = _open(plan, resume, run_name, tracking_uri)
-        rules = {"take_candidate": take_candidate, "progress": progress}
-        return _Tuning(plan, known, recorder, engine, jobs, winner_file, **rules).run()
+        uri = resolve_tracking_uri(tracking_uri, plan.recipe.mlflow.tracking_uri, log.info)
+        store = Store.open(uri, patience=CONNECT_SECONDS)
+        with scratch("tune") as folder, open_engine(engine, address, uri, folder, jobs) as runner:
+            runner.check({"tuning": UNBOUND}, {"tuning": plan.reads}, [])
+            known, recorder = _open(plan, store, resume, run_name)
+            return _Tuning(plan, known, recorder, runner, folder, jobs, winner_file, **rules).run()
 
 
-def _open(
-    plan: Plan, resume: bool, run_name: str | None, tracking_uri: str | None
-) -> tuple[dict[int, Trial], Recorder]:
+def _open(plan: Plan, store: Store, resume: bool, run_name: str | None) -> tuple[dict[int, Trial], Recorder]:
     """The tuning's own run, and what the server knows of its trials."""
     for notice in plan.space.notices:
         log.info(notice)
-    settings, name = plan.recipe.mlflow, plan.space.path.stem
-    uri = resolve_tracking_uri(tracking_uri, settings.tracking_uri, log.info)
-    store = Store.open(uri, patience=CONNECT_SECONDS)
+    experiment, name = plan.recipe.mlflow.experiment, plan.space.path.stem
     earlier = store.batches.find_tuning(plan.digest) if resume else None
     if resume and earlier is None:
         log.info("no earlier tuning of this space, recipe and options on this store: everything is run")
-    parent = Parent(settings.experiment, TUNE_COMMAND, run_name, name, {TAG_TUNE_STUDY: plan.digest})
+    parent = Parent(experiment, TUNE_COMMAND, run_name, name, {TAG_TUNE_STUDY: plan.digest})
     with held(store, earlier) as lease:
         known = earlier_trials(plan, earlier, store) if earlier is not None else {}
         return known, open_parent(store, parent, earlier, lease)
@@ -130,7 +133,8 @@ class _Tuning:
         plan: Plan,
         known: dict[int, Trial],
         recorder: Recorder,
-        engine: MakeEngine,
+        engine: Engine,
+        folder: Path,
         jobs: int,
         winner_file: Path,
         *,
@@ -140,8 +144,7 @@ class _Tuning:
         self.take_candidate = take_candidate
         self.plan, self.known, self.recorder, self.jobs = plan, known, recorder, jobs
         self.winner_file, self.progress = winner_file, progress
-        self.folder = make_scratch("tune")
-        self.engine = engine(recorder.uri, self.folder, jobs)
+        self.folder, self.engine = folder, engine
         self.scheduler: TuneScheduler | None = None
 
     def run(self) -> TuneResult:
@@ -166,8 +169,6 @@ class _Tuning:
             raise
         finally:
             recorder.close(0)
-            self.engine.close()
-            remove_scratch(self.folder)
 
     def _record_plan(self) -> None:
         plan, recorder = self.plan, self.recorder

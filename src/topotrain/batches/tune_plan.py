@@ -103,6 +103,15 @@ class Plan:
         own = [value for one in self.space.dimensions if one.key == "trainer.num_epochs" for value in one.tried_first]
         return int(max(own, default=self.recipe.trainer.num_epochs))
 
+    @property
+    def reads(self) -> list[str]:
+        """Absolute paths of what has to be there when a trial begins."""
+        choices = [one.choices for one in self.space.dimensions if one.key == "paths.graph"]
+        graphs = [self.space.config({"paths.graph": value}).paths.graph for value in (choices or [()])[0]]
+        own = self.recipe.paths.model_dump(exclude={"cache"}, exclude_none=True)
+        folds = [str(path) for fold in self.folds for path in (fold.train_labels, fold.val_labels)]
+        return [path for path in dict.fromkeys([*graphs, *own.values(), *folds]) if os.path.isabs(path)]
+
     @cached_property
     def digest(self) -> str:
         """SHA-256 over what decides what is tried, the same wherever the project lies; not how much of it."""
@@ -172,8 +181,11 @@ def plan_tuning(
     seeds: int,
     folds: int | None,
     timeout: float | None,
+    elsewhere: bool = False,
 ) -> Plan:
     """Read and check everything that a tuning needs; the arguments are those of ``topotrain.tune``.
+
+    Where its trials run on other machines (``elsewhere``), this one need not have the hardware.
 
     Raises:
         UserInputError: something is wrong; nothing has run then.
@@ -188,7 +200,7 @@ def plan_tuning(
     parts = tuple(Part((first + number) % SEEDS, fold) for number in range(seeds) for fold in made)
     plan = Plan(loaded, wanted, sampler, pruner, parts, trials, timeout)
     plan.study()
-    for one in (recipe, *_hardware_asked(loaded)):
+    for one in () if elsewhere else (recipe, *_hardware_asked(loaded)):
         _check_hardware(one)
     return plan
 

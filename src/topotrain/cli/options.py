@@ -283,6 +283,21 @@ def jobs_option(text: str) -> Callable[[Command], Command]:
     return option("--jobs", "-j", default=1, show_default=True, type=Whole(1, "WORKERS"), help=text)
 
 
+def engine_options(command: Command) -> Command:
+    """``--engine`` and ``--address``: where the processes run."""
+    engine = option(
+        "--engine",
+        type=click.Choice(["local", "ray"]),
+        default="local",
+        show_default=True,
+        help="Processes of this machine, or of a Ray cluster's nodes.",
+    )
+    address = option(
+        "--address", metavar="ADDRESS", help="HOST:PORT of the Ray cluster, or auto; by default one is started here."
+    )
+    return engine(address(command))
+
+
 def _separated(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
     """Overrides one by one; each text may hold several."""
     if not any(" " in text for text in values):

@@ -15,6 +15,7 @@ from topotrain.cli.options import (
     TRACKING_URI,
     InputPath,
     Number,
+    engine_options,
     flag,
     jobs_option,
     option,
@@ -26,6 +27,7 @@ from topotrain.errors import UndeliveredError, UnfinishedBatchError
 from topotrain.invocation import program, serving_parent, sync_advice
 
 if TYPE_CHECKING:
+    from topotrain.cluster.workers import EngineName
     from topotrain.training.fit import TrainResult
     from topotrain.training.register import TakeCandidate
 
@@ -75,6 +77,7 @@ def run(
     with heavy_imports():
         from topotrain.training.fit import Limits, fit
 
+    _leave_to_rank_0()
     result = fit(
         config,
         overrides=[*overrides, *override],
@@ -97,6 +100,7 @@ def run(
 )
 @override_options("For every job; repeatable.")
 @jobs_option("Jobs at once.")
+@engine_options
 @flag("--resume", help="Only what an earlier batch of this manifest did not finish.")
 @option("--run-name", help="Of the batch's own run; by default the manifest's file name.")
 @TAKE_CANDIDATE
@@ -106,6 +110,8 @@ def batch(
     override: Sequence[str],
     overrides: Sequence[str],
     jobs: int,
+    engine: EngineName,
+    address: str | None,
     resume: bool,
     run_name: str | None,
     take_candidate: bool,
@@ -117,6 +123,7 @@ def batch(
     topotrain batch --manifest manifests/run_all.yaml --jobs 2
     topotrain batch --manifest manifests/run_all.yaml --override trainer.num_epochs=20
     topotrain batch --manifest manifests/run_all.yaml --resume
+    topotrain batch --manifest manifests/run_all.yaml --engine ray --address head:6379 --jobs 16
     """
     with heavy_imports():
         from topotrain.batches.batch import batch as run_batch
@@ -126,6 +133,8 @@ def batch(
         manifest,
         overrides=[*overrides, *override],
         jobs=jobs,
+        engine=engine,
+        address=address,
         resume=resume,
         run_name=run_name,
         take_candidate=take_candidate,
@@ -176,6 +185,7 @@ def resume(
         from topotrain.training.resume import AlreadyComplete
         from topotrain.training.resume import resume as resume_run
 
+    _leave_to_rank_0()
     result = resume_run(
         run_id,
         checkpoint=checkpoint,
@@ -191,6 +201,15 @@ def resume(
         click.echo(result.run_id)
     else:
         _print_result(result)
+
+
+def _leave_to_rank_0() -> None:
+    """Where ``torchrun`` or ``srun`` started this process as another rank: train as rank 0 says, and end."""
+    from topotrain.training.follower import follow_outer
+
+    status = follow_outer()
+    if status is not None:
+        raise click.exceptions.Exit(status)
 
 
 def _rule(take_candidate: bool, parent: object) -> TakeCandidate:

@@ -13,6 +13,7 @@ from topotrain.cli.options import (
     Duration,
     InputPath,
     Whole,
+    engine_options,
     flag,
     jobs_option,
     option,
@@ -35,6 +36,7 @@ PRUNERS = ("median", "hyperband", "none")
 @option("--config", "-c", type=InputPath(), metavar="PATH", help="The recipe that is varied; by default the defaults.")
 @override_options("Of the recipe; repeatable.")
 @jobs_option("Runs at once.")
+@engine_options
 @option("--timeout", type=Duration(), metavar="TIME", help="After this no further trial begins: 2h, 90m, 1h30m, 45s.")
 @option("--sampler", default="tpe", show_default=True, type=click.Choice(SAMPLERS), help="How trials are suggested.")
 @option("--pruner", default="median", show_default=True, type=click.Choice(PRUNERS), help="How bad ones are stopped.")

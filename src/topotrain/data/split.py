@@ -114,6 +114,7 @@ class Split:
             schema,
             [sample.dockq for sample in self.samples],
             [sample.target for sample in self.samples],
+            self.sizes[1].astype(int).tolist(),
         )
 
     @cached_property
