@@ -20,7 +20,7 @@ from topotrain.batches.tune_figures import record_pictures
 from topotrain.batches.tune_plan import Plan, as_recipe, plan_tuning
 from topotrain.batches.tune_report import TrialReport, TuneResult
 from topotrain.batches.tune_scheduler import TuneScheduler, described
-from topotrain.cluster.workers import EngineName, check_engine
+from topotrain.cluster.workers import EngineName
 from topotrain.credentials import mask_credentials
 from topotrain.disk import EXPECTED, unwritable
 from topotrain.errors import DataError, InterruptedRunError
@@ -74,15 +74,14 @@ def tune(
         config: YAML file of the recipe that is varied; by default the defaults.
         overrides: ``dotted.key=value``, on top of it.
         jobs: runs at once.
-        engine: ``local`` for processes of this machine, ``ray`` for those of a cluster's nodes.
-        address: of the Ray cluster; by default Ray is started on this machine, and ended afterwards.
+        engine: where they run, as for ``batch``.
+        address: of the Ray cluster, as for ``batch``.
         timeout: seconds after which no further trial begins; those under way end.
         sampler: how trials are suggested.
         pruner: how trials that are not worth going on with are found.
         metric: what is compared, at each run's best epoch; by default the primary metric.
         seeds: runs of each trial, with the recipe's seed and those after it; their mean is compared.
-        folds: so many folds of the training labels, cut between targets; the mean over them is compared. The
-            validation labels are then for the winner alone.
+        folds: of the training labels, cut between targets; the validation labels are then for the winner alone.
         resume: go on with an earlier tuning of the same space, recipe, metric, sampler, pruner, seeds and folds.
         out: where the winning configuration is written; by default ``SPACE_winner.yaml`` in the current directory.
         run_name: of the tuning's own run; by default the space's file name without its ending.
@@ -91,30 +90,27 @@ def tune(
         progress: whether to show lines, or on a terminal a table, on standard error, as in ``fit``.
 
     Raises:
-        ConfigError: the space, the recipe or an option is wrong; nothing has run then.
-        DataError: there are fewer targets than folds, or the winning configuration can't be written.
+        UserInputError: the space, the recipe, the labels or an option is wrong; nothing has run then.
         TrackingError: the store can't be used, or the earlier tuning is still running.
         InterruptedRunError: SIGINT or SIGTERM; trials under way were stopped, and the tuning is closed as KILLED.
     """
-    check_engine(engine, address)
     wanted = {"trials": trials, "config": config, "overrides": overrides, "timeout": timeout}
     chosen = {"sampler": sampler, "pruner": pruner, "metric": metric, "seeds": seeds, "folds": folds}
-    rules = {"take_candidate": take_candidate, "progress": progress}
     with lines_shown(progress), interruptible():
         plan = plan_tuning(space, **wanted, **chosen, elsewhere=engine != "local")  # type: ignore[arg-type]
         winner_file = _checked(Path(out) if out is not None else Path(f"{plan.space.path.stem}_winner.yaml"))
         uri = resolve_tracking_uri(tracking_uri, plan.recipe.mlflow.tracking_uri, log.info)
-        store = Store.open(uri, patience=CONNECT_SECONDS)
         with scratch("tune") as folder, open_engine(engine, address, uri, folder, jobs) as runner:
             runner.check({"tuning": UNBOUND}, {"tuning": plan.reads}, [])
-            known, recorder = _open(plan, store, resume, run_name)
-            return _Tuning(plan, known, recorder, runner, folder, jobs, winner_file, **rules).run()
+            known, recorder = _open(plan, uri, resume, run_name)
+            return _Tuning(plan, known, recorder, runner, folder, jobs, winner_file, take_candidate, progress).run()
 
 
-def _open(plan: Plan, store: Store, resume: bool, run_name: str | None) -> tuple[dict[int, Trial], Recorder]:
+def _open(plan: Plan, uri: str, resume: bool, run_name: str | None) -> tuple[dict[int, Trial], Recorder]:
     """The tuning's own run, and what the server knows of its trials."""
     for notice in plan.space.notices:
         log.info(notice)
+    store = Store.open(uri, patience=CONNECT_SECONDS)
     experiment, name = plan.recipe.mlflow.experiment, plan.space.path.stem
     earlier = store.batches.find_tuning(plan.digest) if resume else None
     if resume and earlier is None:
@@ -137,7 +133,6 @@ class _Tuning:
         folder: Path,
         jobs: int,
         winner_file: Path,
-        *,
         take_candidate: bool,
         progress: bool,
     ) -> None:
