@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from topotrain.fields import VAL_LOSS, VAL_RANKING_LOSS, VAL_SPEARMAN
 from topotrain.reports.leaderboard import COLUMNS, MODULES, Row
-from topotrain.reports.text import duration, number, short, status
-from topotrain.text import aligned
+from topotrain.reports.text import number, short, status
+from topotrain.text import aligned, duration
 from topotrain.text import as_csv as csv_text
 
 if TYPE_CHECKING:
