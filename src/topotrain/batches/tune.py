@@ -74,8 +74,7 @@ def tune(
         config: YAML file of the recipe that is varied; by default the defaults.
         overrides: ``dotted.key=value``, on top of it.
         jobs: runs at once.
-        engine: ``local`` for processes of this machine, or ``ray``.
-        address: of a Ray cluster; by default Ray is started on this machine, and ended afterwards.
+        engine: what runs them, and the Ray cluster's ``address``, as in ``batch``.
         timeout: seconds after which no further trial begins; those under way end.
         sampler: how trials are suggested.
         pruner: how trials that are not worth going on with are found.
@@ -93,7 +92,7 @@ def tune(
         ConfigError: the space, the recipe, an option or the cluster is wrong; nothing has run then.
         DataError: there are fewer targets than folds, or the winning configuration can't be written.
         TrackingError: the store can't be used, or the earlier tuning is still running.
-        InterruptedRunError: SIGINT or SIGTERM; trials under way were stopped, the tuning is closed as KILLED.
+        InterruptedRunError: SIGINT or SIGTERM; all is stopped and closed as KILLED.
     """
     wanted = {"trials": trials, "config": config, "overrides": overrides, "timeout": timeout}
     chosen = {"sampler": sampler, "pruner": pruner, "metric": metric, "seeds": seeds, "folds": folds}
