@@ -74,14 +74,13 @@ def tune(
         config: YAML file of the recipe that is varied; by default the defaults.
         overrides: ``dotted.key=value``, on top of it.
         jobs: runs at once.
-        engine: where they run, as for ``batch``.
-        address: of the Ray cluster, as for ``batch``.
+        engine: what runs them, and the Ray cluster's ``address``, as in ``batch``.
         timeout: seconds after which no further trial begins; those under way end.
         sampler: how trials are suggested.
         pruner: how trials that are not worth going on with are found.
         metric: what is compared, at each run's best epoch; by default the primary metric.
         seeds: runs of each trial, with the recipe's seed and those after it; their mean is compared.
-        folds: of the training labels, cut between targets; the validation labels are then for the winner alone.
+        folds: so many of the training labels, cut between targets; the validation labels are for the winner alone.
         resume: go on with an earlier tuning of the same space, recipe, metric, sampler, pruner, seeds and folds.
         out: where the winning configuration is written; by default ``SPACE_winner.yaml`` in the current directory.
         run_name: of the tuning's own run; by default the space's file name without its ending.
@@ -90,32 +89,37 @@ def tune(
         progress: whether to show lines, or on a terminal a table, on standard error, as in ``fit``.
 
     Raises:
-        UserInputError: the space, the recipe, the labels or an option is wrong; nothing has run then.
+        ConfigError: the space, the recipe, an option or the cluster is wrong; nothing has run then.
+        DataError: there are fewer targets than folds, or the winning configuration can't be written.
         TrackingError: the store can't be used, or the earlier tuning is still running.
-        InterruptedRunError: SIGINT or SIGTERM; trials under way were stopped, and the tuning is closed as KILLED.
+        InterruptedRunError: SIGINT or SIGTERM; all is stopped and closed as KILLED.
     """
     wanted = {"trials": trials, "config": config, "overrides": overrides, "timeout": timeout}
     chosen = {"sampler": sampler, "pruner": pruner, "metric": metric, "seeds": seeds, "folds": folds}
     with lines_shown(progress), interruptible():
         plan = plan_tuning(space, **wanted, **chosen, elsewhere=engine != "local")  # type: ignore[arg-type]
         winner_file = _checked(Path(out) if out is not None else Path(f"{plan.space.path.stem}_winner.yaml"))
-        uri = resolve_tracking_uri(tracking_uri, plan.recipe.mlflow.tracking_uri, log.info)
-        with scratch("tune") as folder, open_engine(engine, address, uri, folder, jobs) as runner:
-            runner.check({"tuning": UNBOUND}, {"tuning": plan.reads}, [])
-            known, recorder = _open(plan, uri, resume, run_name)
+        store = _store(plan, tracking_uri)
+        with scratch("tune") as folder, open_engine(engine, address, store.uri, folder, jobs) as runner:
+            runner.check({"trials": UNBOUND}, {"trials": plan.reads}, [])
+            known, recorder = _open(plan, store, resume, run_name)
             return _Tuning(plan, known, recorder, runner, folder, jobs, winner_file, take_candidate, progress).run()
 
 
-def _open(plan: Plan, uri: str, resume: bool, run_name: str | None) -> tuple[dict[int, Trial], Recorder]:
-    """The tuning's own run, and what the server knows of its trials."""
+def _store(plan: Plan, tracking_uri: str | None) -> Store:
     for notice in plan.space.notices:
         log.info(notice)
-    store = Store.open(uri, patience=CONNECT_SECONDS)
-    experiment, name = plan.recipe.mlflow.experiment, plan.space.path.stem
+    uri = resolve_tracking_uri(tracking_uri, plan.recipe.mlflow.tracking_uri, log.info)
+    return Store.open(uri, patience=CONNECT_SECONDS)
+
+
+def _open(plan: Plan, store: Store, resume: bool, run_name: str | None) -> tuple[dict[int, Trial], Recorder]:
+    """The tuning's own run, and what the server knows of its trials."""
+    settings, name = plan.recipe.mlflow, plan.space.path.stem
     earlier = store.batches.find_tuning(plan.digest) if resume else None
     if resume and earlier is None:
         log.info("no earlier tuning of this space, recipe and options on this store: everything is run")
-    parent = Parent(experiment, TUNE_COMMAND, run_name, name, {TAG_TUNE_STUDY: plan.digest})
+    parent = Parent(settings.experiment, TUNE_COMMAND, run_name, name, {TAG_TUNE_STUDY: plan.digest})
     with held(store, earlier) as lease:
         known = earlier_trials(plan, earlier, store) if earlier is not None else {}
         return known, open_parent(store, parent, earlier, lease)
@@ -139,7 +143,7 @@ class _Tuning:
         self.take_candidate = take_candidate
         self.plan, self.known, self.recorder, self.jobs = plan, known, recorder, jobs
         self.winner_file, self.progress = winner_file, progress
-        self.folder, self.engine = folder, engine
+        self.engine, self.folder = engine, folder
         self.scheduler: TuneScheduler | None = None
 
     def run(self) -> TuneResult:
