@@ -74,7 +74,8 @@ def tune(
         config: YAML file of the recipe that is varied; by default the defaults.
         overrides: ``dotted.key=value``, on top of it.
         jobs: runs at once.
-        engine: what runs them, and the Ray cluster's ``address``, as in ``batch``.
+        engine: what runs them, as in ``batch``.
+        address: of the Ray cluster, as in ``batch``.
         timeout: seconds after which no further trial begins; those under way end.
         sampler: how trials are suggested.
         pruner: how trials that are not worth going on with are found.
@@ -89,8 +90,7 @@ def tune(
         progress: whether to show lines, or on a terminal a table, on standard error, as in ``fit``.
 
     Raises:
-        ConfigError: the space, the recipe, an option or the cluster is wrong; nothing has run then.
-        DataError: there are fewer targets than folds, or the winning configuration can't be written.
+        UserInputError: space, recipe, labels, an option or the cluster is wrong; nothing has run then.
         TrackingError: the store can't be used, or the earlier tuning is still running.
         InterruptedRunError: SIGINT or SIGTERM; all is stopped and closed as KILLED.
     """
