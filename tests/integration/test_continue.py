@@ -1,0 +1,167 @@
+"""The same command line again: begun, gone on with, complete; and a cluster that warns, kills and starts it again."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+import topotrain
+from kit.commands import exit_status
+from kit.graphs import GraphSet, write_graph_set
+from kit.recorded import mlflow_client
+from kit.run_contents import assert_alike
+from kit.waiting import PATIENCE
+from topotrain.errors import EXIT_AGAIN, ConfigError
+from topotrain.fields import TAG_STATUS_NOTE
+
+EPOCHS = 6
+RECIPE = [
+    f"trainer.num_epochs={EPOCHS}",
+    "optimizer.learning_rate=0.01",
+    "scheduler.patience=0",
+    "mlflow.register=none",
+    "logging.log_every_n_steps=1",
+]
+
+
+@dataclass(frozen=True)
+class Ground:
+    """A store, graphs, and a Python to start the program with."""
+
+    python: str
+    uri: str
+    graph_set: GraphSet
+    folder: Path
+
+    @property
+    def settings(self) -> list[str]:
+        return [part for one in (*self.graph_set.overrides, *RECIPE) for part in ("--override", one)]
+
+    def command(self, name: str, *more: str) -> list[str]:
+        run = ["-m", "topotrain", "run", "--tracking-uri", self.uri, "--run-name", name, "--continue"]
+        return [self.python, *run, *self.settings, *more]
+
+    def runs(self, name: str) -> list[str]:
+        client = mlflow_client(self.uri)
+        homes = [one.experiment_id for one in client.search_experiments()]
+        return [run.info.run_id for run in client.search_runs(homes, f"attributes.run_name = '{name}'")]
+
+
+@pytest.fixture(scope="module")
+def ground(quick_python: str, _empty_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Ground:
+    folder = tmp_path_factory.mktemp("ground")
+    shutil.copyfile(_empty_store, folder / "mlflow.db")
+    write_graph_set(folder / "set")
+    return Ground(quick_python, f"sqlite:///{folder / 'mlflow.db'}", GraphSet(folder / "set"), folder)
+
+
+@pytest.fixture(scope="module")
+def straight(ground: Ground) -> str:
+    """A run that nothing disturbed."""
+    done = subprocess.run(ground.command("straight"), capture_output=True, text=True, cwd=ground.folder)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()[-1]
+
+
+def cut_off(command: list[str], signum: int, when: Callable[[str], bool], folder: Path) -> tuple[int, str]:
+    """Exit status and lines of a process that gets a signal once it has said something."""
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, cwd=folder)
+    assert process.stderr is not None
+    lines = []
+    for line in process.stderr:
+        lines.append(line)
+        if when(line):
+            os.kill(process.pid, signum)
+            break
+    lines += process.stderr.readlines()
+    return process.wait(PATIENCE), "".join(lines)
+
+
+def in_epoch(number: int) -> Callable[[str], bool]:
+    return lambda line: line.startswith(f"epoch {number}/") and "step" in line
+
+
+@pytest.mark.parametrize(
+    ("signum", "status", "note"),
+    [
+        (signal.SIGUSR1, EXIT_AGAIN, "interrupted by signal 10 after 2 epochs"),
+        (signal.SIGTERM, 143, "interrupted by signal 15 after 2 epochs"),
+        (signal.SIGKILL, -signal.SIGKILL, None),
+    ],
+)
+def test_the_same_command_goes_on_and_then_says_that_it_is_complete(ground, straight, signum, status, note):
+    name = f"cut off by {signum}"
+    ended, lines = cut_off(ground.command(name), signum, in_epoch(2), ground.folder)
+    assert ended == status, lines
+    assert "Traceback" not in lines
+    (run_id,) = ground.runs(name)
+    assert mlflow_client(ground.uri).get_run(run_id).data.tags.get(TAG_STATUS_NOTE) == note
+    for said in ("going on after epoch 1", f"run {name} is complete after {EPOCHS} epochs"):
+        done = subprocess.run(ground.command(name), capture_output=True, text=True, cwd=ground.folder)
+        assert done.returncode == 0, done.stderr
+        assert said in done.stderr
+        assert done.stdout.split() == [run_id]
+    assert ground.runs(name) == [run_id]
+    assert_alike(ground.uri, straight, run_id)
+
+
+def test_what_was_cut_off_before_its_first_checkpoint_begins_anew(ground, straight):
+    status, lines = cut_off(ground.command("early"), signal.SIGKILL, in_epoch(0), ground.folder)
+    assert status == -signal.SIGKILL, lines
+    (early,) = ground.runs("early")
+    done = subprocess.run(ground.command("early"), capture_output=True, text=True, cwd=ground.folder)
+    assert done.returncode == 0, done.stderr
+    assert f"run {early} (early) was cut off before its first checkpoint: beginning anew" in done.stderr
+    assert_alike(ground.uri, straight, done.stdout.split()[-1])
+
+
+def test_another_recipe_or_name_is_another_run(ground, straight):
+    common = {"tracking_uri": ground.uri, "progress": False}
+    recipe = [*ground.graph_set.overrides, *RECIPE]
+    again = topotrain.fit_or_resume(overrides=[*recipe, "logging.log_every_n_steps=7"], run_name="straight", **common)
+    assert again.run_id == straight, "what is shown decides nothing"
+    other = topotrain.fit_or_resume(overrides=[*recipe, "seed=5"], run_name="straight", **common)
+    assert other.run_id != straight
+    assert sorted(ground.runs("straight")) == sorted([straight, other.run_id])
+
+
+def test_a_run_that_somebody_trains_is_left_alone(ground):
+    command = ground.command("busy", "--override", "trainer.num_epochs=500")
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, cwd=ground.folder)
+    assert process.stderr is not None
+    for line in process.stderr:
+        if in_epoch(1)(line):
+            break
+    second = subprocess.run(command, capture_output=True, text=True, cwd=ground.folder)
+    process.terminate()
+    process.stderr.read()
+    assert process.wait(PATIENCE) == 143
+    assert second.returncode == 2
+    (line,) = [line for line in second.stderr.splitlines() if line.startswith("error: ")]
+    assert "(busy) is still being trained; expected a run that ended or was cut off; wait for it" in line
+    assert len(ground.runs("busy")) == 1
+
+
+def test_it_needs_a_name_and_a_server(ground, capsys):
+    with pytest.raises(
+        ConfigError, match="no name to find the run by; expected --run-name, mlflow.run_name, or a conf"
+    ):
+        topotrain.fit_or_resume(overrides=RECIPE, tracking_uri=ground.uri)
+    assert exit_status("run", "--continue", "--offline", "--run-name", "x", "--tracking-uri", ground.uri) == 2
+    assert "expected either --continue or --offline" in capsys.readouterr().err
+
+
+def test_the_configuration_s_file_gives_the_name(ground, tmp_path):
+    config = tmp_path / "my_recipe.yaml"
+    config.write_text(json.dumps({"trainer": {"num_epochs": 1}, "mlflow": {"register": "none"}}))
+    paths = [one for one in ground.graph_set.overrides if one.startswith("paths.")]
+    made = topotrain.fit_or_resume(config, overrides=paths, tracking_uri=ground.uri, progress=False)
+    assert made.run_name == "my_recipe"
