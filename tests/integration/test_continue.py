@@ -71,9 +71,18 @@ def straight(ground: Ground) -> str:
     return done.stdout.split()[-1]
 
 
-def cut_off(command: list[str], signum: int, when: Callable[[str], bool], folder: Path) -> tuple[int, str]:
+def cut_off(
+    command: list[str], signum: int, when: Callable[[str], bool], folder: Path, **environment: str
+) -> tuple[int, str]:
     """Exit status and lines of a process that gets a signal once it has said something."""
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, cwd=folder)
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=folder,
+        env=os.environ | environment,
+    )
     assert process.stderr is not None
     lines = []
     for line in process.stderr:
@@ -165,3 +174,67 @@ def test_the_configuration_s_file_gives_the_name(ground, tmp_path):
     paths = [one for one in ground.graph_set.overrides if one.startswith("paths.")]
     made = topotrain.fit_or_resume(config, overrides=paths, tracking_uri=ground.uri, progress=False)
     assert made.run_name == "my_recipe"
+
+
+def test_under_mlflow_run_the_new_run_goes_on_for_the_one_that_was_cut_off(ground, straight):
+    client = mlflow_client(ground.uri)
+    made = [client.create_run("0", run_name=f"serious-fox-{number}").info.run_id for number in range(3)]
+    cut_off(ground.command("adopted"), signal.SIGTERM, in_epoch(2), ground.folder, MLFLOW_RUN_ID=made[0])
+    said = []
+    for run_id in made[1:]:
+        done = subprocess.run(
+            ground.command("adopted"),
+            capture_output=True,
+            text=True,
+            cwd=ground.folder,
+            env=os.environ | {"MLFLOW_RUN_ID": run_id},
+        )
+        assert done.returncode == 0, done.stderr
+        said.append((done.stdout.split(), "going on after epoch 1" in done.stderr, "is complete after" in done.stderr))
+    assert said == [([made[1]], True, False), ([made[1]], False, True)]
+    assert client.get_run(made[1]).data.tags["topotrain.resumed_from"] == made[0]
+    assert sorted(ground.runs("adopted")) == sorted(made[:2])
+
+
+SLURM = {"SLURM_JOB_ID": "77", "SLURM_ARRAY_JOB_ID": "77", "SLURM_ARRAY_TASK_ID": "3", "SLURM_CPUS_PER_TASK": "1"}
+
+
+@pytest.mark.parametrize("script", ["train.sbatch", "array.sbatch"])
+def test_slurm_warns_kills_and_starts_the_job_again(ground, root, tmp_path, script):
+    """The scripts with stand-ins for Slurm's two commands: a step is a process, a requeued job is noted."""
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    for name, line in (("srun", 'echo "step $$" >&2; exec "$@"'), ("scontrol", f'echo "$@" >>{tmp_path}/requeued')):
+        (tools / name).write_text(f"#!/bin/sh\n{line}\n")
+        (tools / name).chmod(0o755)
+    config = tmp_path / "recipe.yaml"
+    config.write_text("trainer: {devices: 1}\n")
+    given = [str(config), *([] if script == "array.sbatch" else ["by slurm"]), *ground.settings]
+    command = ["bash", str(root / "deploy" / "slurm" / script), *given]
+    path = os.pathsep.join([str(tools), str(Path(ground.python).parent), os.environ["PATH"]])
+    environment = os.environ | SLURM | {"PATH": path, "MLFLOW_TRACKING_URI": ground.uri}
+
+    job = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment)
+    assert job.stderr is not None
+    step = 0
+    for line in job.stderr:
+        if line.startswith("step "):
+            step = int(line.split()[1])
+        if in_epoch(2)(line):
+            os.kill(step, signal.SIGUSR1)
+            break
+    job.stderr.read()
+    assert job.wait(PATIENCE) == EXIT_AGAIN
+    assert (tmp_path / "requeued").read_text() == f"requeue {'77_3' if script == 'array.sbatch' else '77'}\n"
+    outputs = []
+    for said in ("going on after epoch 1", f"is complete after {EPOCHS} epochs"):
+        done = subprocess.run(command, capture_output=True, text=True, env=environment | {"SLURM_RESTART_COUNT": "1"})
+        assert done.returncode == 0, done.stderr
+        assert said in done.stderr
+        outputs.append(done.stdout.split()[-1])
+    assert outputs[0] == outputs[1]
+    run = mlflow_client(ground.uri).get_run(outputs[0])
+    assert run.info.status == "FINISHED"
+    assert run.info.run_name == ("recipe-seed-3" if script == "array.sbatch" else "by slurm")
+    assert run.data.params["dataloader.seed"] == ("3" if script == "array.sbatch" else "222")
+    assert (tmp_path / "requeued").read_text().count("\n") == 1
