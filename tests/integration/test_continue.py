@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import subprocess
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,9 +19,12 @@ from kit.commands import exit_status
 from kit.graphs import GraphSet, write_graph_set
 from kit.recorded import mlflow_client
 from kit.run_contents import assert_alike
-from kit.waiting import PATIENCE
-from topotrain.errors import EXIT_AGAIN, ConfigError
-from topotrain.fields import TAG_STATUS_NOTE
+from kit.runs import HandMadeRun, silent_beat
+from kit.waiting import PATIENCE, wait_for
+from topotrain.errors import EXIT_AGAIN, ConfigError, TrackingError
+from topotrain.fields import TAG_HEARTBEAT, TAG_LEASE, TAG_RECIPE_DIGEST, TAG_STATUS_NOTE
+from topotrain.tracking.heartbeat import INTERVAL_SECONDS, MISSED_BEATS
+from topotrain.training.fit import recipe_digest
 
 EPOCHS = 6
 RECIPE = [
@@ -157,6 +161,39 @@ def test_a_run_that_somebody_trains_is_left_alone(ground):
     (line,) = [line for line in second.stderr.splitlines() if line.startswith("error: ")]
     assert "(busy) is still being trained; expected a run that ended or was cut off; wait for it" in line
     assert len(ground.runs("busy")) == 1
+
+
+def of_another_machine(ground: Ground, name: str, seconds_ago: float) -> tuple[HandMadeRun, list[str]]:
+    """A run that another machine records, or recorded until now, and how it was configured."""
+    overrides = [*ground.graph_set.overrides, *RECIPE]
+    recipe = topotrain.load_config(None, overrides).config
+    tags = {TAG_RECIPE_DIGEST: recipe_digest(recipe, None, None)}
+    beat = {**silent_beat(seconds_ago / 60), "writer": "w"}
+    run = HandMadeRun(ground.uri, name, experiment=recipe.mlflow.experiment, tags=tags, heartbeat=beat)
+    run.client.set_tag(run.run_id, f"{TAG_LEASE}w", json.dumps({**beat, "held": True}))
+    return run, overrides
+
+
+def test_a_machine_that_was_lost_a_moment_ago_is_waited_for(ground, straight):
+    lost, overrides = of_another_machine(ground, "lost machine", MISSED_BEATS * INTERVAL_SECONDS - 3)
+    made = topotrain.fit_or_resume(overrides=overrides, run_name="lost machine", tracking_uri=ground.uri)
+    assert made.run_id != lost.run_id, "it had no checkpoint"
+    assert_alike(ground.uri, straight, made.run_id)
+
+
+def test_a_machine_that_gives_another_sign_of_life_has_the_run(ground, caplog):
+    busy, overrides = of_another_machine(ground, "elsewhere", 5)
+    sign = json.dumps({**silent_beat(0), "writer": "w"})
+
+    def beat() -> None:
+        wait_for(lambda: "waiting whether it goes on" in caplog.text)
+        busy.client.set_tag(busy.run_id, TAG_HEARTBEAT, sign)
+
+    other = threading.Thread(target=beat)
+    other.start()
+    with pytest.raises(TrackingError, match="is still being trained"):
+        topotrain.fit_or_resume(overrides=overrides, run_name="elsewhere", tracking_uri=ground.uri)
+    other.join()
 
 
 def test_it_needs_a_name_and_a_server(ground, capsys):

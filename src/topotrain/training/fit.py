@@ -72,7 +72,7 @@ def fit(
     Raises:
         TopotrainError: bad input, a store that can't be used, or a loss that is not finite. The run, if one was
             opened, is closed as FAILED.
-        InterruptedRunError: SIGINT or SIGTERM; the run is closed as KILLED.
+        InterruptedRunError: SIGINT, SIGTERM or SIGUSR1; the run is closed as KILLED.
     """
     loaded = load_recipe(config, overrides)
     recipe = loaded.config

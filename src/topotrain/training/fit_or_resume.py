@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from topotrain.invocation import adopted_run
 from topotrain.messages import lines_shown
 from topotrain.signals import interruptible
 from topotrain.tracking.address import resolve_tracking_uri
-from topotrain.tracking.heartbeat import is_alive
+from topotrain.tracking.heartbeat import is_alive, is_of_this_host, signs
 from topotrain.tracking.records import RunRecord
 from topotrain.tracking.runs import RUN_COMMANDS
 from topotrain.tracking.store import Store
@@ -29,6 +30,7 @@ from topotrain.training.resume import AlreadyComplete, resume
 from topotrain.training.training_run import TrainResult
 
 log = logging.getLogger("topotrain")
+LOOK_SECONDS = 1.0
 
 
 def fit_or_resume(
@@ -108,14 +110,30 @@ def _is_complete(store: Store, run: RunRecord) -> bool:
         TrackingError: somebody trains it.
     """
     if run.status != "FINISHED":
-        if is_alive(run):
+        _outlive(store, run)
+        deliver_first(store, run.run_id)
+    return store.runs.get(run.run_id).status == "FINISHED"
+
+
+def _outlive(store: Store, run: RunRecord) -> None:
+    """See that nobody trains a run; whose machine was lost a moment ago seems to, until it has been silent for long.
+
+    Raises:
+        TrackingError: somebody trains it.
+    """
+    said, waits = signs(run), False
+    while is_alive(run):
+        if is_of_this_host(run) or signs(run) != said:
             raise TrackingError(
                 f"run {run.run_id} ({run.name}) is still being trained",
                 "a run that ended or was cut off",
                 "wait for it or stop it, or give another --run-name",
             )
-        deliver_first(store, run.run_id)
-    return store.runs.get(run.run_id).status == "FINISHED"
+        if not waits:
+            log.info("run %s was trained elsewhere until now: waiting whether it goes on", run.run_id)
+        waits = True
+        time.sleep(LOOK_SECONDS)
+        run = store.runs.get(run.run_id)
 
 
 def _has_checkpoint(store: Store, run: RunRecord) -> bool:
