@@ -23,6 +23,7 @@ THREADS_VARIABLE = "OMP_NUM_THREADS"
 RANK_VARIABLE = "TOPOTRAIN_RANK"
 STOP_VARIABLE = "TOPOTRAIN_STOP_SIGNALS"
 INTERFACE_VARIABLE = "GLOO_SOCKET_IFNAME"
+TRAVELLING = ("MLFLOW_", "TOPOTRAIN_MAX_")
 # What ``mlflow run`` tells the process of one run, and what must not reach the processes that work for it.
 ADOPTION_VARIABLES = (RUN_VARIABLE, "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME")
 
@@ -94,6 +95,15 @@ def answering_within(seconds: float | None) -> Iterator[None]:
                 del os.environ[name]
             else:
                 os.environ[name] = value
+
+
+def travelling_environment() -> dict[str, str]:
+    """What goes with a command to another machine: how servers are asked, limits, and how many threads."""
+    stay = {*ADOPTION_VARIABLES, URI_VARIABLE}
+    return {
+        THREADS_VARIABLE: threads_asked() or "1",
+        **{name: value for name, value in os.environ.items() if name.startswith(TRAVELLING) and name not in stay},
+    }
 
 
 def threads_asked() -> str | None:

@@ -482,16 +482,15 @@ def test_the_environment_of_a_job(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(name, "the batch's own")
     monkeypatch.setenv("MLFLOW_RUN_CONTEXT", '{"mine": "1"}')
     monkeypatch.setenv("OMP_NUM_THREADS", "64")
-    monkeypatch.setattr(local_engine, "share_of_cores", lambda jobs: 8 // jobs)
-    environment = local_engine.child_environment("sqlite:///x.db", 2, {"theirs": "2"})
+    environment = local_engine.child_environment("sqlite:///x.db", 4, {"theirs": "2"})
     assert "the batch's own" not in environment.values()
     assert environment["MLFLOW_TRACKING_URI"] == "sqlite:///x.db"
     assert yaml.safe_load(environment["MLFLOW_RUN_CONTEXT"]) == {"mine": "1", "theirs": "2"}
     assert environment["OMP_NUM_THREADS"] == "4", "no more than its share"
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
-    assert local_engine.child_environment("x", 2, {})["OMP_NUM_THREADS"] == "3"
+    assert local_engine.child_environment("x", 4, {})["OMP_NUM_THREADS"] == "3"
     monkeypatch.delenv("OMP_NUM_THREADS")
-    assert local_engine.child_environment("x", 1, {})["OMP_NUM_THREADS"] == "1", "as a run outside a batch"
+    assert local_engine.child_environment("x", 8, {})["OMP_NUM_THREADS"] == "1", "as a run outside a batch"
 
 
 def test_the_table() -> None:
@@ -554,3 +553,33 @@ def test_a_terminal_shows_all_jobs() -> None:
     assert "3/10" in text
     assert "0.5000" in text
     assert "waiting" in text
+
+
+def test_resources_bound_how_many_jobs_run_at_once(
+    graph_set: Any,
+    store_uri: str,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    quick_python: str,
+) -> None:
+    """Two jobs that each take more than half of the memory run one after the other, whatever ``jobs`` is."""
+    there = psutil.virtual_memory().total
+    resources = {"cpus": 1, "memory": f"{there * 0.6 / 1e6:.0f}MB"}
+    path = write_manifest(graph_set.root.parent, [{"name": name, "resources": resources} for name in "ab"])
+    begun: list[int] = []
+    submit = local_engine.LocalEngine.submit
+
+    def counting(self: Any, work: Work) -> Any:
+        begun.append(len(self._under_way))
+        return submit(self, work)
+
+    monkeypatch.setattr(local_engine.LocalEngine, "submit", counting)
+    monkeypatch.setattr(local_engine.sys, "executable", quick_python)
+    overrides = (*graph_set.overrides, "trainer.num_epochs=1")
+    assert not batch(path, overrides=overrides, jobs=2, tracking_uri=store_uri, progress=False).unfinished
+    assert begun == [0, 0]
+
+    greedy = write_manifest(graph_set.root.parent, [{"name": "a", "resources": {"cpus": 4096}}], "greedy.yaml")
+    assert exit_status("batch", "--manifest", greedy, "--tracking-uri", store_uri) == 2
+    assert "job 'a' asks for more than this machine has (cpus 4096 of " in capfd.readouterr().err
+    assert len(parents(store_uri)) == 1, "nothing has run"

@@ -81,7 +81,8 @@ def test_what_goes_beyond_one_process(root, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "script", ["run.py", "reference.py", "made_graphs.py", "store_formats.py", "devices.py", "scale.py"]
+    "script",
+    ["run.py", "reference.py", "made_graphs.py", "store_formats.py", "devices.py", "scale.py", "scale_tune.py"],
 )
 def test_help_has_an_example(root, script):
     """What ``--help`` shows is the module's docstring."""

@@ -25,6 +25,7 @@ FLOORS = {
     "numbers in, numbers out": ("metrics",),
     "small things that need others": (
         *(
+            "cluster",
             "disk",
             "figures",
             "files",

@@ -14,7 +14,8 @@ import pytest
 import yaml
 
 from topotrain.batches.manifest import Job, Manifest, load_manifest
-from topotrain.batches.manifest_file import BuildPart, JobPart, ManifestPart
+from topotrain.batches.manifest_file import BuildPart, JobPart, ManifestPart, ResourcesPart
+from topotrain.batches.resources import UNBOUND, Resources
 from topotrain.config import TrainConfig, load_config
 from topotrain.errors import ConfigError
 
@@ -214,6 +215,16 @@ def test_build_decides_the_graphs_and_brings_the_demo_labels(write):
     )
 
 
+def test_resources_of_shared_and_job_are_merged_and_decide_no_result(write):
+    shared = {"shared": {"resources": {"cpus": 2, "memory": "1.5 GB"}}}
+    a, b = write({**shared, "jobs": [{"name": "a", "resources": {"gpus": 1, "cpus": 4}}, {"name": "b"}]}).jobs
+    assert a.resources == Resources(4, 1, 1_500_000_000)
+    assert b.resources == Resources(2, None, 1_500_000_000)
+    assert a.to_dict()["resources"] == {"cpus": 4, "gpus": 1, "memory": 1_500_000_000}
+    (alone,) = write({"jobs": [{"name": "a"}]}).jobs
+    assert (alone.resources, alone.digest) == (UNBOUND, a.digest)
+
+
 JOB = {"name": "a"}
 
 
@@ -263,6 +274,14 @@ JOB = {"name": "a"}
         ),
         ({"jobs": [JOB, {"name": "b", "overrides": {"mlflow.experiment": "x"}}]}, ["mlflow.experiment", "'x'"]),
         ({"jobs": [JOB, {"name": "b", "overrides": {"mlflow.tracking_uri": "x.db"}}]}, ["mlflow.tracking_uri"]),
+        ({"jobs": [{**JOB, "resources": {"cpu": 1}}]}, ["job 'a'", "resources", "did you mean 'cpus'?"]),
+        ({"jobs": [{**JOB, "resources": {"cpus": 0}}]}, ["job 'a'", "resources", "cpus"]),
+        ({"jobs": [{**JOB, "resources": {"gpus": 0.5}}]}, ["gpus", "0.5"]),
+        ({"jobs": [{**JOB, "resources": {"gpus": -1}}]}, ["gpus", "-1"]),
+        ({"jobs": [{**JOB, "resources": {"memory": "plenty"}}]}, ["memory", "plenty", "500MB or 2GB"]),
+        ({"jobs": [{**JOB, "resources": {"memory": "0GB"}}]}, ["memory", "0GB"]),
+        ({"jobs": [{**JOB, "resources": {"memory": 2}}]}, ["memory", "500MB or 2GB"]),
+        ({"jobs": [{**JOB, "resources": 2}]}, ["job 1 ('a')", "resources"]),
         ({"jobs": [{**JOB, "build": {"structure": "demo"}}]}, ["build", "did you mean 'structures'?"]),
         ({"jobs": [{**JOB, "build": {"modules": {}}}]}, ["build", "structures"]),
         ({"jobs": [{**JOB, "build": {"structures": "demo", "modules": {"edgy": "x"}}}]}, ["edgy"]),
@@ -366,7 +385,7 @@ def test_every_shipped_manifest_is_tested_and_says_something(path):
 
 def test_every_key_is_documented():
     page = (ROOT / "docs" / "batch.md").read_text()
-    for part in (ManifestPart, JobPart, BuildPart):
+    for part in (ManifestPart, JobPart, BuildPart, ResourcesPart):
         for name, info in part.model_fields.items():
             assert f"`{info.alias or name}`" in page, name
 
@@ -433,11 +452,12 @@ def test_a_text_of_a_list_may_hold_several_overrides(write: Any) -> None:
 
 def test_a_count_is_shown_while_graphs_are_built(caplog: Any, monkeypatch: Any, tmp_path: Path) -> None:
     from topotrain.batches import display
+    from topotrain.batches.engine import Work
     from topotrain.batches.local_engine import JobProcess
     from topotrain.progress import counter
 
     monkeypatch.setattr(display, "LINE_SECONDS", 0.0)
-    process = JobProcess(["features"], os.environ, tmp_path, "a")
+    process = JobProcess(Work("a", ("features",)), os.environ, tmp_path)
     process.process.wait(60)
     assert process.progress is None
     monkeypatch.setenv("TOPOTRAIN_PROGRESS", str(tmp_path / "a.progress"))

@@ -5,8 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -14,9 +13,12 @@ from typing import Any
 import yaml
 
 from topotrain.batches.display import BatchDisplay, JobReport
-from topotrain.batches.local_engine import LocalEngine
+from topotrain.batches.engine import Engine
+from topotrain.batches.engines import open_engine
 from topotrain.batches.manifest import Job, Manifest, load_manifest
+from topotrain.batches.parent_run import Parent, held, open_parent
 from topotrain.batches.scheduler import JobState, Scheduler
+from topotrain.cluster.workers import EngineName, check_engine
 from topotrain.credentials import mask_credentials
 from topotrain.errors import EXIT_UNDELIVERED, InterruptedRunError, TrackingError
 from topotrain.fields import (
@@ -27,20 +29,14 @@ from topotrain.fields import (
     TAG_BATCH_MANIFEST,
     TAG_BATCH_NAME,
     TAG_BEST_CHILD,
-    TAG_CONTINUED_BY,
-    TAG_RESUMED_FROM,
 )
-from topotrain.invocation import adopted_run
 from topotrain.messages import lines_shown
-from topotrain.scratch import make_scratch, remove_scratch
+from topotrain.scratch import scratch
 from topotrain.signals import interruptible, release
 from topotrain.tracking.address import resolve_tracking_uri
 from topotrain.tracking.batches import COMMAND
 from topotrain.tracking.heartbeat import is_alive
 from topotrain.tracking.journal import journals_dir
-from topotrain.tracking.lease import Lease
-from topotrain.tracking.opening import hold_run, open_run, reopen_run
-from topotrain.tracking.provenance import provenance_tags
 from topotrain.tracking.recorder import Recorder
 from topotrain.tracking.records import RunRecord
 from topotrain.tracking.store import CONNECT_SECONDS, Store
@@ -109,6 +105,8 @@ def batch(
     *,
     overrides: Sequence[str] = (),
     jobs: int = 1,
+    engine: EngineName = "local",
+    address: str | None = None,
     resume: bool = False,
     run_name: str | None = None,
     take_candidate: bool = False,
@@ -121,6 +119,8 @@ def batch(
         manifest: YAML file.
         overrides: ``dotted.key=value`` for every job.
         jobs: processes at once.
+        engine: ``local`` for processes of this machine, ``ray`` for those of a cluster's nodes.
+        address: of the Ray cluster; by default Ray is started on this machine, and ended afterwards.
         resume: run only what an earlier batch of the same manifest did not finish.
         run_name: of the batch's own run; by default the manifest's file name without its ending.
         take_candidate: whether the best job's version becomes the candidate even where it is not known to be better.
@@ -128,11 +128,13 @@ def batch(
         progress: whether to show lines, or on a terminal a table, on standard error, as in ``fit``.
 
     Raises:
-        ConfigError: the manifest, or a configuration that it names, is wrong; nothing has run then.
+        ConfigError: the manifest, or a configuration that it names, is wrong, or the cluster can't run it; nothing
+            has run then.
         TrackingError: the store can't be used, or an earlier batch is still running.
         InterruptedRunError: SIGINT or SIGTERM; jobs under way were stopped, and the batch is closed as KILLED.
     """
-    plan = load_manifest(manifest, overrides)
+    check_engine(engine, address)
+    plan = load_manifest(manifest, overrides, elsewhere=engine != "local")
     with lines_shown(progress), interruptible():
         for notice in plan.notices:
             log.info(notice)
@@ -140,12 +142,16 @@ def batch(
         store = Store.open(uri, patience=CONNECT_SECONDS)
         earlier = _earlier(plan, store) if resume else None
         states = {job.name: JobState(job, _report(job)) for job in plan.jobs}
-        with _held(store, earlier) as lease:
-            if earlier is not None:
-                _take_earlier(states, earlier, store)
-            recorder = _open(plan, store, run_name, earlier, lease)
-        one = _Batch(plan, recorder, states, jobs, take_candidate=take_candidate, progress=progress)
-        return one.run()
+        tags = {TAG_BATCH_MANIFEST: plan.digest, TAG_BATCH_NAME: plan.path.stem}
+        parent = Parent(plan.experiment, COMMAND, run_name, plan.path.stem, tags)
+        with scratch("batch") as folder, open_engine(engine, address, uri, folder, jobs) as runner:
+            _check(plan, runner)
+            with held(store, earlier) as lease:
+                if earlier is not None:
+                    _take_earlier(states, earlier, store)
+                recorder = open_parent(store, parent, earlier, lease)
+            one = _Batch(plan, recorder, states, runner, take_candidate=take_candidate, progress=progress)
+            return one.run()
 
 
 class _Batch:
@@ -156,15 +162,14 @@ class _Batch:
         plan: Manifest,
         recorder: Recorder,
         states: Mapping[str, JobState],
-        jobs: int,
+        engine: Engine,
         *,
         take_candidate: bool,
         progress: bool,
     ) -> None:
         self.take_candidate, self.progress = take_candidate, progress
         self.plan, self.recorder, self.states = plan, recorder, states
-        self.folder = make_scratch("batch")
-        self.engine = LocalEngine(recorder.uri, self.folder, jobs)
+        self.engine = engine
 
     def run(self) -> BatchResult:
         recorder = self.recorder
@@ -190,8 +195,6 @@ class _Batch:
             raise
         finally:
             recorder.close(0)
-            self.engine.close()
-            remove_scratch(self.folder)
 
     def _result(self, best: str | None = None, candidates: Mapping[str, str] | None = None) -> BatchResult:
         recorder = self.recorder
@@ -248,6 +251,15 @@ def best_state(states: Sequence[JobState]) -> JobState | None:
     return min(alike, key=lambda state: float(state.report.primary_value or 0.0))
 
 
+def _check(plan: Manifest, engine: Engine) -> None:
+    """See that the engine can run every job, before any is begun."""
+    engine.check(
+        {job.name: job.resources for job in plan.jobs},
+        {job.name: job.reads for job in plan.jobs},
+        [job.build.out.parent for job in plan.jobs if job.build],
+    )
+
+
 def _report(job: Job) -> JobReport:
     return JobReport(
         name=job.name,
@@ -255,42 +267,6 @@ def _report(job: Job) -> JobReport:
         primary_metric=job.primary_metric,
         run_name=job.run_name,
     )
-
-
-@contextmanager
-def _held(store: Store, earlier: RunRecord | None) -> Iterator[Lease | None]:
-    """While an earlier batch is looked at, no other process goes on with it; the lease is a recorder's afterwards."""
-    lease = hold_run(store, earlier.run_id) if earlier is not None else None
-    try:
-        yield lease
-    except BaseException:
-        if lease is not None:
-            lease.release()
-        raise
-
-
-def _open(
-    plan: Manifest, store: Store, run_name: str | None, earlier: RunRecord | None, lease: Lease | None
-) -> Recorder:
-    """The batch's own run: the earlier one again, else that of ``mlflow run``, else a new one."""
-    tags = {TAG_BATCH_MANIFEST: plan.digest, TAG_BATCH_NAME: plan.path.stem}
-    if earlier is not None and lease is not None:
-        if adopted_run() in (None, earlier.run_id):
-            return reopen_run(store, lease, tags)
-        tags[TAG_RESUMED_FROM] = earlier.run_id
-    recorder = open_run(
-        store,
-        plan.experiment,
-        command=COMMAND,
-        run_name=run_name,
-        default_name=plan.path.stem,
-        tags={**provenance_tags(), **tags},
-    )
-    if earlier is not None:
-        store.runs.set_tag(earlier.run_id, TAG_CONTINUED_BY, recorder.run_id)
-    if lease is not None:
-        lease.release()
-    return recorder
 
 
 def _earlier(plan: Manifest, store: Store) -> RunRecord | None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
+
+from topotrain.batches.resources import UNBOUND, Resources
 
 
 @dataclass(frozen=True)
@@ -17,12 +19,14 @@ class Work:
         arguments: of the command.
         config: YAML text of the recipe, which the command is given as ``--config``, wherever it runs.
         tags: of the runs that the command creates.
+        resources: what it takes of a machine while it runs.
     """
 
     name: str
     arguments: tuple[str, ...]
     config: str | None = None
     tags: Mapping[str, str] = field(default_factory=dict)
+    resources: Resources = UNBOUND
 
 
 class Running(Protocol):
@@ -30,6 +34,10 @@ class Running(Protocol):
 
     def poll(self) -> int | None:
         """Exit status once it has ended; negative where a signal ended it."""
+
+    @property
+    def lost(self) -> bool:
+        """Whether it ended because its machine is gone; it can go on elsewhere."""
 
     @property
     def seconds(self) -> float:
@@ -51,14 +59,25 @@ class Running(Protocol):
 class Engine(Protocol):
     """Runs commands, some at once."""
 
-    @property
-    def cores_per_job(self) -> int:
+    def check(self, jobs: Mapping[str, Resources], paths: Mapping[str, Sequence[str]], outs: Iterable[Path]) -> None:
+        """See that each job can run when nothing else does, wherever it may be run.
+
+        Args:
+            jobs: what they ask for, by name.
+            paths: absolute, that they read, by name.
+            outs: folders that one writes to and others read.
+
+        Raises:
+            ConfigError: one never can.
+        """
+
+    def cores_of(self, resources: Resources) -> int:
         """Cores that a command may use."""
 
     def submit(self, work: Work) -> Running:
         """Begin it."""
 
-    def has_room(self, under_way: int) -> bool:
+    def has_room(self, under_way: int, resources: Resources = UNBOUND) -> bool:
         """Whether one more command can be begun beside so many."""
 
     def stop(self, running: Iterable[Running]) -> None:
@@ -66,6 +85,3 @@ class Engine(Protocol):
 
     def logs(self) -> list[Path]:
         """What the commands wrote to standard error, a file for each name."""
-
-    def close(self) -> None:
-        """Give back what the engine holds; nothing is under way."""

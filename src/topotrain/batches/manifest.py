@@ -17,11 +17,13 @@ from topotrain.batches.manifest_file import (
     BuildPart,
     JobPart,
     ManifestPart,
+    ResourcesPart,
     SharedPart,
     flat_settings,
     read_part,
     undotted,
 )
+from topotrain.batches.resources import UNBOUND, Resources, size_in_bytes
 from topotrain.config import (
     EVERYWHERE,
     HARDWARE,
@@ -61,6 +63,8 @@ class Job:
         resume_from: checkpoint to start from: a path, ``runs:/...`` or ``models:/...``.
         best_of: jobs whose best checkpoint to start from, instead.
         build: graphs to make first.
+        resources: what it takes of a machine while it runs.
+        tags: more tags of its run.
         digest: SHA-256 over what decides the result, the same wherever the project lies.
     """
 
@@ -74,12 +78,22 @@ class Job:
     resume_from: str | None = None
     best_of: tuple[str, ...] = ()
     build: Build | None = None
+    resources: Resources = UNBOUND
+    tags: Mapping[str, str] = field(default_factory=dict)
     digest: str = ""
 
     @property
     def primary_metric(self) -> str:
         """What ranks its checkpoints."""
         return self.config.selection.primary_metric
+
+    @property
+    def reads(self) -> list[str]:
+        """Absolute paths of what has to be there when it begins."""
+        paths = self.config.paths.model_dump(exclude={"cache"}, exclude_none=True)
+        built = {str(self.build.out)} if self.build else set()
+        given = [*paths.values(), self.resume_from, self.build.structures if self.build else None]
+        return [path for path in given if path and Path(path).is_absolute() and path not in built]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for the record; credentials are masked."""
@@ -91,6 +105,7 @@ class Job:
             **self.limits,
             "resume_from": f"best-of({', '.join(self.best_of)})" if self.best_of else self.resume_from,
             "build": self.build.to_dict() if self.build else None,
+            "resources": self.resources.to_dict(),
             "digest": self.digest,
             "config": self.config.to_dict(),
         }
@@ -121,7 +136,7 @@ class Manifest:
     @property
     def digest(self) -> str:
         """SHA-256 over the jobs."""
-        return _digest({job.name: job.digest for job in self.jobs})
+        return digest_of({job.name: job.digest for job in self.jobs})
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for the record."""
@@ -132,12 +147,13 @@ class Manifest:
         }
 
 
-def load_manifest(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Manifest:
+def load_manifest(path: str | os.PathLike[str], overrides: Sequence[str] = (), *, elsewhere: bool = False) -> Manifest:
     """Read a manifest and everything it names, and check it as a whole.
 
     Args:
         path: YAML file.
         overrides: of the command line; they win over ``shared``, and a job's own win over them.
+        elsewhere: whether its jobs run on other machines, so that this one need not have the hardware.
 
     Raises:
         ConfigError: a key, a job, a configuration or a checkpoint that can't be, or hardware that this machine does
@@ -145,7 +161,7 @@ def load_manifest(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -
     """
     source = Path(path).absolute()
     text, raw = read_yaml(source, "a YAML manifest", "keys jobs, shared, continue_on_error", "--manifest")
-    reader = _Reader(source, overrides)
+    reader = _Reader(source, overrides, elsewhere=elsewhere)
     whole = read_part(ManifestPart, raw, str(source), reader.notices)
     shared = read_part(SharedPart, whole.shared, f"{source}: shared", reader.notices)
     parts = []
@@ -169,8 +185,8 @@ def load_manifest(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -
 class _Reader:
     """Turns the parts of one file into jobs."""
 
-    def __init__(self, source: Path, overrides: Sequence[str]) -> None:
-        self.source, self.base = source, source.parent
+    def __init__(self, source: Path, overrides: Sequence[str], *, elsewhere: bool) -> None:
+        self.source, self.base, self.elsewhere = source, source.parent, elsewhere
         self.command_line = [layer_of(text) for text in overrides]
         self.notices: list[str] = []
         self.hardware = [EVERYWHERE]
@@ -188,9 +204,11 @@ class _Reader:
             shared_layers = self._layers(shared.overrides, " of shared")
             draft = draft_config(config_file, [*shared_layers, *self.command_line, *self._layers(own.overrides)])
             build = self._build(shared.build, own.build)
+            resources = self._resources({**(shared.resources or {}), **(own.resources or {})})
             paths = build.paths(draft.raw.get("paths") or {}) if build else {}
             config = validate(merge(draft.raw, {"paths": paths} if paths else {}), draft.where)
-            self._check_hardware(config)
+            if not self.elsewhere:
+                self._check_hardware(config)
         except UserInputError as error:
             raise ConfigError(f"{where}: {error.what}", error.expected, error.do) from None
         self.notices += draft.notices
@@ -205,6 +223,7 @@ class _Reader:
             resume_from=checkpoint,
             best_of=best_of,
             build=build,
+            resources=resources,
         )
 
     def _check_hardware(self, config: TrainConfig) -> None:
@@ -264,6 +283,10 @@ class _Reader:
             build.structures, {str(kind): name for kind, name in build.modules.items()}, build.settings, self.base
         )
 
+    def _resources(self, given: Mapping[str, Any]) -> Resources:
+        part = read_part(ResourcesPart, given, "resources", self.notices)
+        return Resources(part.cpus, part.gpus, size_in_bytes(part.memory) if part.memory else None)
+
 
 def _linked(source: Path, jobs: Sequence[Job]) -> tuple[Job, ...]:
     """The jobs with their digests, after what they wait for was checked."""
@@ -292,20 +315,26 @@ def _linked(source: Path, jobs: Sequence[Job]) -> tuple[Job, ...]:
     return tuple(replace(job, digest=digests[job.name]) for job in jobs)
 
 
+def decisive(config: TrainConfig, base: Path) -> dict[str, Any]:
+    """What of a recipe decides its result, with paths as seen from a folder: the same wherever the project lies."""
+    content = config.to_dict()
+    del content["logging"]
+    if config.labels.column == DOCKQ_COLUMN:
+        del content["labels"]  # digests made before there was a choice stay
+    content["mlflow"] = {key: content["mlflow"][key] for key in ("model_name", "register")}
+    content["paths"] = {key: _relative(value, base) for key, value in content["paths"].items()}
+    return content
+
+
 def _job_digest(job: Job, base: Path, digests: Mapping[str, str]) -> str:
     """Over what decides a job's result; names, notes and where it is tracked do not."""
-    config = job.config.to_dict()
-    del config["logging"]
-    if job.config.labels.column == DOCKQ_COLUMN:
-        del config["labels"]  # digests made before there was a choice stay
-    config["mlflow"] = {key: config["mlflow"][key] for key in ("model_name", "register")}
-    config["paths"] = {key: _relative(value, base) for key, value in config["paths"].items()}
+    config = decisive(job.config, base)
     if job.build:
         paths = job.build.paths({})  # those of the cache, which lies elsewhere on another machine
         for key, value in job.config.paths.model_dump().items():
             config["paths"][key] = None if paths.get(key) == value else config["paths"][key]
         config["build"] = {**job.build.to_dict(), "structures": _relative(job.build.structures, base)}
-    return _digest(
+    return digest_of(
         {
             "config": config,
             "limits": dict(job.limits),
@@ -320,7 +349,8 @@ def _relative(value: str | None, base: Path) -> str | None:
     return Path(os.path.relpath(value, base)).as_posix() if value and Path(value).is_absolute() else value
 
 
-def _digest(content: Any) -> str:
+def digest_of(content: Any) -> str:
+    """SHA-256 over plain values."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 

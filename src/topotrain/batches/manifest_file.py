@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
+from topotrain.batches.resources import size_in_bytes
 from topotrain.config import (
     Float,
     PositiveInt,
@@ -37,8 +38,21 @@ class BuildPart(_Part):
     settings: dict[str, Any] = Field(default_factory=dict, alias="set")
 
 
+def _size(text: str) -> str:
+    size_in_bytes(text)
+    return text
+
+
+class ResourcesPart(_Part):
+    """``resources``: what a job takes of a machine while it runs."""
+
+    cpus: PositiveInt | None = None
+    gpus: Annotated[int, Field(ge=0, strict=True)] | None = None
+    memory: Annotated[str, AfterValidator(_size)] | None = None
+
+
 class SharedPart(_Part):
-    """What jobs have in common; a job's own key wins, but for overrides and ``build``, which are merged."""
+    """What jobs have in common; a job's own key wins, but mappings and overrides are merged."""
 
     config: str | None = None
     overrides: dict[str, Any] | list[str] | None = None
@@ -46,6 +60,7 @@ class SharedPart(_Part):
     trial_label: str | None = None
     resume_from: str | None = None
     build: dict[str, Any] | None = None
+    resources: dict[str, Any] | None = None
     fast_dev_run: bool = False
     limit_train_batches: Batches | None = None
     limit_val_batches: Batches | None = None

@@ -17,6 +17,7 @@ from topotrain.batches.manifest import Job, Manifest
 from topotrain.errors import EXIT_UNDELIVERED, OutageError, TrackingError, UserInputError
 from topotrain.fields import TAG_BATCH_JOB, TAG_BATCH_JOB_DIGEST, VALIDATION_PARAMETER
 from topotrain.signals import release
+from topotrain.tracking.heartbeat import is_alive
 from topotrain.tracking.recorder import Recorder
 from topotrain.tracking.records import RunRecord
 from topotrain.tracking.store import Store
@@ -27,6 +28,7 @@ log = logging.getLogger("topotrain")
 TICK_SECONDS = 0.2
 WATCH_SECONDS = 2.0  # between two looks at the server, also while it does not answer
 INTERRUPTED = (130, 143)
+MOST_LOSSES = 3  # machines that a job may lose, and go on
 
 
 @dataclass
@@ -42,6 +44,8 @@ class JobState:
         process: the command under way.
         seconds: of the commands before it.
         ended: exit status that is not looked into yet.
+        lost: whether it ended because its machine is gone.
+        losses: how many machines it has lost so far.
     """
 
     job: Job
@@ -52,6 +56,8 @@ class JobState:
     process: Running | None = None
     seconds: float = 0.0
     ended: int | None = None
+    lost: bool = False
+    losses: int = 0
 
     @property
     def under_way(self) -> bool:
@@ -73,6 +79,12 @@ class JobState:
         report.val_loss, report.checkpoint = achieved.val_loss, achieved.checkpoint
         if run.ended and report.seconds is None:
             report.seconds = round((run.ended - run.started).total_seconds(), 1)
+
+    def begin_again(self) -> None:
+        """Its machine is gone: wait for another, and go on with its run, if it has one."""
+        self.losses += 1
+        self.report.status, self.report.note, self.report.exit_status = "waiting", "", None
+        self.process, self.ended, self.lost = None, None, False
 
     def fail(self, error: UserInputError) -> None:
         """It can't be started."""
@@ -113,7 +125,7 @@ class Scheduler:
     def run(self) -> None:
         """Until every job is finished, failed or skipped. Interrupted, no process is left."""
         try:
-            while any(state.under_way or state.report.status == "waiting" for state in self.states.values()):
+            while self._goes_on():
                 self._start_ready()
                 self._collect()
                 self._look()
@@ -124,6 +136,9 @@ class Scheduler:
             self._stop()
             raise
         self.display.show(self.reports)
+
+    def _goes_on(self) -> bool:
+        return any(state.under_way or state.report.status == "waiting" for state in self.states.values())
 
     def _start_ready(self) -> None:
         stopping = not self.manifest.continue_on_error and any(
@@ -138,7 +153,7 @@ class Scheduler:
                 state.report.status = "skipped"
                 state.report.note = f"{', '.join(lost)} did not finish" if lost else "after a failure"
             elif all(report.status == "finished" for report in awaited):
-                if self.engine.has_room(sum(other.under_way for other in self.states.values())):
+                if self.engine.has_room(sum(o.under_way for o in self.states.values()), state.job.resources):
                     self._start(state)
 
     def _start(self, state: JobState) -> None:
@@ -146,7 +161,7 @@ class Scheduler:
             if state.job.build is not None:
                 log.info("%s: building graphs in %s", state.job.name, state.job.build.out)
                 state.report.status = "building"
-                self._begin(state, state.job.build.arguments(self.engine.cores_per_job))
+                self._begin(state, state.job.build.arguments(self.engine.cores_of(state.job.resources)))
             else:
                 self._train(state)
         except UserInputError as error:
@@ -161,8 +176,8 @@ class Scheduler:
         self._begin(state, arguments, config)
 
     def _begin(self, state: JobState, arguments: list[str], config: str | None = None) -> None:
-        tags = {TAG_BATCH_JOB: state.job.name, TAG_BATCH_JOB_DIGEST: state.job.digest}
-        state.process = self.engine.submit(Work(state.job.name, tuple(arguments), config, tags))
+        tags = {TAG_BATCH_JOB: state.job.name, TAG_BATCH_JOB_DIGEST: state.job.digest, **state.job.tags}
+        state.process = self.engine.submit(Work(state.job.name, tuple(arguments), config, tags, state.job.resources))
 
     def _run_arguments(self, job: Job) -> list[str]:
         checkpoint = self._best_of(job) if job.best_of else job.resume_from
@@ -196,9 +211,11 @@ class Scheduler:
         """The job's recipe as it was when the batch began: whoever edits the file meanwhile changes the next batch."""
         values = job.config.model_dump(mode="json", by_alias=True, exclude_none=True)
         values["mlflow"] |= {"experiment": self.experiment, "tracking_uri": None}
+        return self._heading(job) + yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+
+    def _heading(self, job: Job) -> str:
         source = f", from {os.path.relpath(job.config_file, self.manifest.path.parent)}" if job.config_file else ""
-        head = f"# job {job.name!r} of the batch manifest {self.manifest.path.name}{source}\n"
-        return head + yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+        return f"# job {job.name!r} of the batch manifest {self.manifest.path.name}{source}\n"
 
     def _collect(self, *, go_on: bool = True) -> None:
         """Take up processes that have ended; after a build the training begins, if the batch is to go on."""
@@ -211,6 +228,10 @@ class Scheduler:
                 continue
             state.seconds += state.process.seconds
             building, state.report.graphs = state.report.status == "building", None
+            if building and state.process.lost and go_on and state.losses < MOST_LOSSES:
+                log.warning("%s: %s; its graphs are built on another", state.job.name, state.process.last_words)
+                state.begin_again()
+                continue
             if building and status == 0:
                 if not go_on:
                     state.report.status, state.process = "killed", None
@@ -225,6 +246,7 @@ class Scheduler:
             if status not in (0, EXIT_UNDELIVERED):
                 state.report.note = state.process.last_words
             state.report.exit_status, state.report.seconds = status, round(state.seconds, 1)
+            state.lost = state.process.lost and go_on and state.losses < MOST_LOSSES
             state.ended, state.process = status, None
             self._looked = 0.0  # at once
 
@@ -258,6 +280,9 @@ class Scheduler:
                 own = self._run_of(state, newest.get(state.job.name, []))
                 if own is not None:
                     state.take(own, self.store)
+                if state.lost:
+                    self._go_on_elsewhere(state, own)
+                    continue
                 if state.ended not in (None, 0, EXIT_UNDELIVERED):
                     self._close_dead(state.report, state.ended)
             except OutageError:
@@ -266,6 +291,28 @@ class Scheduler:
                 state.report.note = str(error)
             if state.ended is not None:
                 self._settle(state, state.ended)
+
+    def _go_on_elsewhere(self, state: JobState, run: RunRecord | None) -> None:
+        """After its machine is gone, have another go on with its run from its last checkpoint, or begin anew.
+
+        What can't be reached may still live: as long as it shows signs of life, the run is its own.
+        """
+        if run is not None and run.status == "FINISHED":
+            state.ended, state.lost = 0, False
+            self._settle(state, 0)
+            return
+        if run is not None and is_alive(run):
+            state.report.note = "its node was lost; it goes on when that is known to be dead"
+            return
+        if run is not None and self.store.batches.can_be_resumed(run):
+            state.go_on_with, how = run.run_id, "goes on with run " + run.run_id
+        else:
+            if run is not None:
+                self.store.batches.close_dead(run.run_id, "its node was lost")
+                state.before.add(run.run_id)
+            state.go_on_with, state.report.run_id, how = None, None, "begins anew"
+        log.warning("%s: its node was lost; another %s", state.job.name, how)
+        state.begin_again()
 
     def _run_of(self, state: JobState, newest_first: list[RunRecord]) -> RunRecord | None:
         """The run that this attempt makes, if it has got that far."""
@@ -286,8 +333,6 @@ class Scheduler:
             report.status = "finished"
         else:
             report.status = "killed" if exit_status < 0 or exit_status in INTERRUPTED else "failed"
-            if exit_status < 0:
-                report.note = f"ended by signal {-exit_status}"
         state.ended = None
 
     def _stop(self) -> None:

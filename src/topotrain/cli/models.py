@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -18,9 +19,11 @@ from topotrain.cli.options import (
     InputPath,
     Whole,
     Words,
+    engine_options,
     flag,
     form_option,
     graphs_option,
+    jobs_option,
     model_option,
     option,
     target_options,
@@ -28,6 +31,9 @@ from topotrain.cli.options import (
 from topotrain.cli.output import artifact_name, deliver, say, say_outcome
 from topotrain.cli.startup import heavy_imports
 from topotrain.errors import ConfigError
+
+if TYPE_CHECKING:
+    from topotrain.cluster.workers import EngineName
 
 
 @click.command()
@@ -195,6 +201,8 @@ def metrics(predictions: str, form: str, per_target: bool) -> None:
 @UNVERIFIED
 @option("--batch-size", type=Whole(1), help="Graphs scored at a time, by default 8; changes no score.")
 @flag("--strict", help="One graph that can't be scored is an error (exit 2).")
+@jobs_option("Processes.")
+@engine_options
 @TRACKING_URI
 def predict(
     model: str | None,
@@ -207,6 +215,9 @@ def predict(
     allow_unverified: bool,
     batch_size: int | None,
     strict: bool,
+    jobs: int,
+    engine: EngineName,
+    address: str | None,
     tracking_uri: str | None,
 ) -> None:
     """Score a directory of graphs with a model.
@@ -235,6 +246,9 @@ def predict(
             allow_unverified=allow_unverified,
             batch_size=batch_size or SCORING_BATCH,
             strict=strict,
+            jobs=jobs,
+            engine=engine,
+            address=address,
             progress=progress,
             tracking_uri=tracking_uri,
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import click
 
@@ -15,6 +15,7 @@ from topotrain.cli.options import (
     InputPath,
     KeyValue,
     Words,
+    engine_options,
     jobs_option,
     model_option,
     option,
@@ -23,6 +24,9 @@ from topotrain.cli.options import (
 from topotrain.cli.output import deliver, say, say_outcome
 from topotrain.cli.startup import heavy_imports
 from topotrain.errors import DataError
+
+if TYPE_CHECKING:
+    from topotrain.cluster.workers import EngineName
 
 Models = Literal["first", "all"]
 MODELS = option(
@@ -71,8 +75,10 @@ def say_changes(line: str) -> None:
 @option("--set", "settings", type=KeyValue(), multiple=True, help="A module's parameter; repeatable.")
 @option("--sets", type=Words("kind.parameter=value pairs"), default="", hidden=True)
 @jobs_option("Processes.")
+@engine_options
 @MODELS
 @STRICT
+@click.option("--replace", is_flag=True, help="Graphs of other modules in the folder give way; else they are refused.")
 @TRACKING_URI
 def build_graphs(
     structures: str,
@@ -84,8 +90,11 @@ def build_graphs(
     settings: Sequence[tuple[str, str]],
     sets: Sequence[str],
     jobs: int,
+    engine: EngineName,
+    address: str | None,
     models: Models,
     strict: bool,
+    replace: bool,
     tracking_uri: str | None,
 ) -> None:
     """Build interface graphs from PDB or mmCIF files (plain, compressed, or an archive of them), flat or by target.
@@ -108,8 +117,11 @@ def build_graphs(
             interface_module=interface_module,
             settings=dict([*map(KeyValue(), sets), *settings]),
             jobs=jobs,
+            engine=engine,
+            address=address,
             strict=strict,
             models=models,
+            replace_others=replace,
             progress=progress,
         )
     say_changes(report.changes_line)
@@ -223,6 +235,7 @@ def features(kind: str | None, as_json: bool) -> None:
 @target_options
 @option("--out", type=click.Path(), metavar="CSV", help="By default printed.")
 @jobs_option("Processes.")
+@engine_options
 @MODELS
 @STRICT
 @TRACKING_URI
@@ -233,6 +246,8 @@ def score(
     target_pattern: str | None,
     out: str | None,
     jobs: int,
+    engine: EngineName,
+    address: str | None,
     models: Models,
     strict: bool,
     tracking_uri: str | None,
@@ -256,6 +271,8 @@ def score(
             model,
             targets=TargetRule(target_level, target_pattern),
             jobs=jobs,
+            engine=engine,
+            address=address,
             strict=strict,
             models=models,
             progress=progress,

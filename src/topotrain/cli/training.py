@@ -15,6 +15,7 @@ from topotrain.cli.options import (
     TRACKING_URI,
     InputPath,
     Number,
+    engine_options,
     flag,
     jobs_option,
     option,
@@ -26,6 +27,7 @@ from topotrain.errors import UndeliveredError, UnfinishedBatchError
 from topotrain.invocation import program, serving_parent, sync_advice
 
 if TYPE_CHECKING:
+    from topotrain.cluster.workers import EngineName
     from topotrain.training.fit import TrainResult
     from topotrain.training.register import TakeCandidate
     from topotrain.training.resume import AlreadyComplete
@@ -108,6 +110,7 @@ def run(
 )
 @override_options("For every job; repeatable.")
 @jobs_option("Jobs at once.")
+@engine_options
 @flag("--resume", help="Only what an earlier batch of this manifest did not finish.")
 @option("--run-name", help="Of the batch's own run; by default the manifest's file name.")
 @TAKE_CANDIDATE
@@ -117,6 +120,8 @@ def batch(
     override: Sequence[str],
     overrides: Sequence[str],
     jobs: int,
+    engine: EngineName,
+    address: str | None,
     resume: bool,
     run_name: str | None,
     take_candidate: bool,
@@ -128,6 +133,7 @@ def batch(
     topotrain batch --manifest manifests/run_all.yaml --jobs 2
     topotrain batch --manifest manifests/run_all.yaml --override trainer.num_epochs=20
     topotrain batch --manifest manifests/run_all.yaml --resume
+    topotrain batch --manifest manifests/run_all.yaml --engine ray --address head:6379 --jobs 16
     """
     with heavy_imports():
         from topotrain.batches.batch import batch as run_batch
@@ -137,6 +143,8 @@ def batch(
         manifest,
         overrides=[*overrides, *override],
         jobs=jobs,
+        engine=engine,
+        address=address,
         resume=resume,
         run_name=run_name,
         take_candidate=take_candidate,

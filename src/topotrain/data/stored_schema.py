@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -53,10 +52,9 @@ def stored_schema(
             summary_path=summary_path,
             use_layer_norm=use_layer_norm,
         )
-        return {"schema": schema.to_dict(), "graph_modules": schema.graph_modules}
+        return schema.to_dict()
 
-    kept = store.remembered("schema", digest.hexdigest(), resolved)
-    return replace(FeatureSchema.from_dict(kept["schema"]), graph_modules=kept["graph_modules"])
+    return FeatureSchema.from_dict(store.remembered("schema", digest.hexdigest(), resolved))
 
 
 @cache

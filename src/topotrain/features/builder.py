@@ -9,7 +9,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from topotrain.errors import DataError, UserInputError
+from topotrain.cluster.workers import EngineName, RunTasks, Workers
+from topotrain.errors import DataError
 from topotrain.features.archives import folder_of
 from topotrain.features.graph import (
     GraphOutcome,
@@ -20,16 +21,16 @@ from topotrain.features.graph import (
     write_graph,
 )
 from topotrain.features.module_set import ModuleSet, recorded_modules, select_modules
-from topotrain.features.records import total_stage_seconds, write_sidecar, write_summary
+from topotrain.features.records import claim, total_stage_seconds, write_sidecar, write_summary
 from topotrain.features.structure import is_structure_file, structure_stem
 from topotrain.features.structure_changes import Changes, describe_changes, summary_line
 from topotrain.fields import SIDECAR_NAME
 from topotrain.files import TEMPORARY_PREFIX, TEMPORARY_SUFFIX, walk_files
-from topotrain.processes import run_tasks
 from topotrain.progress import OnItemDone
 from topotrain.text import one_line
 
 Models = Literal["first", "all"]
+ONE = Workers()
 
 
 @dataclass(frozen=True)
@@ -83,8 +84,11 @@ def build_graphs(
     interface_module: str | None = None,
     settings: Mapping[str, Any] | None = None,
     jobs: int = 1,
+    engine: EngineName = "local",
+    address: str | None = None,
     strict: bool = False,
     models: Models = "first",
+    replace_others: bool = False,
     progress: OnItemDone | None = None,
 ) -> BuildReport:
     """Build the graphs of a folder of structures.
@@ -102,16 +106,22 @@ def build_graphs(
         interface_module: see ``edge_module``.
         settings: ``{"edge.distance_max": "12"}``: kind, dot, parameter.
         jobs: processes; results do not depend on it.
+        engine: ``local`` or ``ray``; see :class:`topotrain.cluster.workers.Workers`.
+        address: of a Ray cluster.
         strict: raise where any structure failed, or was not read as it stands, after all the others are built.
         models: ``first`` MODEL of an ensemble, or ``all``: each a decoy, ``DECOY_1``, ``DECOY_2``, ...
+        replace_others: whether graphs of other modules in the folder give way, all of them.
         progress: called with structures done, structures in all, and the key of the last.
 
     Raises:
-        UserInputError: an unknown module or parameter.
-        DataError: no structures found; two files for one graph; with ``strict``, any failure or change.
+        UserInputError: an unknown module or parameter, or a cluster that can't do it.
+        DataError: no structures found; two files for one graph; a folder with graphs of other modules; with ``strict``,
+            any failure or change.
     """
     modules = select_modules(interface_module, topology_module, node_module, edge_module, settings)
-    return build_with_modules(structures, out, modules, jobs=jobs, strict=strict, models=models, progress=progress)
+    how: dict[str, Any] = {"strict": strict, "models": models, "progress": progress}
+    workers = Workers(jobs, engine, address)
+    return build_with_modules(structures, out, modules, workers=workers, replace_others=replace_others, **how)
 
 
 def build_recorded_graphs(
@@ -119,7 +129,7 @@ def build_recorded_graphs(
     out: Path | str,
     module_registry: Mapping[str, Any],
     *,
-    jobs: int = 1,
+    workers: Workers = ONE,
     strict: bool = False,
     models: Models = "first",
     progress: OnItemDone | None = None,
@@ -130,7 +140,7 @@ def build_recorded_graphs(
         structures: as in :func:`build_graphs`.
         out: the graph folder.
         module_registry: the schema's ``module_registry``.
-        jobs: processes.
+        workers: what builds them.
         strict: as in :func:`build_graphs`.
         models: as in :func:`build_graphs`.
         progress: as in :func:`build_graphs`.
@@ -140,7 +150,9 @@ def build_recorded_graphs(
         DataError: as in :func:`build_graphs`.
     """
     modules = recorded_modules(module_registry)
-    return build_with_modules(structures, out, modules, jobs=jobs, strict=strict, models=models, progress=progress)
+    return build_with_modules(
+        structures, out, modules, workers=workers, strict=strict, models=models, progress=progress
+    )
 
 
 def build_with_modules(
@@ -148,30 +160,31 @@ def build_with_modules(
     out: Path | str,
     modules: ModuleSet,
     *,
-    jobs: int = 1,
+    workers: Workers = ONE,
     strict: bool = False,
     models: Models = "first",
+    replace_others: bool = False,
     progress: OnItemDone | None = None,
 ) -> BuildReport:
     """Build graphs with modules made already; see :func:`build_graphs`."""
-    if jobs < 1:
-        raise UserInputError(f"jobs is {jobs}", "1 or more processes", "")
     structures, out = Path(structures), Path(out)
     started = time.perf_counter()
     with folder_of(structures) as folder:
         found = find_structures(folder, structures)
         _make_output(out)
+        claim(out, modules, replace=replace_others)
         tasks = _tasks(structures, folder, found, json.dumps(modules.specification(), sort_keys=True), models)
         outcomes: dict[str, GraphOutcome] = {}
-        for outcome in _build_all(tasks, out, modules, jobs):
-            outcomes[outcome.key] = outcome
-            if progress is not None:
-                progress(len(outcomes), len(tasks), outcome.key)
+        with workers.ready(folder) as run_tasks:
+            for outcome in _build_all(tasks, out, modules, run_tasks):
+                outcomes[outcome.key] = outcome
+                if progress is not None:
+                    progress(len(outcomes), len(tasks), outcome.key)
     ordered = [outcomes[task.key] for task in tasks]
     seconds = time.perf_counter() - started
     try:
         write_sidecar(out, modules, ordered)
-        summary_path = write_summary(out, structures, modules, ordered, jobs, seconds)
+        summary_path = write_summary(out, structures, modules, ordered, workers.jobs, seconds)
     except OSError as error:
         raise DataError(
             f"{out.absolute()}: can't be written ({one_line(error)})", "a folder that can be written"
@@ -302,7 +315,7 @@ def _make_output(out: Path) -> None:
         leftover.unlink(missing_ok=True)
 
 
-def _build_all(tasks: list[GraphTask], out: Path, modules: ModuleSet, jobs: int) -> Iterator[GraphOutcome]:
+def _build_all(tasks: list[GraphTask], out: Path, modules: ModuleSet, run_tasks: RunTasks) -> Iterator[GraphOutcome]:
     """Outcomes as they come: kept graphs first, then those computed; this process alone writes."""
     pending = []
     for task in tasks:
@@ -311,7 +324,7 @@ def _build_all(tasks: list[GraphTask], out: Path, modules: ModuleSet, jobs: int)
             yield kept
         else:
             pending.append(task)
-    for result in run_tasks(compute_task, pending, jobs, _process_died):
+    for result in run_tasks(compute_task, pending, _process_died):
         yield write_graph(result, out / f"{result.outcome.key}.pt", modules)
 
 

@@ -317,7 +317,9 @@ def graph_bytes(arrays: GraphArrays, metadata: Mapping[str, Any]) -> bytes:
     plain = json.loads(json.dumps(metadata, sort_keys=True))
     data = Data(
         x=torch.from_numpy(arrays.x.astype(np.float32)),
-        edge_index=torch.from_numpy(np.ascontiguousarray(arrays.edge_index, dtype=np.int64)),
+        edge_index=torch.from_numpy(
+            np.array(arrays.edge_index, dtype=np.int64, order="C")
+        ),  # from elsewhere: read-only
         edge_attr=torch.from_numpy(arrays.edge_attr.astype(np.float32)),
         metadata=plain,
     )

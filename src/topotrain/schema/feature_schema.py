@@ -11,12 +11,14 @@ import pydantic
 from pydantic import BeforeValidator, Field, InstanceOf, SkipValidation, ValidationError
 
 from topotrain.errors import SchemaError
-from topotrain.fields import DOCKQ_COLUMN
+from topotrain.fields import DOCKQ_COLUMN, MODULE_KINDS
 from topotrain.schema.documents import Object, Text, fault
-from topotrain.schema.values import canonical, decisive, short, specification
+from topotrain.schema.values import canonical, decisive, short
 from topotrain.text import as_json
 
-DIGEST_VERSION = 1
+DIGEST_VERSION = 1  # of what is said of nodes and edges alone
+DIGEST_VERSION_WITH_MODULES = 2
+MODULES = "modules"
 LABEL_COLUMN = "label_column"
 TENSORS = "tensors"  # where widths come from that no metadata state
 
@@ -124,7 +126,7 @@ class FeatureSchema:
     sample_graph: Annotated[SkipValidation[str | None], Place("", "sample_graph")] = None
     sample_edge_count: Annotated[SkipValidation[int | None], Place("", "sample_edge_count")] = None
     sample_node_count: Annotated[SkipValidation[int | None], Place("", "sample_node_count")] = None
-    graph_modules: Object | None = None  # {kind: {id, params}} that the graphs themselves state; in no document
+    modules: Annotated[Object | None, Place("", MODULES)] = None  # {kind: {id, params}}; written if known
 
     @property
     def deciding(self) -> dict[str, Any]:
@@ -133,14 +135,32 @@ class FeatureSchema:
         return {name: decisive(value) if isinstance(value, Mapping) else _plain(value) for name, value in values}
 
     @property
-    def feature_modules(self) -> Mapping[str, Any]:
+    def feature_modules(self) -> dict[str, dict[str, Any]]:
         """{kind: {id, params}} of the feature modules, as far as the graphs or their builder's record state them."""
-        return self.graph_modules if self.graph_modules is not None else specification(self.module_registry)
+        found = modules_of(self.modules if self.modules is not None else self.module_registry)
+        edge = found.get("edge", {})
+        if self.edge_module or edge:
+            params = self.edge_params if self.edge_params is not None else edge.get("params")
+            found["edge"] = {"id": self.edge_module or edge.get("id"), "params": params}
+        return found
 
     @property
     def digest(self) -> str:
         """SHA-256 over what decides compatibility, the same on every machine."""
+        modules = {kind: decisive(module) for kind, module in self.feature_modules.items() if kind != "edge"}
+        if not modules:
+            return self.digest_without_modules
+        content = {"version": DIGEST_VERSION_WITH_MODULES, **self.deciding, MODULES: modules}
+        return hashlib.sha256(canonical(content).encode()).hexdigest()
+
+    @property
+    def digest_without_modules(self) -> str:
+        """What ``digest`` was before it held the interface, topology and node modules."""
         return hashlib.sha256(canonical({"version": DIGEST_VERSION, **self.deciding}).encode()).hexdigest()
+
+    def has_digest(self, digest: str) -> bool:
+        """Whether a digest is of this schema, by this version of topotrain or one before it."""
+        return digest in (self.digest, self.digest_without_modules)
 
     def to_dict(self) -> dict[str, Any]:
         """The content of ``feature_metadata.json``."""
@@ -150,6 +170,8 @@ class FeatureSchema:
             section[place.key] = _plain(getattr(self, name))
         if self.label_column == DOCKQ_COLUMN:
             del content[LABEL_COLUMN]
+        if self.modules is None:
+            del content[MODULES]
         return {**content, "digest": self.digest}
 
     def to_json(self) -> str:
@@ -189,15 +211,30 @@ class FeatureSchema:
 
     def parameters(self) -> dict[str, str]:
         """The schema as run parameters."""
+        modules = self.feature_modules
+        ids = {f"schema.{kind}.module": modules.get(kind, {}).get("id") or "unknown" for kind in MODULE_KINDS}
+        params = {kind: module["params"] for kind, module in modules.items() if module["params"] is not None}
         return {
+            **ids,
+            **{f"schema.{kind}.params": canonical(decisive(given)) for kind, given in params.items()},
             "schema.edge.dim": str(self.edge_dim),
-            "schema.edge.module": self.edge_module or "unknown",
             "schema.edge.alias": self.edge_alias or "none",
             "schema.edge.variant": self.edge_variant or "unknown",
             "schema.node.dim": str(self.node_dim),
             "schema.digest": self.digest,
             "schema.source": self.edge_source,
         }
+
+
+def modules_of(record: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """{kind: {id, params}} of what graphs or their builder record, as far as it is well formed."""
+    found: dict[str, dict[str, Any]] = {}
+    for kind in MODULE_KINDS:
+        entry = record.get(kind)
+        if isinstance(entry, Mapping) and isinstance(entry.get("id"), str):
+            params = entry.get("params")
+            found[kind] = {"id": entry["id"], "params": dict(params) if isinstance(params, Mapping) else None}
+    return found
 
 
 def _plain(value: Any) -> Any:

@@ -12,7 +12,7 @@ from typing import Any
 
 from topotrain.errors import SchemaError
 from topotrain.fields import GRAPH_SUFFIX, METADATA, SIDECAR_NAME
-from topotrain.schema.feature_schema import STATED, TENSORS, FeatureSchema, GraphFacts, Place
+from topotrain.schema.feature_schema import STATED, TENSORS, FeatureSchema, GraphFacts, Place, modules_of
 from topotrain.schema.metadata_files import (
     OWN_METADATA,
     Sidecar,
@@ -336,7 +336,7 @@ def _merge(
         module_registry=json.loads(json.dumps(registry, default=str)),
         metadata_path=str(sidecar.path) if sidecar else None,
         summary_path=str(summary.path) if summary else None,
-        graph_modules=modules if isinstance(modules, Mapping) else None,
+        modules=modules_of(modules if isinstance(modules, Mapping) else registry) or None,
     )
 
 

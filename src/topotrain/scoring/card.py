@@ -67,6 +67,8 @@ def _takes(recipe: Mapping[str, Any], schema: FeatureSchema) -> Iterator[str]:
     )
     yield ""
     yield f"- edge module: {schema.edge_module or 'unknown'}, variant: {schema.edge_variant or 'unknown'}"
+    others = {kind: module["id"] for kind, module in schema.feature_modules.items() if kind != "edge"}
+    yield from (f"- {kind} module: {name}" for kind, name in others.items())
     for side, columns in (("node", schema.node_columns), ("edge", schema.edge_columns)):
         if columns is None:
             yield f"- {side} columns: unnamed, so graphs are held to their number alone"

@@ -3,29 +3,27 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from topotrain.cluster.workers import EngineName, Workers
 from topotrain.data.demo import demo_paths
 from topotrain.data.graph_dir import GraphDirectory
-from topotrain.data.graph_file import read_graph
 from topotrain.data.labels import Label, read_labels
 from topotrain.data.matching import match_labels
-from topotrain.data.packing import KnownGraph
 from topotrain.data.split import target_of
-from topotrain.data.store import GraphStore
 from topotrain.data.targets import COLUMN, Target, TargetRule, Targets, show_targets
 from topotrain.errors import DataError
 from topotrain.fields import DEMO
 from topotrain.progress import OnItemDone
 from topotrain.schema.check import SchemaCheck
-from topotrain.schema.feature_schema import GraphFacts
 from topotrain.schema.values import SHOWN_GRAPHS
+from topotrain.scoring.directory_scores import score_directory
 from topotrain.scoring.load import scorer_of
 from topotrain.scoring.score_table import Scored, check_table_path, columns, rank_by_target, write_table
-from topotrain.scoring.scorer import SCORING_BATCH, Scorer
+from topotrain.scoring.scorer import SCORING_BATCH
 
 log = logging.getLogger("topotrain")
 
@@ -58,6 +56,9 @@ def predict_directory(
     allow_unverified: bool = False,
     batch_size: int = SCORING_BATCH,
     strict: bool = False,
+    jobs: int = 1,
+    engine: EngineName = "local",
+    address: str | None = None,
     progress: OnItemDone | None = None,
     tracking_uri: str | None = None,
 ) -> DirectoryReport:
@@ -73,32 +74,29 @@ def predict_directory(
         allow_unverified: whether graphs whose columns have no names may be scored by width alone.
         batch_size: graphs in a batch; the table does not depend on it.
         strict: whether one graph that can't be scored is an error.
+        jobs: processes; the table does not depend on it.
+        engine: ``local`` or ``ray``; see :class:`topotrain.cluster.workers.Workers`.
+        address: of a Ray cluster.
         progress: takes (done, total, key).
         tracking_uri: of the model's store; by default MLFLOW_TRACKING_URI, else ``mlflow.db`` here.
 
     Raises:
         SchemaError: a graph has other features than the model was trained on, or features without names.
-        DataError: no graphs, none that can be scored (``strict``: not all), bad labels, or a table that can't be
-            written.
+        DataError: no graphs, none (``strict``: not all) that can be scored, bad labels, or a table nobody can write.
         TrackingError: no such model.
     """
     check_table_path(out)
     directory = _directory(graph_dir)
     scorer, uri = scorer_of(model, tracking_uri)
     column = scorer.schema.label_column
-    read_off = Targets(directory.root, directory.keys, targets, labelled=labels is not None)
-    known = _labels_by_key(directory, read_off, labels, column) if labels else {}
-    target = {key: target_of(known.get(key), key, read_off) for key in directory.keys}
-    show_targets(target, ranked=rank)
-    _say_what_is_kept_apart(target, read_off)
+    known, target = _told(directory, targets, labels, column, ranked=rank)
     held = SchemaCheck.of_directory(scorer.schema, directory.root, allow_unverified=allow_unverified)
     failures: dict[str, str] = {}
+    workers = Workers(jobs, engine, address)
+    how: dict[str, Any] = {"batch_size": batch_size, "hold": held, "workers": workers, "progress": progress}
 
     def rows() -> Iterator[Scored]:
-        scores = score_directory(
-            scorer, directory, batch_size=batch_size, hold=held, failures=failures, progress=progress
-        )
-        for key, score in scores:
+        for key, score in score_directory(scorer, directory, failures=failures, **how):
             yield Scored.of(key, target[key].name, score, known[key].dockq if key in known else None)
         _judge(failures, len(directory.keys), strict)  # before the table takes its place
 
@@ -107,6 +105,18 @@ def predict_directory(
     num_scored = write_table(out, table, columns(labelled=labels is not None, ranked=rank, quality=column))
     held.report()
     return DirectoryReport(uri, out, num_scored, failures)
+
+
+def _told(
+    directory: GraphDirectory, rule: TargetRule | None, labels: Path | None, column: str, *, ranked: bool
+) -> tuple[Mapping[str, Label], Mapping[str, Target]]:
+    """Labels and targets of the graphs, by key."""
+    read_off = Targets(directory.root, directory.keys, rule, labelled=labels is not None)
+    known = _labels_by_key(directory, read_off, labels, column) if labels else {}
+    target = {key: target_of(known.get(key), key, read_off) for key in directory.keys}
+    show_targets(target, ranked=ranked)
+    _say_what_is_kept_apart(target, read_off)
+    return known, target
 
 
 def _directory(graph_dir: Path) -> GraphDirectory:
@@ -147,68 +157,3 @@ def _labels_by_key(directory: GraphDirectory, targets: Targets, path: Path, colu
     for warning in matched.warnings:
         log.warning(warning)
     return matched.found
-
-
-def score_directory(
-    scorer: Scorer,
-    directory: GraphDirectory,
-    *,
-    batch_size: int = SCORING_BATCH,
-    hold: Callable[[GraphFacts], object] | None = None,
-    failures: dict[str, str] | None = None,
-    progress: OnItemDone | None = None,
-) -> Iterator[tuple[str, float]]:
-    """Score every graph below a directory, a batch in memory at a time.
-
-    Graphs that are packed for training come from there; the others are read, and not packed for the one time.
-
-    Args:
-        scorer: the model.
-        directory: of the graphs.
-        batch_size: graphs in a batch; the scores do not depend on it.
-        hold: takes what each graph says of itself before it is scored, and raises where it does not fit.
-        failures: takes one line for each graph that can't be read or scored; without it, the first one is raised.
-        progress: takes (done, total, key).
-
-    Yields:
-        Key and predicted quality, in the order of the keys.
-
-    Raises:
-        SchemaError: a graph has other features than the model was trained on.
-        DataError: a graph can't be read or scored, and ``failures`` was not given.
-    """
-    keys = directory.keys
-    packed = GraphStore.as_it_is(directory)
-    for start in range(0, len(keys), batch_size):
-        part = keys[start : start + batch_size]
-        graphs: list[KnownGraph] = []
-        for key in part:
-            with _noted(key, failures):
-                graph = _known(key, directory, packed)
-                if hold is not None:
-                    hold(graph.facts)
-                graphs.append(graph)
-        for graph, result in zip(graphs, scorer.score_each(graphs), strict=True):
-            if isinstance(result, float):
-                yield graph.facts.key, result
-            else:
-                with _noted(graph.facts.key, failures):
-                    raise result
-        if progress is not None:
-            progress(start + len(part), len(keys), part[-1])
-
-
-def _known(key: str, directory: GraphDirectory, packed: GraphStore) -> KnownGraph:
-    if key in packed:
-        return packed.known(packed.index.position[key])
-    return KnownGraph.of(read_graph(directory.path(key), key))
-
-
-@contextmanager
-def _noted(key: str, failures: dict[str, str] | None) -> Iterator[None]:
-    try:
-        yield
-    except DataError as error:
-        if failures is None:
-            raise
-        failures[key] = str(error)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from topotrain.cluster.workers import EngineName, Workers
 from topotrain.data.graph_dir import GraphDirectory
 from topotrain.data.targets import TargetRule, Targets, show_targets
 from topotrain.errors import DataError
@@ -14,8 +15,8 @@ from topotrain.fields import DOCKQ_COLUMN
 from topotrain.progress import OnItemDone
 from topotrain.schema.check import GraphJudge
 from topotrain.schema.resolve import DirectoryMetadata
+from topotrain.scoring.directory_scores import score_directory
 from topotrain.scoring.load import scorer_of
-from topotrain.scoring.predict_directory import score_directory
 from topotrain.scoring.score_table import Scored, rank_by_target
 from topotrain.scratch import scratch
 
@@ -43,6 +44,8 @@ def score_structures(
     *,
     targets: TargetRule | None = None,
     jobs: int = 1,
+    engine: EngineName = "local",
+    address: str | None = None,
     strict: bool = False,
     models: Models = "first",
     progress: OnItemDone | None = None,
@@ -55,6 +58,8 @@ def score_structures(
         model: URI of a version, or a local folder; by default the champion, else the candidate.
         targets: where targets are written; by default read off the layout, and a flat folder is one target.
         jobs: processes that build graphs.
+        engine: ``local`` for processes of this machine, ``ray`` for those of a cluster's nodes.
+        address: of the Ray cluster; by default Ray is started on this machine, and ended afterwards.
         strict: raise where any structure gives no graph, or was not read as it stands.
         models: ``first`` MODEL of an ensemble, or ``all``: each a decoy of its own.
         progress: takes (done, total, structure).
@@ -62,16 +67,18 @@ def score_structures(
 
     Raises:
         SchemaError: a recorded module is not installed, or in another version.
+        ConfigError: a cluster that can't do it.
         DataError: no structures, or none that gives a graph; with ``strict``, any failure or change.
         TrackingError: no such model.
     """
+    workers = Workers(jobs, engine, address)
     scorer, _ = scorer_of(model, tracking_uri)
     with scratch("score") as folder:
         report = build_recorded_graphs(
             structures,
             folder,
             scorer.schema.module_registry,
-            jobs=jobs,
+            workers=workers,
             strict=strict,
             models=models,
             progress=progress,

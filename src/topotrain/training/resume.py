@@ -171,7 +171,8 @@ def _prepare(
     limits = limits_of(content)
     reached = max(state.history, default=-1)
     newest = max(store.runs.values(original.run_id, VAL_LOSS), default=-1)
-    if original.status == "FINISHED" and reached >= newest and not state.has_epochs_left:
+    complete = original.status == "FINISHED" and reached >= newest and not state.has_epochs_left
+    if complete and not _is_to_register(store, original, content, loaded.config):
         return AlreadyComplete(original.run_id, original.name, len(state.history))
     data = _same_data(content, loaded.config, progress)
     for kept in {kept.file_name for kept in state.kept} & present:
@@ -182,6 +183,14 @@ def _prepare(
     recorded = Recorded.of(store, original, state, unchanged) if same_run else Recorded()
     continuation = Continuation(content, folder, state, drift, same_run, recorded)
     return _Prepared(loaded, data, continuation, name, limits, place)
+
+
+def _is_to_register(store: Store, run: RunRecord, content: Mapping[str, Any], config: TrainConfig) -> bool:
+    """Whether a complete run registered no versions, as it was asked to, and is asked for them now."""
+    before = content["config"].get("mlflow") if isinstance(content["config"], Mapping) else None
+    if not isinstance(before, Mapping) or before.get("register") != "none" or config.mlflow.register_ == "none":
+        return False
+    return not limits_of(content).any and not store.versions.of_runs([run.run_id])
 
 
 def _same_data(content: Mapping[str, Any], config: TrainConfig, progress: bool) -> PreparedData:

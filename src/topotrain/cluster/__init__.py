@@ -1,0 +1,1 @@
+"""More than one machine: a cluster of nodes, asked through one file that knows the engine."""
