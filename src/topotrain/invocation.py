@@ -21,6 +21,7 @@ SERVES_VARIABLE = "TOPOTRAIN_SERVES"
 PROGRESS_VARIABLE = "TOPOTRAIN_PROGRESS"
 THREADS_VARIABLE = "OMP_NUM_THREADS"
 RANK_VARIABLE = "TOPOTRAIN_RANK"
+STOP_VARIABLE = "TOPOTRAIN_STOP_SIGNALS"
 INTERFACE_VARIABLE = "GLOO_SOCKET_IFNAME"
 TRAVELLING = ("MLFLOW_", "TOPOTRAIN_MAX_")
 # What ``mlflow run`` tells the process of one run, and what must not reach the processes that work for it.
@@ -114,6 +115,11 @@ def serving_parent() -> int | None:
     """Process id of the batch that this process works for (TOPOTRAIN_SERVES), if it works for one."""
     parent = os.environ.get(SERVES_VARIABLE, "")
     return int(parent) if parent.isdigit() else None
+
+
+def stop_signals() -> str:
+    """Signals that end a run so that it can be started again (TOPOTRAIN_STOP_SIGNALS), as written."""
+    return os.environ.get(STOP_VARIABLE, "USR1")
 
 
 def launched_rank() -> str:
