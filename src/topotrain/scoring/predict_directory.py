@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 from topotrain.cluster.workers import EngineName, Workers
 from topotrain.data.demo import demo_paths
@@ -93,15 +93,11 @@ def predict_directory(
     known, target = _told(directory, targets, labels, column, ranked=rank)
     held = SchemaCheck.of_directory(scorer.schema, directory.root, allow_unverified=allow_unverified)
     failures: dict[str, str] = {}
-    settings: dict[str, Any] = {
-        "batch_size": batch_size,
-        "hold": held,
-        "workers": Workers(jobs, engine, address),
-        "progress": progress,
-    }
+    workers = Workers(jobs, engine, address)
+    scores = partial(score_directory, scorer, directory, batch_size=batch_size, hold=held, progress=progress)
 
     def rows() -> Iterator[Scored]:
-        for key, score in score_directory(scorer, directory, failures=failures, **settings):
+        for key, score in scores(failures=failures, workers=workers):
             yield Scored.of(key, target[key].name, score, known[key].dockq if key in known else None)
         _judge(failures, len(directory.keys), strict)  # before the table takes its place
 
