@@ -12,6 +12,7 @@ from topotrain.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from topotrain.batches.batch import batch as batch
+    from topotrain.batches.tune import tune as tune
     from topotrain.config import load_config as load_config
     from topotrain.evaluation.evaluate import evaluate as evaluate
     from topotrain.evaluation.predictions_file import ranking_metrics as ranking_metrics
@@ -51,6 +52,7 @@ _DOORS = {
     "rollback": ("evaluation.promote", "rollback"),
     "score": ("scoring.structures", "score_structures"),
     "summarise": ("reports.summarise", "summarise"),
+    "tune": ("batches.tune", "tune"),
     "verify": ("reports.verify", "verify"),
 }
 # The room ``metrics`` has a command's name: called, it is the command (see there).

@@ -71,7 +71,7 @@ class OutageError(TrackingError):
 
 
 class TrainingError(UserInputError):
-    """Training cannot go on: the loss is not finite."""
+    """Training cannot go on: the loss is not finite, or one of its processes is gone."""
 
 
 class GateRefusedError(TopotrainError):

@@ -8,6 +8,8 @@ EDGE_INDEX = "edge_index"  # (2, num_edges) int64, source row then target row
 EDGE_ATTR = "edge_attr"  # (num_edges, edge_dim) float32, raw units
 METADATA = "metadata"  # mapping of plain values, optional
 
+MODULE_KINDS = ("interface", "topology", "node", "edge")  # of feature modules
+
 # Label files.
 MODEL_COLUMN = "MODEL"
 MODEL_NAME_COLUMN = "model_name"  # what PSBench calls it
@@ -40,6 +42,8 @@ CHECKPOINT_DIR = "checkpoints"
 LAST_CHECKPOINT = "last.ckpt"
 KEPT_INDEX = "kept.json"
 BATCH_SUMMARY_ARTIFACT = "batch_summary.json"
+TUNE_SUMMARY_ARTIFACT = "tune_summary.json"
+TUNE_WINNER_ARTIFACT = "tune/winner.yaml"
 
 # Metrics of a run, step = epoch (counted from 0, as Lightning does).
 TRAIN_MSE = "train_mse"
@@ -117,7 +121,13 @@ TAG_BATCH_MANIFEST = "topotrain.batch_manifest"  # of a batch: digest of its job
 TAG_BATCH_NAME = "topotrain.batch_name"  # of a batch: the manifest's file name without its ending
 TAG_BATCH_JOB = "topotrain.batch_job"  # of a child: the name of its job
 TAG_BATCH_JOB_DIGEST = "topotrain.batch_job_digest"  # of a child: what decides its result
-TAG_BEST_CHILD = "topotrain.best_child"  # of a batch: the best run of those it made
+TAG_BEST_CHILD = "topotrain.best_child"  # of a batch or a tuning: the best run of those it made
+TAG_TUNE_STUDY = "topotrain.tune_study"  # of a tuning and its children: digest of what decides what is tried
+TAG_TUNE_TRIAL = "topotrain.tune_trial"  # of a child: the number of its trial, from 0
+TAG_TUNE_VALUES = "topotrain.tune_values"  # of a child: what was suggested, by dotted key, as JSON
+TAG_TUNE_SEED = "topotrain.tune_seed"  # of a child: its seed
+TAG_TUNE_FOLD = "topotrain.tune_fold"  # of a child: its fold, from 1, where there are folds
+TAG_PRUNED = "topotrain.pruned"  # of a child that was stopped because its trial was worse than others: why
 
 # Files of a model version, below artifacts/ beside the schema.
 MODEL_FILES = "artifacts"

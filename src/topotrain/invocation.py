@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +20,8 @@ LONG_ENOUGH_FOR_THREE = 12.0  # seconds
 SERVES_VARIABLE = "TOPOTRAIN_SERVES"
 PROGRESS_VARIABLE = "TOPOTRAIN_PROGRESS"
 THREADS_VARIABLE = "OMP_NUM_THREADS"
+RANK_VARIABLE = "TOPOTRAIN_RANK"
+INTERFACE_VARIABLE = "GLOO_SOCKET_IFNAME"
 TRAVELLING = ("MLFLOW_", "TOPOTRAIN_MAX_")
 # What ``mlflow run`` tells the process of one run, and what must not reach the processes that work for it.
 ADOPTION_VARIABLES = (RUN_VARIABLE, "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME")
@@ -120,6 +123,56 @@ def serving_parent() -> int | None:
     """Process id of the batch that this process works for (TOPOTRAIN_SERVES), if it works for one."""
     parent = os.environ.get(SERVES_VARIABLE, "")
     return int(parent) if parent.isdigit() else None
+
+
+def launched_rank() -> str:
+    """Which of the processes that train together this one is (TOPOTRAIN_RANK), as the process that started it says."""
+    return os.environ.get(RANK_VARIABLE, "")
+
+
+def rank_environment(rank: str, packages: str) -> dict[str, str]:
+    """The environment of a process that trains together with this one.
+
+    Args:
+        rank: which of them it is, as ``launched_rank`` is to give it back.
+        packages: the folder that this package lies in.
+    """
+    path = os.pathsep.join([packages, *filter(None, [os.environ.get("PYTHONPATH")])])
+    return {**serving_environment(), RANK_VARIABLE: rank, "PYTHONPATH": path, "PYTHONSAFEPATH": "1"}
+
+
+def steps_tasks() -> int:
+    """How many processes Slurm's ``srun`` started beside this one, itself included; 1 where it did not."""
+    tasks = os.environ.get("SLURM_STEP_NUM_TASKS", "")
+    return int(tasks) if tasks.isdigit() else 1
+
+
+def shares_torchruns_store() -> bool:
+    """Whether the store by which processes find each other is kept by ``torchrun`` itself."""
+    return os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+
+
+def torchruns_attempt() -> str:
+    """How often ``torchrun`` has started these processes anew."""
+    return os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+
+
+@contextmanager
+def talking_within(machine: bool) -> Iterator[None]:
+    """Let processes find each other by this machine's own network, where all are on it and the user says nothing.
+
+    Args:
+        machine: whether all are.
+    """
+    own = next((name for name in ("lo", "lo0") if name in {one for _, one in socket.if_nameindex()}), None)
+    if not machine or own is None or INTERFACE_VARIABLE in os.environ:
+        yield
+        return
+    os.environ[INTERFACE_VARIABLE] = own
+    try:
+        yield
+    finally:
+        del os.environ[INTERFACE_VARIABLE]
 
 
 def progress_file() -> Path | None:

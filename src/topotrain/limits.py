@@ -75,7 +75,10 @@ NAME = Limit("NAME", 1024, "characters of a decoy's name")
 # What a run may ask of a machine, and a command of a server.
 NUMBER = Limit("NUMBER", 2**32, "the largest whole number in a configuration, above or below zero")
 LAYERS = Limit("LAYERS", 1000, "layers of one network")
-WORKERS = Limit("WORKERS", 256, "processes at once: data loaders of a run, jobs of a command")
+WORKERS = Limit("WORKERS", 256, "processes at once: data loaders of a run, devices it trains on, jobs of a command")
+TRIALS = Limit("TRIALS", 10_000, "trials of one tuning")
+PARTS = Limit("PARTS", 100, "seeds, and folds, of one trial")
+GRID_POINTS = Limit("GRID_POINTS", 100_000, "points of the grid of one search space")
 SECONDS = Limit("SECONDS", 7 * 86_400, "seconds between two looks")
 
 # Folders and archives of files.

@@ -17,6 +17,7 @@ from topotrain.errors import InterruptedRunError
 from topotrain.invocation import serving_parent
 
 STOPPING = (signal.SIGINT, signal.SIGTERM)
+IGNORED_BESIDE = (*STOPPING, signal.SIGUSR1)  # by a process that ends with another, which decides
 SAME_WISH_SECONDS = 3.0
 WATCH_SECONDS = 1.0
 AGAIN_SECONDS = 0.01
@@ -63,6 +64,13 @@ def interruptible() -> Iterator[None]:
         for each, handler in before.items():
             signal.signal(each, handler)
         sys.unraisablehook = hook
+
+
+def ignore_stopping() -> None:
+    """Let no signal stop this process from now on, until ``interruptible`` ends."""
+    if threading.current_thread() is threading.main_thread():
+        for each in STOPPING:
+            signal.signal(each, signal.SIG_IGN)
 
 
 def release(stop: BaseException) -> None:

@@ -15,6 +15,8 @@ from topotrain.credentials import mask_credentials, mask_values
 
 SHOWN_CHARACTERS = 300
 FIRST_CHARACTERS = 200
+MISSING = "-"
+MINUTE, HOUR, DAY = 60, 3600, 86400
 
 # A server's answer that it does not know who asks, or does not let them, in the words of MLflow's client: of a call,
 # and of an artifact. Other answers with status 403 (a host name that is not allowed, say) keep their words.
@@ -108,3 +110,17 @@ def is_utf8(text: str) -> bool:
 def first_line(text: str, otherwise: str) -> str:
     """The first line of what torch says of a file, short; the others advise to run what is in it."""
     return (text.strip().splitlines() or [otherwise])[0][:FIRST_CHARACTERS]
+
+
+def duration(seconds: float | None) -> str:
+    """A time span in its two largest units, such as ``3 min 20 s``."""
+    if seconds is None:
+        return MISSING
+    if seconds < MINUTE:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    whole = round(seconds)
+    for unit, name, below, below_name in ((DAY, "d", HOUR, "h"), (HOUR, "h", MINUTE, "min"), (MINUTE, "min", 1, "s")):
+        if whole >= unit:
+            rest = whole % unit // below
+            return f"{whole // unit} {name}" + (f" {rest} {below_name}" if rest else "")
+    return f"{whole} s"

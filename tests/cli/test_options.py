@@ -52,7 +52,7 @@ def test_what_an_entry_point_leaves_out_is_as_if_it_were_not_written(name: str) 
 @pytest.mark.parametrize(("command", "flag"), FLAGS, ids=lambda part: getattr(part, "name", part))
 def test_a_flag_takes_true_and_false_and_shows_neither(command: str, flag: Flag) -> None:
     option = flag.opts[0]
-    required = [word for param in COMMANDS[command].params if param.required for word in (param.opts[0], "x")]
+    required = [word for param in COMMANDS[command].params if param.required for word in (param.opts[0], "1")]
     assert flag.name is not None
     for given, value in (([], False), ([option], True), ([option, "true"], True), ([f"{option}=false"], False)):
         assert read([command, *required, *given])[1][flag.name] is value
@@ -242,6 +242,7 @@ READ = [
     (["evaluate", "--labels", "l.csv"], "labels", "l.csv"),
     (["run", "--config", "c.yaml"], "config", "c.yaml"),
     (["batch", "--manifest", "m.yaml"], "manifest", "m.yaml"),
+    (["tune", "--trials", "1", "--space", "s.yaml"], "space", "s.yaml"),
 ]
 
 

@@ -78,7 +78,7 @@ def test_mlflow_reads_conda_yaml_as_an_environment(root: Path) -> None:
 def test_every_entry_point_has_text_parameters_with_defaults(root: Path) -> None:
     project = _project_spec.load_project(str(root))
     entry_points = {"main", "train", "resume", "batch", "summarise", "monitor", "leaderboard", "build-graphs", "score"}
-    entry_points |= {"evaluate", "promote"}
+    entry_points |= {"evaluate", "promote", "tune"}
     assert entry_points <= set(project._entry_points)
     for name in project._entry_points:
         entry = project.get_entry_point(name)
@@ -232,6 +232,32 @@ def test_mlflow_run_of_a_batch(mlflow_run: Shell, project: Path, store_uri: str,
     assert client.get_run(parent.info.run_id).data.tags["topotrain.continued_by"] == newest.info.run_id
     (made,) = client.search_runs([experiment], f"tags.`mlflow.parentRunId` = '{newest.info.run_id}'")
     assert (made.info.run_name, made.info.status) == ("bad", "FINISHED")
+
+
+@pytest.mark.project
+def test_mlflow_run_of_a_tuning(mlflow_run: Shell, project: Path, store_uri: str, graph_set) -> None:
+    """The run that MLflow made is the parent; resumed, a new one goes on for it."""
+    (project / "rates.yaml").write_text("optimizer.learning_rate: {log: [1e-4, 1e-2]}\n")
+    overrides = " ".join(map(shlex.quote, [*graph_set.overrides, "trainer.num_epochs=1", "model.attention_head=2"]))
+    given = ("space=rates.yaml", f"overrides={overrides}", "pruner=none")
+    done = mlflow_run("tune", *given, "trials=1")
+    assert done.returncode == 0, done.stderr
+    client = MlflowClient(store_uri, store_uri)
+    experiment = client.get_experiment_by_name("dynamic_topoqa").experiment_id
+    runs = {run.info.run_name: run for run in client.search_runs([experiment])}
+    assert set(runs) == {"rates", "trial_000"}, done.stderr
+    parent = runs["rates"]
+    assert (parent.data.tags[TAG_COMMAND], parent.info.status) == ("tune", "FINISHED")
+    assert runs["trial_000"].data.tags["mlflow.parentRunId"] == parent.info.run_id
+    assert (project / "rates_winner.yaml").is_file()
+
+    again = mlflow_run("tune", *given, "trials=2", "resume=true")
+    assert again.returncode == 0, again.stderr
+    newest = client.search_runs([experiment], "tags.`topotrain.command` = 'tune'")[0]
+    assert newest.data.tags["topotrain.resumed_from"] == parent.info.run_id
+    (made,) = client.search_runs([experiment], f"tags.`mlflow.parentRunId` = '{newest.info.run_id}'")
+    assert (made.info.run_name, made.info.status) == ("trial_001", "FINISHED")
+    assert mlflow.artifacts.load_dict(f"{newest.info.artifact_uri}/tune_summary.json")["trials"][0]["number"] == 0
 
 
 @pytest.mark.project

@@ -71,7 +71,9 @@ def test_a_step_on_every_device(root):
     assert [line.split(": ")[1][:4] for line in done.stdout.splitlines()[1:]] == ["CPU "] * 2
 
 
-@pytest.mark.parametrize("script", ["run.py", "reference.py", "made_graphs.py", "store_formats.py", "devices.py"])
+@pytest.mark.parametrize(
+    "script", ["run.py", "reference.py", "made_graphs.py", "store_formats.py", "devices.py", "scale_tune.py"]
+)
 def test_help_has_an_example(root, script):
     """What ``--help`` shows is the module's docstring."""
     source = (root / "benchmarks" / script).read_text()

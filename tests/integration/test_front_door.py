@@ -17,6 +17,7 @@ FUNCTIONS = {
     "fit",
     "resume",
     "batch",
+    "tune",
     "build_graphs",
     "label",
     "score",

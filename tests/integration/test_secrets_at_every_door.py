@@ -99,6 +99,8 @@ PLACES = [
     ("resume", "--run-id", "{}"),
     ("resume", "--checkpoint", "{}"),
     ("batch", "-m", "{}"),
+    ("tune", "-s", "{}", "-n", "1"),
+    ("tune", "-s", "{}", "-n", "1", "-c", "{}", "--out", "{}"),
     ("summarise", "--run-id", "{}", "--experiment", "{}"),
     ("describe", "{}"),
     ("describe", "models:/a@{}"),

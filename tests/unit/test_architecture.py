@@ -96,7 +96,18 @@ def test_the_front_door_is_lazy():
 def test_the_front_door_opens():
     import topotrain
 
-    commands = {"fit", "resume", "batch", "summarise", "monitor", "leaderboard", "evaluate", "promote", "predict"}
+    commands = {
+        "fit",
+        "resume",
+        "batch",
+        "tune",
+        "summarise",
+        "monitor",
+        "leaderboard",
+        "evaluate",
+        "promote",
+        "predict",
+    }
     assert commands < set(topotrain.__all__)
     for name in topotrain.__all__:
         assert getattr(topotrain, name)

@@ -159,9 +159,26 @@ class TestResume:
         build(tmp_path)
         (tmp_path / "structures" / "T1" / "m2.pdb").write_text(pdb_text(helix_pair(slide=4.0)))
         assert build(tmp_path).built == ("T1/m2",)
-        assert build(tmp_path, settings={"edge.distance_max": "9"}).built == tuple(models)
-        assert build(tmp_path, edge_module="edge/distance/v1").built == tuple(models)
-        assert build(tmp_path, edge_module="edge/distance/v1").kept == tuple(models)
+
+    def test_graphs_of_other_modules_are_kept_apart_or_give_way(self, tmp_path: Path, models: list[str]) -> None:
+        build(tmp_path)
+        write_models(tmp_path / "more", [0.5], target="T2")
+        build_graphs(tmp_path / "more", tmp_path / "graphs")
+        before = graph_bytes(tmp_path / "graphs")
+        others: list[dict[str, Any]] = [{"settings": {"edge.distance_max": "9"}}, {"edge_module": "edge/distance/v1"}]
+        others.append({"settings": {"interface.cutoff": "9"}})
+        for other in others:
+            with pytest.raises(DataError, match=r"holds 4 graphs of other modules .* against .*--replace") as caught:
+                build(tmp_path, **other)
+            assert caught.value.exit_code == 2
+        assert "interface module" in str(caught.value)
+        assert "edge module" not in str(caught.value)
+        assert graph_bytes(tmp_path / "graphs") == before
+        other = {"edge_module": "edge/distance/v1"}
+        assert build(tmp_path, **other, replace_others=True).built == tuple(models)
+        assert not (tmp_path / "graphs" / "T2" / "m0.pt").exists(), "of the former modules"
+        assert build(tmp_path, **other, replace_others=True).kept == tuple(models)
+        assert build(tmp_path, **other).kept == tuple(models)
 
     def test_damaged_graphs_are_built_again(self, tmp_path: Path, models: list[str]) -> None:
         build(tmp_path)

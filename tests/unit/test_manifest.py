@@ -411,7 +411,7 @@ def job_on(**trainer: Any) -> dict[str, Any]:
     [
         ({"accelerator": "abacus"}, "abacus"),
         ({"devices": 0.5}, "devices"),
-        ({"devices": 4}, "4 processes"),
+        ({"devices": 4, "num_nodes": 99}, "396 processes"),
         ({"precision": "17-odd"}, "17-odd"),
     ],
 )

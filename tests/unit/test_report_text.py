@@ -7,8 +7,8 @@ import math
 import pytest
 
 from topotrain.reports.run_state import plain
-from topotrain.reports.text import duration, number, short, status
-from topotrain.text import aligned
+from topotrain.reports.text import number, short, status
+from topotrain.text import aligned, duration
 
 
 @pytest.mark.parametrize(

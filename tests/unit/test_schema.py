@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from topotrain.errors import SchemaError
-from topotrain.schema.check import differences, expect
+from topotrain.schema.check import check_same_schema, differences, expect
 from topotrain.schema.feature_schema import FeatureSchema
 from topotrain.schema.values import canonical, decisive, name_graphs
 
@@ -166,10 +166,50 @@ def test_malformed_feature_metadata_is_refused_in_one_line(content: Any) -> None
     assert "\n" not in str(caught.value)
 
 
+NODE = {"id": "node/a/v1", "params": {"window": 3, "jobs": 4}}
+ALL_MODULES = {"interface": {"id": "interface/a/v1", "params": {"cutoff": 10.0}}, "node": NODE}
+
+
+def test_all_modules_decide() -> None:
+    schema = replace(BASE, modules=ALL_MODULES)
+    assert schema.digest != BASE.digest == schema.digest_without_modules
+    assert schema.has_digest(BASE.digest), "of a version made before"
+    assert schema.has_digest(schema.digest)
+    assert not BASE.has_digest(schema.digest)
+    assert FeatureSchema.from_dict(json.loads(schema.to_json())) == schema
+    same = replace(BASE, modules={**ALL_MODULES, "node": {"id": "node/a/v1", "params": {"jobs": 1, "window": 3.0}}})
+    assert same.digest == schema.digest
+    for other in ({"id": "node/a/v2", "params": NODE["params"]}, {"id": "node/a/v1", "params": {"window": 4}}):
+        changed = replace(BASE, modules={**ALL_MODULES, "node": other})
+        assert changed.digest != schema.digest
+        (line,) = differences(schema, changed)
+        assert line.startswith("node module: ")
+    parameters = schema.parameters()
+    assert parameters["schema.interface.module"] == "interface/a/v1"
+    assert (parameters["schema.node.params"], parameters["schema.topology.module"]) == ('{"window":3}', "unknown")
+
+
+def test_a_model_made_before_still_fits_its_own_graphs() -> None:
+    """Its document has no ``modules``; its builder's record may name them, with or without parameters."""
+    graphs = replace(BASE, modules=ALL_MODULES)
+    records: list[dict[str, Any]] = [{}, ALL_MODULES, {"node": {"id": "node/a/v1", "defaults": {"window": 9}}}]
+    for registry in records:
+        before = replace(BASE, module_registry=registry)
+        assert "modules" not in before.to_dict()
+        check_same_schema(before, graphs, "a directory", of="model", beside="graphs", wanted="the same")
+        check_same_schema(graphs, before, "a directory", of="model", beside="graphs", wanted="the same")
+    other = replace(BASE, module_registry={"node": {"id": "node/b/v1"}})
+    assert differences(other, graphs) == ['node module: {"id": "node/b/v1"} against {"id": "node/a/v1"}']
+
+
 def test_parameters_are_texts_under_the_documented_names() -> None:
     assert BASE.parameters() == {
-        "schema.edge.dim": "3",
+        "schema.interface.module": "unknown",
+        "schema.topology.module": "unknown",
+        "schema.node.module": "unknown",
         "schema.edge.module": "edge/test/v1",
+        "schema.edge.params": '{"bands":[{"low":0}],"cutoff":10,"scale":true}',
+        "schema.edge.dim": "3",
         "schema.edge.alias": "none",
         "schema.edge.variant": "test_3",
         "schema.node.dim": "2",

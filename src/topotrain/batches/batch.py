@@ -5,8 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from topotrain.batches.display import BatchDisplay, JobReport
 from topotrain.batches.engine import Engine
 from topotrain.batches.engines import check_store, open_engine
 from topotrain.batches.manifest import Job, Manifest, load_manifest
+from topotrain.batches.parent_run import Parent, held, open_parent
 from topotrain.batches.scheduler import JobState, Scheduler
 from topotrain.cluster.workers import EngineName, check_engine
 from topotrain.credentials import mask_credentials
@@ -29,10 +29,7 @@ from topotrain.fields import (
     TAG_BATCH_MANIFEST,
     TAG_BATCH_NAME,
     TAG_BEST_CHILD,
-    TAG_CONTINUED_BY,
-    TAG_RESUMED_FROM,
 )
-from topotrain.invocation import adopted_run
 from topotrain.messages import lines_shown
 from topotrain.scratch import scratch
 from topotrain.signals import interruptible, release
@@ -40,9 +37,6 @@ from topotrain.tracking.address import resolve_tracking_uri
 from topotrain.tracking.batches import COMMAND
 from topotrain.tracking.heartbeat import is_alive
 from topotrain.tracking.journal import journals_dir
-from topotrain.tracking.lease import Lease
-from topotrain.tracking.opening import hold_run, open_run, reopen_run
-from topotrain.tracking.provenance import provenance_tags
 from topotrain.tracking.recorder import Recorder
 from topotrain.tracking.records import RunRecord
 from topotrain.tracking.store import CONNECT_SECONDS, Store
@@ -149,12 +143,14 @@ def batch(
         store = Store.open(uri, patience=CONNECT_SECONDS)
         earlier = _earlier(plan, store) if resume else None
         states = {job.name: JobState(job, _report(job)) for job in plan.jobs}
+        tags = {TAG_BATCH_MANIFEST: plan.digest, TAG_BATCH_NAME: plan.path.stem}
+        parent = Parent(plan.experiment, COMMAND, run_name, plan.path.stem, tags)
         with scratch("batch") as folder, open_engine(engine, address, uri, folder, jobs) as runner:
             _check(plan, runner)
-            with _held(store, earlier) as lease:
+            with held(store, earlier) as lease:
                 if earlier is not None:
                     _take_earlier(states, earlier, store)
-                recorder = _open(plan, store, run_name, earlier, lease)
+                recorder = open_parent(store, parent, earlier, lease)
             one = _Batch(plan, recorder, states, runner, take_candidate=take_candidate, progress=progress)
             return one.run()
 
@@ -272,42 +268,6 @@ def _report(job: Job) -> JobReport:
         primary_metric=job.primary_metric,
         run_name=job.run_name,
     )
-
-
-@contextmanager
-def _held(store: Store, earlier: RunRecord | None) -> Iterator[Lease | None]:
-    """While an earlier batch is looked at, no other process goes on with it; the lease is a recorder's afterwards."""
-    lease = hold_run(store, earlier.run_id) if earlier is not None else None
-    try:
-        yield lease
-    except BaseException:
-        if lease is not None:
-            lease.release()
-        raise
-
-
-def _open(
-    plan: Manifest, store: Store, run_name: str | None, earlier: RunRecord | None, lease: Lease | None
-) -> Recorder:
-    """The batch's own run: the earlier one again, else that of ``mlflow run``, else a new one."""
-    tags = {TAG_BATCH_MANIFEST: plan.digest, TAG_BATCH_NAME: plan.path.stem}
-    if earlier is not None and lease is not None:
-        if adopted_run() in (None, earlier.run_id):
-            return reopen_run(store, lease, tags)
-        tags[TAG_RESUMED_FROM] = earlier.run_id
-    recorder = open_run(
-        store,
-        plan.experiment,
-        command=COMMAND,
-        run_name=run_name,
-        default_name=plan.path.stem,
-        tags={**provenance_tags(), **tags},
-    )
-    if earlier is not None:
-        store.runs.set_tag(earlier.run_id, TAG_CONTINUED_BY, recorder.run_id)
-    if lease is not None:
-        lease.release()
-    return recorder
 
 
 def _earlier(plan: Manifest, store: Store) -> RunRecord | None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("topotrain")
 
-JobStatus = Literal["waiting", "building", "running", "finished", "failed", "killed", "skipped"]
+JobStatus = Literal["waiting", "building", "running", "finished", "failed", "killed", "skipped", "pruned"]
 LINE_SECONDS = 10.0  # between two lines about the progress of one job, where there is no terminal
 COLUMNS = ("name", "status", "run id", "best epoch", "primary metric", "val_loss", "seconds")
 
@@ -110,9 +110,13 @@ class BatchDisplay:
 
     Args:
         table: whether the terminal may be taken.
+
+    Attributes:
+        headline: shown with the jobs.
     """
 
     def __init__(self, *, table: bool = True) -> None:
+        self.headline, self._told = "", ""
         self._live: Live | None = None
         self._table = table
         self._shown: dict[str, tuple[JobStatus, int, float]] = {}
@@ -135,7 +139,7 @@ class BatchDisplay:
     def show(self, reports: Sequence[JobReport]) -> None:
         """Bring what is shown up to date."""
         if self._live is not None:
-            self._live.update(_live_table(reports), refresh=True)
+            self._live.update(_live_table(reports, self.headline), refresh=True)
             return
         for report in reports:
             status, reached, when = self._shown.get(report.name, ("waiting", 0, 0.0))
@@ -143,6 +147,9 @@ class BatchDisplay:
             if report.status != status or (done != reached and now - when >= LINE_SECONDS):
                 self._shown[report.name] = (report.status, done, now)
                 log.info(line(report))
+        if self.headline != self._told:
+            self._told = self.headline
+            log.info(self.headline)
 
 
 def line(report: JobReport) -> str:
@@ -157,7 +164,7 @@ def line(report: JobReport) -> str:
     return ", ".join(parts)
 
 
-def _live_table(reports: Sequence[JobReport]) -> Table:
+def _live_table(reports: Sequence[JobReport], headline: str = "") -> Table:
     from rich.table import Table
     from rich.text import Text
 
@@ -166,4 +173,6 @@ def _live_table(reports: Sequence[JobReport]) -> Table:
         epoch = f"{report.epochs}/{report.num_epochs}" if report.epochs else ""
         loss = "" if report.best_val_loss is None else f"{report.best_val_loss:.4f}"
         table.add_row(*map(Text, (report.name, report.standing, epoch, loss, report.note)))
+    if headline:
+        table.caption, table.caption_justify = Text(headline), "left"
     return table

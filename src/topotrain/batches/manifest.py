@@ -64,6 +64,7 @@ class Job:
         best_of: jobs whose best checkpoint to start from, instead.
         build: graphs to make first.
         resources: what it takes of a machine while it runs.
+        tags: more tags of its run.
         digest: SHA-256 over what decides the result, the same wherever the project lies.
     """
 
@@ -78,6 +79,7 @@ class Job:
     best_of: tuple[str, ...] = ()
     build: Build | None = None
     resources: Resources = UNBOUND
+    tags: Mapping[str, str] = field(default_factory=dict)
     digest: str = ""
 
     @property
@@ -134,7 +136,7 @@ class Manifest:
     @property
     def digest(self) -> str:
         """SHA-256 over the jobs."""
-        return _digest({job.name: job.digest for job in self.jobs})
+        return digest_of({job.name: job.digest for job in self.jobs})
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for the record."""
@@ -313,20 +315,26 @@ def _linked(source: Path, jobs: Sequence[Job]) -> tuple[Job, ...]:
     return tuple(replace(job, digest=digests[job.name]) for job in jobs)
 
 
+def decisive(config: TrainConfig, base: Path) -> dict[str, Any]:
+    """What of a recipe decides its result, with paths as seen from a folder: the same wherever the project lies."""
+    content = config.to_dict()
+    del content["logging"]
+    if config.labels.column == DOCKQ_COLUMN:
+        del content["labels"]  # digests made before there was a choice stay
+    content["mlflow"] = {key: content["mlflow"][key] for key in ("model_name", "register")}
+    content["paths"] = {key: _relative(value, base) for key, value in content["paths"].items()}
+    return content
+
+
 def _job_digest(job: Job, base: Path, digests: Mapping[str, str]) -> str:
     """Over what decides a job's result; names, notes and where it is tracked do not."""
-    config = job.config.to_dict()
-    del config["logging"]
-    if job.config.labels.column == DOCKQ_COLUMN:
-        del config["labels"]  # digests made before there was a choice stay
-    config["mlflow"] = {key: config["mlflow"][key] for key in ("model_name", "register")}
-    config["paths"] = {key: _relative(value, base) for key, value in config["paths"].items()}
+    config = decisive(job.config, base)
     if job.build:
         paths = job.build.paths({})  # those of the cache, which lies elsewhere on another machine
         for key, value in job.config.paths.model_dump().items():
             config["paths"][key] = None if paths.get(key) == value else config["paths"][key]
         config["build"] = {**job.build.to_dict(), "structures": _relative(job.build.structures, base)}
-    return _digest(
+    return digest_of(
         {
             "config": config,
             "limits": dict(job.limits),
@@ -341,7 +349,8 @@ def _relative(value: str | None, base: Path) -> str | None:
     return Path(os.path.relpath(value, base)).as_posix() if value and Path(value).is_absolute() else value
 
 
-def _digest(content: Any) -> str:
+def digest_of(content: Any) -> str:
+    """SHA-256 over plain values."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 

@@ -125,7 +125,7 @@ class Scheduler:
     def run(self) -> None:
         """Until every job is finished, failed or skipped. Interrupted, no process is left."""
         try:
-            while any(state.under_way or state.report.status == "waiting" for state in self.states.values()):
+            while self._goes_on():
                 self._start_ready()
                 self._collect()
                 self._look()
@@ -136,6 +136,9 @@ class Scheduler:
             self._stop()
             raise
         self.display.show(self.reports)
+
+    def _goes_on(self) -> bool:
+        return any(state.under_way or state.report.status == "waiting" for state in self.states.values())
 
     def _start_ready(self) -> None:
         stopping = not self.manifest.continue_on_error and any(
@@ -173,7 +176,7 @@ class Scheduler:
         self._begin(state, arguments, config)
 
     def _begin(self, state: JobState, arguments: list[str], config: str | None = None) -> None:
-        tags = {TAG_BATCH_JOB: state.job.name, TAG_BATCH_JOB_DIGEST: state.job.digest}
+        tags = {TAG_BATCH_JOB: state.job.name, TAG_BATCH_JOB_DIGEST: state.job.digest, **state.job.tags}
         state.process = self.engine.submit(Work(state.job.name, tuple(arguments), config, tags, state.job.resources))
 
     def _run_arguments(self, job: Job) -> list[str]:
@@ -208,9 +211,11 @@ class Scheduler:
         """The job's recipe as it was when the batch began: whoever edits the file meanwhile changes the next batch."""
         values = job.config.model_dump(mode="json", by_alias=True, exclude_none=True)
         values["mlflow"] |= {"experiment": self.experiment, "tracking_uri": None}
+        return self._heading(job) + yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+
+    def _heading(self, job: Job) -> str:
         source = f", from {os.path.relpath(job.config_file, self.manifest.path.parent)}" if job.config_file else ""
-        head = f"# job {job.name!r} of the batch manifest {self.manifest.path.name}{source}\n"
-        return head + yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+        return f"# job {job.name!r} of the batch manifest {self.manifest.path.name}{source}\n"
 
     def _collect(self, *, go_on: bool = True) -> None:
         """Take up processes that have ended; after a build the training begins, if the batch is to go on."""

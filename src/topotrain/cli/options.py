@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import click
 from click.core import ParameterSource
@@ -113,6 +114,25 @@ class Seconds(click.ParamType[float]):
         if not 0.0 < found <= SECONDS.value:
             self.fail(f"{value!r}; expected a number of seconds, more than 0 and at most {SECONDS.value}", param, ctx)
         return found
+
+
+class Duration(click.ParamType[float]):
+    """A time span with its units, or in seconds."""
+
+    name = "TIME"
+    UNITS: ClassVar[dict[str, int]] = {"d": 86_400, "h": 3600, "m": 60, "s": 1}
+    FORM = re.compile(r"(?=.)(?:(\d{1,6})d)?(?:(\d{1,6})h)?(?:(\d{1,6})m)?(?:(\d{1,6})s?)?", re.ASCII)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """``1h30m`` is 5400.0."""
+        if isinstance(value, float):
+            return value
+        found = self.FORM.fullmatch(value.strip().replace(" ", ""))
+        parts = found.groups(default="0") if found else ()
+        seconds = sum(int(part) * size for part, size in zip(parts, self.UNITS.values(), strict=False))
+        if seconds <= 0:
+            self.fail(f"{value!r}; expected a time such as 2h, 90m, 1h30m or 45s", param, ctx)
+        return float(seconds)
 
 
 class Text(click.ParamType[str]):

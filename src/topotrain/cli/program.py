@@ -12,7 +12,7 @@ from typing import ClassVar
 
 import click
 
-from topotrain.cli import cache, models, reports, structures, sync, training
+from topotrain.cli import cache, models, reports, structures, sync, training, tuning
 from topotrain.cli.output import say
 from topotrain.cli.startup import end_quickly
 from topotrain.errors import EXIT_FAULT, EXIT_USER, InterruptedRunError, TopotrainError, UndeliveredError, shortened
@@ -60,6 +60,7 @@ def cli() -> None:
 for command in (
     training.run,
     training.batch,
+    tuning.tune,
     training.resume,
     reports.summarise,
     reports.monitor,

@@ -78,6 +78,7 @@ def say_changes(line: str) -> None:
 @engine_options
 @MODELS
 @STRICT
+@click.option("--replace", is_flag=True, help="Graphs of other modules in the folder give way; else they are refused.")
 @TRACKING_URI
 def build_graphs(
     structures: str,
@@ -93,6 +94,7 @@ def build_graphs(
     address: str | None,
     models: Models,
     strict: bool,
+    replace: bool,
     tracking_uri: str | None,
 ) -> None:
     """Build interface graphs from PDB or mmCIF files (plain, compressed, or an archive of them), flat or by target.
@@ -119,6 +121,7 @@ def build_graphs(
             address=address,
             strict=strict,
             models=models,
+            replace_others=replace,
             progress=progress,
         )
     say_changes(report.changes_line)

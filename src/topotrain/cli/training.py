@@ -77,6 +77,7 @@ def run(
     with heavy_imports():
         from topotrain.training.fit import Limits, fit
 
+    _leave_to_rank_0()
     result = fit(
         config,
         overrides=[*overrides, *override],
@@ -184,6 +185,7 @@ def resume(
         from topotrain.training.resume import AlreadyComplete
         from topotrain.training.resume import resume as resume_run
 
+    _leave_to_rank_0()
     result = resume_run(
         run_id,
         checkpoint=checkpoint,
@@ -199,6 +201,15 @@ def resume(
         click.echo(result.run_id)
     else:
         _print_result(result)
+
+
+def _leave_to_rank_0() -> None:
+    """Where ``torchrun`` or ``srun`` started this process as another rank: train as rank 0 says, and end."""
+    from topotrain.training.follower import follow_outer
+
+    status = follow_outer()
+    if status is not None:
+        raise click.exceptions.Exit(status)
 
 
 def _rule(take_candidate: bool, parent: object) -> TakeCandidate:

@@ -134,6 +134,8 @@ class TrainerConfig(_Section):
     precision: Int | str = 32
     num_epochs: PositiveInt = 100
     accumulate_grad_batches: PositiveInt = 1
+    num_nodes: PositiveInt = 1
+    strategy: Literal["auto", "ddp"] = "auto"
 
 
 class OptimizerConfig(_Section):

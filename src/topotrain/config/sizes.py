@@ -9,7 +9,7 @@ from topotrain.errors import ConfigError
 from topotrain.limits import LAYERS, WORKERS, GiB
 
 # What decides whether a machine can train: settings of the trainer, and those that every machine has.
-HARDWARE = {"accelerator", "devices", "precision"}
+HARDWARE = {"accelerator", "devices", "precision", "num_nodes"}
 EVERYWHERE = TrainerConfig().model_dump(include=HARDWARE)
 BYTES_OF_A_PARAMETER = 16  # the parameter, its gradient, and two moments of Adam, four bytes each
 
@@ -23,6 +23,14 @@ def check_sizes(config: TrainConfig) -> None:
     model, workers = config.model, config.dataloader.num_workers
     if workers > WORKERS.value:
         raise ConfigError(f"dataloader.num_workers is {workers}", f"at most {WORKERS.value}", WORKERS.raise_it)
+    devices = str(config.trainer.devices).strip()
+    ranks = config.trainer.num_nodes * (int(devices) if devices.isdecimal() else 1)
+    if ranks > WORKERS.value:
+        raise ConfigError(
+            f"trainer: devices {devices} and num_nodes {config.trainer.num_nodes} are {ranks} processes",
+            f"at most {WORKERS.value}",
+            WORKERS.raise_it,
+        )
     if model.num_layers > LAYERS.value:
         raise ConfigError(f"model.num_layers is {model.num_layers}", f"at most {LAYERS.value}", LAYERS.raise_it)
     # Its widest part alone: the linear maps of attention and edge update, six by hidden_dim squared for each head.

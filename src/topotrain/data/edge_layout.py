@@ -9,6 +9,23 @@ import torch
 from torch import Tensor
 
 
+@dataclass  # not frozen, as below
+class Share:
+    """What one process computes of a batch that several compute together.
+
+    Attributes:
+        num_graphs: in the whole batch.
+        num_own: of the whole batch's graphs; a process for which none is left has another's, which counts for nothing.
+        num_edges: in the whole batch.
+        edges: (num_edges of this process,) int64, which of the whole batch's edges they are.
+    """
+
+    num_graphs: int
+    num_own: int
+    num_edges: int
+    edges: Tensor
+
+
 @dataclass  # not frozen: Lightning makes a copy and sets its fields where it computes in another precision
 class EdgeLayout:
     """Edges of several graphs, those of each graph together and sorted by target.
@@ -20,6 +37,7 @@ class EdgeLayout:
         node_start: (num_graphs + 1) where each graph's nodes begin, and their number.
         edge_start: (num_graphs + 1) where each graph's edges begin.
         row_start: (num_graphs + 1) where each graph's rows of edge attributes begin.
+        share: of a batch of which this is one process's part; ``None`` for a whole one.
     """
 
     edge_row: Tensor
@@ -27,6 +45,7 @@ class EdgeLayout:
     node_start: Sequence[int]
     edge_start: Sequence[int]
     row_start: Sequence[int]
+    share: Share | None = None
 
     @property
     def shared(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 import pytorch_lightning as pl
 import torch
@@ -11,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from topotrain.config import DataloaderConfig
 from topotrain.data.packed_graphs import PackedGraphs
 from topotrain.data.packing import GraphBatch
+from topotrain.data.sharing import Seat
 
 
 class EpochSampler(Sampler[int]):
@@ -60,12 +62,13 @@ class GraphDataModule(pl.LightningDataModule):
 
     Attributes:
         first_epoch: at which training begins; more than 0 in a run that goes on.
+        seat: of this process among those that compute each batch together, in one and the same order.
     """
 
     def __init__(self, train: PackedGraphs, val: PackedGraphs, config: DataloaderConfig) -> None:
         super().__init__()
         self.train, self.val, self.config = train, val, config
-        self.first_epoch = 0
+        self.first_epoch, self.seat = 0, Seat()
 
     def train_dataloader(self) -> DataLoader[GraphBatch]:
         """Shuffled batches; the last one may be smaller, none is dropped."""
@@ -82,7 +85,7 @@ class GraphDataModule(pl.LightningDataModule):
             sampler=sampler,
             num_workers=self.config.num_workers,
             persistent_workers=False,
-            collate_fn=graphs.batch,
+            collate_fn=graphs.batch if self.seat.size == 1 else partial(graphs.part, seat=self.seat),
             # Each iteration draws a seed for workers: from here, so that dropout does not depend on how often that was.
             generator=torch.Generator().manual_seed(self.config.seed),
         )

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch
 
 from topotrain.data.packing import GraphBatch, PackedGraph, batch_of
+from topotrain.data.sharing import Seat, share_of
 from topotrain.schema.feature_schema import FeatureSchema
 
 
@@ -19,6 +21,7 @@ class PackedGraphs:
         schema: theirs.
         dockq: true DockQ of each; unknown ones are NaN.
         targets: target of each.
+        num_edges: of each; only who shares batches among processes needs them.
     """
 
     def __init__(
@@ -28,9 +31,10 @@ class PackedGraphs:
         schema: FeatureSchema,
         dockq: Sequence[float] | None = None,
         targets: Sequence[str] | None = None,
+        num_edges: Sequence[int] = (),
     ) -> None:
         self._read, self._edge_dim = read, schema.edge_dim
-        self.keys = list(keys)
+        self.keys, self._num_edges = list(keys), num_edges
         self.targets = list(targets) if targets is not None else [""] * len(self.keys)
         values = list(dockq) if dockq is not None else [float("nan")] * len(self.keys)
         self.y = torch.tensor(values, dtype=torch.float32)
@@ -46,3 +50,9 @@ class PackedGraphs:
         """The graphs at these positions, in this order."""
         index = torch.tensor(list(positions), dtype=torch.int64)
         return batch_of(self.read(positions), self._edge_dim, self.y[index], index)
+
+    def part(self, positions: Sequence[int], seat: Seat) -> GraphBatch:
+        """What one process computes of the batch of the graphs at these positions."""
+        taken, share = share_of([self._num_edges[position] for position in positions], seat)
+        part = self.batch([positions[place] for place in taken])
+        return replace(part, layout=replace(part.layout, share=share))

@@ -114,6 +114,7 @@ class Split:
             schema,
             [sample.dockq for sample in self.samples],
             [sample.target for sample in self.samples],
+            self.sizes[1].astype(int).tolist(),
         )
 
     @cached_property
@@ -202,7 +203,7 @@ def read_splits(
     _refuse_two_labels(label_paths, matched)
     if rules.fail_on_missing:  # before hours may be spent on the others
         for name, found in matched.items():
-            _check_coverage(found.missing, found.total, directory, label_paths[name], rules)
+            check_coverage(found.missing, found.total, directory, label_paths[name], rules)
     keys = sorted({key for found in matched.values() for key in found.found})
     store = GraphStore.open(directory, keys, cache=cache, progress=progress)
     if rules.fail_on_missing:
@@ -248,7 +249,7 @@ def _split(
             continue
         used[key] = target_of(label, key, targets)
         samples.append(Sample(key, store.index.position[key], label.dockq, used[key].name))
-    _check_coverage(missing, matched.total, store.directory, label_path, rules)
+    check_coverage(missing, matched.total, store.directory, label_path, rules)
     return Split(
         name,
         store,
@@ -277,9 +278,14 @@ def leaked_targets(train: Split, val: Split) -> list[str]:
     return sorted(set(train.targets) & set(val.targets))
 
 
-def _check_coverage(
+def check_coverage(
     missing: Sequence[str], total: int, directory: GraphDirectory, label_path: Path, rules: SplitRules
 ) -> None:
+    """Hold the labels that have a graph against what is asked of them.
+
+    Raises:
+        DataError: too few have one, or (``fail_on_missing``) any has none.
+    """
     shown = ", ".join(missing[:SHOWN_GRAPHS])
     more = f" and {len(missing) - SHOWN_GRAPHS} more" if len(missing) > SHOWN_GRAPHS else ""
     absent = f"{len(missing)} of {total} decoys have no graph below {directory.root}: {shown}{more}"

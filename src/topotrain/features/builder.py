@@ -21,7 +21,7 @@ from topotrain.features.graph import (
     write_graph,
 )
 from topotrain.features.module_set import ModuleSet, recorded_modules, select_modules
-from topotrain.features.records import total_stage_seconds, write_sidecar, write_summary
+from topotrain.features.records import claim, total_stage_seconds, write_sidecar, write_summary
 from topotrain.features.structure import is_structure_file, structure_stem
 from topotrain.features.structure_changes import Changes, describe_changes, summary_line
 from topotrain.fields import SIDECAR_NAME
@@ -88,6 +88,7 @@ def build_graphs(
     address: str | None = None,
     strict: bool = False,
     models: Models = "first",
+    replace_others: bool = False,
     progress: OnItemDone | None = None,
 ) -> BuildReport:
     """Build the graphs of a folder of structures.
@@ -109,17 +110,18 @@ def build_graphs(
         address: of a Ray cluster.
         strict: raise where any structure failed, or was not read as it stands, after all the others are built.
         models: ``first`` MODEL of an ensemble, or ``all``: each a decoy, ``DECOY_1``, ``DECOY_2``, ...
+        replace_others: whether graphs of other modules in the folder give way, all of them.
         progress: called with structures done, structures in all, and the key of the last.
 
     Raises:
         UserInputError: an unknown module or parameter, or a cluster that can't do it.
-        DataError: no structures found; two files for one graph; with ``strict``, any failure or change.
+        DataError: no structures found; two files for one graph; a folder with graphs of other modules; with ``strict``,
+            any failure or change.
     """
     modules = select_modules(interface_module, topology_module, node_module, edge_module, settings)
+    how: dict[str, Any] = {"strict": strict, "models": models, "progress": progress}
     workers = Workers(jobs, engine, address)
-    return build_with_modules(
-        structures, out, modules, workers=workers, strict=strict, models=models, progress=progress
-    )
+    return build_with_modules(structures, out, modules, workers=workers, replace_others=replace_others, **how)
 
 
 def build_recorded_graphs(
@@ -161,6 +163,7 @@ def build_with_modules(
     workers: Workers = ONE,
     strict: bool = False,
     models: Models = "first",
+    replace_others: bool = False,
     progress: OnItemDone | None = None,
 ) -> BuildReport:
     """Build graphs with modules made already; see :func:`build_graphs`."""
@@ -169,6 +172,7 @@ def build_with_modules(
     with folder_of(structures) as folder:
         found = find_structures(folder, structures)
         _make_output(out)
+        claim(out, modules, replace=replace_others)
         tasks = _tasks(structures, folder, found, json.dumps(modules.specification(), sort_keys=True), models)
         outcomes: dict[str, GraphOutcome] = {}
         with workers.ready(folder) as run_tasks:

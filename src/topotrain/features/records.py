@@ -16,7 +16,9 @@ from topotrain.features.structure import READER_VERSION
 from topotrain.fields import SIDECAR_NAME, SUMMARY_NAME
 from topotrain.files import write_whole
 from topotrain.reading.json_stream import members
+from topotrain.schema.values import canonical, difference, specification
 
+MODULE_REGISTRY = "_module_registry"
 LIBRARIES = ("gemmi", "gudhi", "mdtraj", "biotite", "numpy", "torch", "torch-geometric")
 FILE_NAMES = "backslashreplace"  # what in them is no UTF-8 then is as JSON writes it
 LOG_TIME_FORMAT = "%Y-%m-%d_%H-%M-%S"
@@ -47,7 +49,7 @@ def write_sidecar(out: Path, modules: ModuleSet, outcomes: list[GraphOutcome]) -
             "reader_version": READER_VERSION,
             "version": described["edge"]["package_version"],
         },
-        "_module_registry": described,
+        MODULE_REGISTRY: described,
         "_edge_schema": {
             "dim": len(edge_columns),
             "columns": edge_columns,
@@ -65,6 +67,44 @@ def write_sidecar(out: Path, modules: ModuleSet, outcomes: list[GraphOutcome]) -
     }
     text = json.dumps(head | entries, indent=1, ensure_ascii=False, sort_keys=True)
     write_whole(path, text.encode("utf-8", FILE_NAMES))
+
+
+def claim(out: Path, modules: ModuleSet, *, replace: bool) -> None:
+    """See that a folder holds graphs of these modules alone.
+
+    Args:
+        out: the graph folder.
+        modules: what is to be built there.
+        replace: whether graphs of other modules give way; those of structures that are not built again go, too.
+
+    Raises:
+        DataError: it holds graphs of other modules, or they can't be removed.
+    """
+    entries = _read_sidecar(out / SIDECAR_NAME)
+    graphs = [path for key in entries if (path := out / f"{key}.pt").is_file()]
+    there, mine = _specification_there(out / SIDECAR_NAME), modules.specification()
+    if not graphs or not there or canonical(there) == canonical(mine):
+        return
+    if not replace:
+        kinds = [kind for kind in mine if canonical(there.get(kind)) != canonical(mine[kind])]
+        parted = "; ".join(difference(f"{kind} module", there.get(kind), mine[kind]) for kind in kinds)
+        raise DataError(
+            f"{out} holds {len(graphs)} graphs of other modules ({parted})",
+            "graphs of one set of modules in a folder",
+            "give another --out, or --replace to build them again",
+        )
+    for path in graphs:
+        path.unlink(missing_ok=True)
+    (out / SIDECAR_NAME).unlink(missing_ok=True)
+
+
+def _specification_there(path: Path) -> dict[str, Any]:
+    """{kind: {id, params}} of the modules that an earlier build used."""
+    try:
+        registry: Any = next((entry for key, entry in members(path) if key == MODULE_REGISTRY), {})
+    except (OSError, ValueError):
+        return {}
+    return specification(registry) if isinstance(registry, dict) else {}
 
 
 def _read_sidecar(path: Path) -> dict[str, Any]:

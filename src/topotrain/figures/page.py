@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,23 @@ figcaption {{ color: #555; font-size: 13px; }}
 FIGURE = "<h2>{heading}</h2>\n<figure>{body}<figcaption>{caption}</figcaption></figure>"
 
 
+@dataclass(frozen=True)
+class PageFigure:
+    """A figure of plotly with its words.
+
+    Attributes:
+        name: of its element on the page.
+        heading: for people, short.
+        caption: what it shows, with units.
+        figure: of plotly.
+    """
+
+    name: str
+    heading: str
+    caption: str
+    figure: Any
+
+
 def write_page(charts: Sequence[Chart], path: Path, title: str) -> None:
     """Write charts into one HTML file of about 5 MB, nearly all of it plotly's code.
 
@@ -33,21 +51,27 @@ def write_page(charts: Sequence[Chart], path: Path, title: str) -> None:
         path: file to write; its folder is made if need be.
         title: above them.
     """
-    figures: list[str] = []
-    for chart in charts:
-        body = draw(chart).to_html(
+    figures = [PageFigure(chart.name, chart.heading, chart.caption, draw(chart)) for chart in charts]
+    write_figures(figures, path, title)
+
+
+def write_figures(figures: Sequence[PageFigure], path: Path, title: str) -> None:
+    """As ``write_page``, of figures that are drawn already."""
+    bodies: list[str] = []
+    for one in figures:
+        body = one.figure.to_html(
             full_html=False,
-            include_plotlyjs=not figures,  # with the first figure; the others find it there
-            div_id=chart.name.replace("_", "-"),
+            include_plotlyjs=not bodies,  # with the first figure; the others find it there
+            div_id=one.name.replace("_", "-"),
             config={
                 "displaylogo": False,
                 "responsive": True,
                 "modeBarButtonsToRemove": ["sendChartToCloud"],  # the figures stay where they are
             },
         )
-        figures.append(FIGURE.format(heading=escape(chart.heading), body=body, caption=escape(chart.caption)))
+        bodies.append(FIGURE.format(heading=escape(one.heading), body=body, caption=escape(one.caption)))
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(PAGE.format(title=escape(title), figures="\n".join(figures)), encoding="utf-8")
+    path.write_text(PAGE.format(title=escape(title), figures="\n".join(bodies)), encoding="utf-8")
 
 
 def draw(chart: Chart) -> Any:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 import textwrap
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +28,35 @@ def write_png(chart: Chart, path: Path, title: str) -> None:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     draw(chart, title).savefig(path)
+
+
+@contextmanager
+def drawn_without_display() -> Iterator[None]:
+    """Around what another library draws with pyplot: no window, and no figure is left."""
+    import matplotlib
+
+    if "matplotlib.pyplot" not in sys.modules:  # else the caller's backend is the caller's
+        matplotlib.use("agg")
+    import matplotlib.pyplot as plt
+
+    before = set(plt.get_fignums())
+    try:
+        yield
+    finally:
+        for number in set(plt.get_fignums()) - before:
+            plt.close(number)
+
+
+def save_drawn(axes: Any, path: Path) -> None:
+    """Write what another library drew.
+
+    Args:
+        axes: of matplotlib; one, or several of one figure.
+        path: PNG file to write; its folder is made if need be.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure = (axes.flat[0] if hasattr(axes, "flat") else axes).figure
+    figure.savefig(path, dpi=DPI, bbox_inches="tight")
 
 
 def draw(chart: Chart, title: str) -> Any:

@@ -18,6 +18,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 from torch_geometric.nn import GATv2Conv
 
+from topotrain.data.edge_layout import Share
 from topotrain.model.edge_plan import Chunk, EdgePlan, bag
 
 with warnings.catch_warnings():  # the first matrix of the kind warns that the kind is in beta
@@ -39,18 +40,22 @@ def attend(conv: GATv2Conv, nodes: Tensor, edges: Tensor, plan: EdgePlan) -> Ten
     """
     mask = None
     if conv.training and conv.dropout > 0:
-        mask = dropout_mask(plan.num_edges, conv.heads, conv.dropout, nodes)
+        mask = dropout_mask(plan.num_edges, conv.heads, conv.dropout, nodes, plan.layout.share)
     weights = (conv.lin_l.weight, conv.lin_l.bias, conv.lin_r.weight, conv.lin_r.bias, conv.lin_edge.weight, conv.att)
     settings = _Settings(plan, conv.negative_slope, torch.is_grad_enabled())
     out: Tensor = _Attention.apply(nodes, edges, *weights, conv.bias, mask, settings)  # type: ignore[no-untyped-call]
     return out
 
 
-def dropout_mask(num_edges: int, heads: int, dropout: float, like: Tensor) -> Tensor:
-    """(num_edges, heads) factors of the attention: 0 where it is dropped, else what keeps the mean over heads."""
+def dropout_mask(num_edges: int, heads: int, dropout: float, like: Tensor, share: Share | None = None) -> Tensor:
+    """(num_edges, heads) factors of the attention: 0 where it is dropped, else what keeps the mean over heads.
+
+    Who computes a share of a batch draws for all of it, so that an edge is dropped or not whoever computes it.
+    """
     if dropout >= 1:
         return like.new_zeros(num_edges, heads)
-    kept = torch.rand(num_edges, heads) >= dropout
+    drawn = torch.rand(share.num_edges if share else num_edges, heads)
+    kept = (drawn.index_select(0, share.edges) if share else drawn) >= dropout
     return kept.to(like.dtype).mul_(1 / (heads * (1 - dropout)))
 
 

@@ -55,7 +55,12 @@ class ScoringModule(pl.LightningModule):
     def training_step(self, batch: GraphBatch, batch_idx: int) -> Tensor:
         """Mean squared error over every graph of the batch."""
         errors = functional.mse_loss(self(batch), batch.y, reduction="none")  # (num_graphs,)
-        loss = errors.mean()
+        share = batch.layout.share
+        if share is None:
+            loss = errors.mean()
+        else:  # the losses of all processes add up to that of the batch, whatever each of them has of it
+            errors = errors[: share.num_own]
+            loss = errors.sum() / share.num_graphs
         if not bool(torch.isfinite(loss)):
             raise TrainingError(
                 f"the training loss is {float(loss.detach())} in epoch {self.current_epoch}, batch {batch_idx}",
@@ -67,7 +72,7 @@ class ScoringModule(pl.LightningModule):
 
     @property
     def train_mse(self) -> float:
-        """Mean squared error over the graphs that this epoch has seen so far."""
+        """Mean squared error over the graphs that this epoch, and this process, has seen so far."""
         return float(torch.cat(self._train_errors).double().mean())
 
     def on_train_epoch_end(self) -> None:
@@ -75,20 +80,32 @@ class ScoringModule(pl.LightningModule):
 
         Lightning would step it after the checkpoint is written, and not at all after a restart.
         """
-        self._publish({TRAIN_MSE: self.train_mse})
+        self._publish({TRAIN_MSE: self._train_mse_of_all()})
         self._train_errors.clear()
         scheduler = self.lr_schedulers()
         assert isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau)  # noqa: S101 (for the type checker)
         scheduler.step(self.epoch_metrics[VAL_LOSS])
 
+    def _train_mse_of_all(self) -> float:
+        """The same over the graphs of all processes."""
+        if self.trainer.world_size == 1:
+            return self.train_mse
+        errors = torch.cat(self._train_errors).double()
+        total, count = self._summed(torch.stack([errors.sum(), errors.new_tensor(len(errors))])).tolist()
+        return float(total / count)
+
     def validation_step(self, batch: GraphBatch, batch_idx: int) -> None:
         """Keep the predictions; metrics are computed when all are there."""
-        self._val_outputs.append((self(batch), batch.y, batch.index))
+        share = batch.layout.share
+        own = share.num_own if share else batch.num_graphs
+        self._val_outputs.append((self(batch)[:own], batch.y[:own], batch.index[:own]))
 
     def on_validation_epoch_end(self) -> None:
         """Publish metrics in which every graph counts once, whatever the batch size."""
         predictions, truth, index = (torch.cat(parts).cpu() for parts in zip(*self._val_outputs, strict=True))
         self._val_outputs.clear()
+        if self.trainer.world_size > 1:
+            predictions, truth, index = self._gathered(predictions, truth, index)
         if not bool(torch.isfinite(predictions).all()):
             raise TrainingError(
                 f"{int((~torch.isfinite(predictions)).sum())} validation scores of epoch {self.current_epoch} "
@@ -101,6 +118,19 @@ class ScoringModule(pl.LightningModule):
         self._warn_once(undefined)
         metrics[SELECTION_METRIC] = self.config.selection.metric(metrics[VAL_LOSS], metrics[VAL_SPEARMAN])
         self._publish(metrics)
+
+    def _gathered(self, predictions: Tensor, truth: Tensor, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Predictions, true values and positions of all processes, by position: each of them has the same."""
+        table = predictions.new_zeros(3, len(self._val_targets), dtype=torch.float64)
+        table[:, index] = torch.stack([predictions.double(), truth.double(), torch.ones_like(truth).double()])
+        predictions, truth, seen = self._summed(table.to(self.device)).cpu()
+        (index,) = torch.nonzero(seen, as_tuple=True)
+        return predictions[index], truth[index], index
+
+    def _summed(self, values: Tensor) -> Tensor:
+        """Sums over the processes."""
+        summed: Tensor = self.trainer.strategy.reduce(values, reduce_op="sum")
+        return summed
 
     def _warn_once(self, undefined: Sequence[str]) -> None:
         for name in undefined:

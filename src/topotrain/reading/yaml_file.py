@@ -129,6 +129,28 @@ def parse_yaml(text: str) -> Any:
         raise ValueError(_problem(error, text)) from None
 
 
+def key_lines(text: str) -> dict[tuple[str, ...], int]:
+    """The line, counted from 1, of each key of a text that ``parse_yaml`` reads, by the keys that lead to it."""
+    lines: dict[tuple[str, ...], int] = {}
+
+    def walk(node: yaml.Node, above: tuple[str, ...]) -> None:
+        if not isinstance(node, yaml.MappingNode):
+            return
+        for key, value in node.value:
+            here = (*above, str(key.value))
+            lines[here] = key.start_mark.line + 1
+            walk(value, here)
+
+    loader = _Loader(text)
+    try:
+        node = loader.get_single_node()
+        if node is not None:
+            walk(node, ())
+    finally:
+        loader.dispose()
+    return lines
+
+
 def _refuse_endless(root: yaml.Node) -> None:
     """Measure a document with its aliases written out, before that is done: merges of merges grow without end."""
     most, deepest = YAML_VALUES.value, DEPTH.value

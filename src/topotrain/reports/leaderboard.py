@@ -13,6 +13,7 @@ from topotrain.fields import (
     BEST_OF,
     DOCKQ_COLUMN,
     LABEL_PARAMETER,
+    MODULE_KINDS,
     TAG_SCHEMA_DIGEST,
     TAG_TRIAL,
     VAL_LOSS,
@@ -35,10 +36,11 @@ log = logging.getLogger("topotrain")
 LIMIT = 20
 DIGEST_CHARACTERS = 12
 SHOWN_METRICS = (VAL_LOSS, VAL_SPEARMAN, VAL_RANKING_LOSS)
+MODULES = tuple(f"{kind}_module" for kind in MODULE_KINDS)
 COLUMNS = (
     *("rank", "run_id", "run_name", "status", "alive", "primary_metric", "primary_value"),
     *("validation_data", "validation_graphs", "validation_digest", "trial"),
-    *(VAL_LOSS, VAL_SPEARMAN, VAL_RANKING_LOSS, "best_epoch", "epochs", "edge_module", "edge_dim", "node_dim"),
+    *(VAL_LOSS, VAL_SPEARMAN, VAL_RANKING_LOSS, "best_epoch", "epochs", *MODULES, "edge_dim", "node_dim"),
     *("schema_digest", "model_version", "aliases", "started", "age_seconds"),
 )
 Row = dict[str, Any]
@@ -160,7 +162,7 @@ def _row(
             **{name: best.get(name) for name in (VAL_LOSS, VAL_SPEARMAN, VAL_RANKING_LOSS)},
             "best_epoch": run.best_epoch,
             "epochs": len(history),
-            "edge_module": params.get("schema.edge.module"),
+            **{f"{kind}_module": params.get(f"schema.{kind}.module") for kind in MODULE_KINDS},
             "edge_dim": whole(params.get("schema.edge.dim")),
             "node_dim": whole(params.get("schema.node.dim")),
             "schema_digest": digest[:DIGEST_CHARACTERS] if digest else None,

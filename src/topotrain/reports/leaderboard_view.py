@@ -7,9 +7,9 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 from topotrain.fields import VAL_LOSS, VAL_RANKING_LOSS, VAL_SPEARMAN
-from topotrain.reports.leaderboard import COLUMNS, Row
-from topotrain.reports.text import duration, number, short, status
-from topotrain.text import aligned
+from topotrain.reports.leaderboard import COLUMNS, MODULES, Row
+from topotrain.reports.text import number, short, status
+from topotrain.text import aligned, duration
 from topotrain.text import as_csv as csv_text
 
 if TYPE_CHECKING:
@@ -69,7 +69,8 @@ def _groups(rows: Sequence[Row]) -> list[tuple[str, list[dict[str, str]]]]:
         title = "not ranked: ended before they were configured"
         if primary:
             title = f"ranked by {primary} (lower is better){_on(cells[0]) if digest else ''}"
-        groups.append((title, [_cells(row) for row in cells]))
+        shown = [name for name in MODULES if name == "edge_module" or len({row[name] for row in cells}) > 1]
+        groups.append((title, [_cells(row, shown) for row in cells]))
     return groups
 
 
@@ -77,7 +78,7 @@ def _on(row: Row) -> str:
     return f", validated on {row['validation_graphs']} graphs of {row['validation_data']} ({row['validation_digest']})"
 
 
-def _cells(row: Row) -> dict[str, str]:
+def _cells(row: Row, modules: Sequence[str]) -> dict[str, str]:
     model = short(row["model_version"]).removeprefix("models:/")
     return {
         "rank": short(row["rank"]),
@@ -89,7 +90,7 @@ def _cells(row: Row) -> dict[str, str]:
         "Spearman": number(row[VAL_SPEARMAN], 3),
         "ranking loss": number(row[VAL_RANKING_LOSS], 3),
         "epochs": str(row["epochs"]),
-        "edge module": short(row["edge_module"]),
+        **{name.replace("_", " "): short(row[name]) for name in modules},
         "edge dim": short(row["edge_dim"]),
         "node dim": short(row["node_dim"]),
         "schema": short(row["schema_digest"]),

@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from topotrain.fields import LEARNING_RATE, TRAIN_MSE, VAL_LOSS, VAL_RANKING_LOSS, VAL_SPEARMAN
-from topotrain.reports.text import duration, number, short, status
+from topotrain.reports.text import number, short, status
+from topotrain.text import duration
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

@@ -1,12 +1,11 @@
-"""Numbers and durations as people read them."""
+"""Numbers as people read them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-MISSING = "-"
-MINUTE, HOUR, DAY = 60, 3600, 86400
+from topotrain.text import MISSING
 
 
 def status(run: Mapping[str, Any]) -> str:
@@ -25,17 +24,3 @@ def short(value: float | str | None) -> str:
     if value is None:
         return MISSING
     return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def duration(seconds: float | None) -> str:
-    """A time span in its two largest units, such as ``3 min 20 s``."""
-    if seconds is None:
-        return MISSING
-    if seconds < MINUTE:
-        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
-    whole = round(seconds)
-    for unit, name, below, below_name in ((DAY, "d", HOUR, "h"), (HOUR, "h", MINUTE, "min"), (MINUTE, "min", 1, "s")):
-        if whole >= unit:
-            rest = whole % unit // below
-            return f"{whole // unit} {name}" + (f" {rest} {below_name}" if rest else "")
-    return f"{whole} s"

@@ -11,14 +11,13 @@ import pydantic
 from pydantic import BeforeValidator, Field, InstanceOf, SkipValidation, ValidationError
 
 from topotrain.errors import SchemaError
-from topotrain.fields import DOCKQ_COLUMN
+from topotrain.fields import DOCKQ_COLUMN, MODULE_KINDS
 from topotrain.schema.documents import Object, Text, fault
 from topotrain.schema.values import canonical, decisive, short
 from topotrain.text import as_json
 
 DIGEST_VERSION = 1  # of what is said of nodes and edges alone
 DIGEST_VERSION_WITH_MODULES = 2
-MODULE_KINDS = ("interface", "topology", "node", "edge")
 MODULES = "modules"
 LABEL_COLUMN = "label_column"
 TENSORS = "tensors"  # where widths come from that no metadata state

@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
+from typing import Any
 
 from topotrain.cluster.workers import EngineName, Workers
 from topotrain.data.demo import demo_paths
@@ -82,8 +82,7 @@ def predict_directory(
 
     Raises:
         SchemaError: a graph has other features than the model was trained on, or features without names.
-        DataError: no graphs, none that can be scored (``strict``: not all), bad labels, or a table that can't be
-            written.
+        DataError: no graphs, none (``strict``: not all) that can be scored, bad labels, or a table nobody can write.
         TrackingError: no such model.
     """
     check_table_path(out)
@@ -94,10 +93,10 @@ def predict_directory(
     held = SchemaCheck.of_directory(scorer.schema, directory.root, allow_unverified=allow_unverified)
     failures: dict[str, str] = {}
     workers = Workers(jobs, engine, address)
-    scores = partial(score_directory, scorer, directory, batch_size=batch_size, hold=held, progress=progress)
+    how: dict[str, Any] = {"batch_size": batch_size, "hold": held, "workers": workers, "progress": progress}
 
     def rows() -> Iterator[Scored]:
-        for key, score in scores(failures=failures, workers=workers):
+        for key, score in score_directory(scorer, directory, failures=failures, **how):
             yield Scored.of(key, target[key].name, score, known[key].dockq if key in known else None)
         _judge(failures, len(directory.keys), strict)  # before the table takes its place
 

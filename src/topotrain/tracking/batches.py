@@ -18,8 +18,10 @@ from topotrain.fields import (
     TAG_BATCH_JOB_DIGEST,
     TAG_BATCH_MANIFEST,
     TAG_BATCH_NAME,
+    TAG_PRUNED,
     TAG_RESUMED_FROM,
     TAG_STATUS_NOTE,
+    TAG_TUNE_STUDY,
     VAL_LOSS,
 )
 from topotrain.tracking.artifacts import Artifacts
@@ -29,6 +31,7 @@ from topotrain.tracking.records import RunRecord
 from topotrain.tracking.runs import Runs
 
 COMMAND = "batch"
+TUNE_COMMAND = "tune"
 
 
 @dataclass(frozen=True)
@@ -82,17 +85,30 @@ class Batches(Asker):
         if found is None:
             named = self._runs.tagged(TAG_BATCH_NAME, name, COMMAND)
             found = next((batch for batch in named if self._made(batch) & set(jobs.items())), None)
-        if found is not None and is_alive(found):
-            raise TrackingError(
-                f"batch {found.run_id} ({found.name}) is still running",
-                "one that ended or was cut off",
-                "wait for it or stop it",
-            )
+        _refuse_alive(found)
+        return found
+
+    def find_tuning(self, study: str) -> RunRecord | None:
+        """The newest tuning of a study.
+
+        Args:
+            study: digest of what decides what is tried.
+
+        Raises:
+            TrackingError: it is still running.
+        """
+        found = next(self._runs.tagged(TAG_TUNE_STUDY, study, TUNE_COMMAND), None)
+        _refuse_alive(found)
         return found
 
     def children(self, batch_id: str) -> list[RunRecord]:
         """Runs of a batch's jobs, the newest first."""
         return [run for run in reversed(self._runs.children(batch_id)) if TAG_BATCH_JOB in run.tags]
+
+    def winners(self, tuning_id: str, digest: str) -> list[RunRecord]:
+        """Runs that a tuning, or those that it goes on for, made of a winner, the newest first."""
+        runs = self.earlier_children(self._runs.get(tuning_id))
+        return [run for run in runs if run.tags.get(TAG_BATCH_JOB_DIGEST) == digest]
 
     def earlier_children(self, batch: RunRecord) -> list[RunRecord]:
         """Runs of the jobs of a batch and of those it goes on for, the newest first."""
@@ -126,8 +142,27 @@ class Batches(Asker):
             self._client.set_tag(run_id, TAG_STATUS_NOTE, mask_credentials(note))
             self._client.set_terminated(run_id, status="KILLED")
 
+    @asks
+    def close_pruned(self, run_id: str, why: str) -> None:
+        """End a run that was stopped because its trial is not worth going on with: nothing went wrong with it."""
+        run = self._client.get_run(run_id)
+        self._client.set_tag(run_id, TAG_PRUNED, why)
+        if run.info.status != "FINISHED":
+            if TAG_STATUS_NOTE in run.data.tags:
+                self._client.delete_tag(run_id, TAG_STATUS_NOTE)
+            self._client.set_terminated(run_id, status="FINISHED")
+
     def _made(self, batch: RunRecord) -> set[tuple[str | None, str | None]]:
         """Jobs, with their digests, of which a batch has runs."""
         return {
             (run.tags.get(TAG_BATCH_JOB), run.tags.get(TAG_BATCH_JOB_DIGEST)) for run in self.children(batch.run_id)
         }
+
+
+def _refuse_alive(found: RunRecord | None) -> None:
+    if found is not None and is_alive(found):
+        raise TrackingError(
+            f"{found.command} {found.run_id} ({found.name}) is still running",
+            "one that ended or was cut off",
+            "wait for it or stop it",
+        )

@@ -6,10 +6,12 @@ import io
 import logging
 import os
 import shutil
+import signal
 import sys
+import threading
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytorch_lightning as pl
 import torch
@@ -31,8 +33,11 @@ from topotrain.fields import (
     VAL_SPEARMAN,
 )
 from topotrain.model.lightning import ScoringModule
-from topotrain.tracking.recorder import Recorder
+from topotrain.signals import STOPPING
 from topotrain.training.selection import Selection, write_kept_index
+
+if TYPE_CHECKING:
+    from topotrain.tracking.recorder import Recorder
 
 log = logging.getLogger("topotrain")
 
@@ -50,6 +55,22 @@ class EpochSeeds(Callback):
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Python, NumPy and torch."""
         pl.seed_everything((self.seed * 1_000_003 + trainer.current_epoch) % 2**32, workers=True, verbose=False)
+
+
+class OwnSignals(Callback):
+    """Keeps what this process does at a signal.
+
+    Among several processes Lightning would call the others from within its handler, in the middle of another call.
+    """
+
+    def __init__(self) -> None:
+        self._handlers = {each: signal.getsignal(each) for each in STOPPING}
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Lightning has set its own by now."""
+        if threading.current_thread() is threading.main_thread():
+            for each, handler in self._handlers.items():
+                signal.signal(each, handler)
 
 
 class ConfiguredSettings(Callback):
@@ -126,8 +147,7 @@ class EpochEnd(Checkpoint):
         if self.recorder.complete:  # else a file may still have to be delivered
             for dropped in outcome.dropped:
                 (self.folder / dropped.file_name).unlink(missing_ok=True)
-        if self.selection.should_stop:
-            trainer.should_stop = True
+        trainer.should_stop = trainer.strategy.broadcast(trainer.should_stop or self.selection.should_stop)
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
@@ -144,6 +164,15 @@ class EpochEnd(Checkpoint):
             _same_file(last, self.folder / kept_name)
             self.recorder.checkpoint(self.folder / kept_name)
             self.recorder.checkpoint(write_kept_index(self.selection, self.folder))
+
+
+class EpochEndBeside(Checkpoint):
+    """What a process that records nothing does at the end of an epoch: what the one that does asks of it."""
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Save, where that takes several, and stop when the other does."""
+        trainer.save_checkpoint(LAST_CHECKPOINT)
+        trainer.should_stop = trainer.strategy.broadcast(False)
 
 
 class NewFiles(TorchCheckpointIO):

@@ -19,9 +19,12 @@ from topotrain.tracking.opening import open_offline, open_run
 from topotrain.tracking.provenance import provenance_tags
 from topotrain.tracking.recorder import Recorder
 from topotrain.tracking.store import Store
+from topotrain.training.crew import place_of
 from topotrain.training.hardware import check_hardware
+from topotrain.training.loop import Limits
+from topotrain.training.ranks import Place
 from topotrain.training.register import TakeCandidate
-from topotrain.training.training_run import Limits, TrainingRun, TrainResult
+from topotrain.training.training_run import TrainingRun, TrainResult
 
 __all__ = ["Limits", "TrainResult", "fit"]
 log = logging.getLogger("topotrain")
@@ -69,24 +72,37 @@ def fit(
     """
     loaded = _load(config, overrides)
     recipe = loaded.config
-    label = {TAG_TRIAL_LABEL: trial_label} if trial_label else {}
     with lines_shown(progress), interruptible():
-        for notice in loaded.notices:
-            log.info(notice)
-        check_hardware(recipe)
-        check_scratch()
+        place = _checked(loaded)
         uri = resolve_tracking_uri(tracking_uri, recipe.mlflow.tracking_uri, log.info)
         recorder = _open(
             *(uri, recipe.mlflow, offline),
             command="run",
             run_name=run_name or recipe.mlflow.run_name,
-            tags={**recipe.mlflow.tags, **provenance_tags(), **label, **(tags or {})},
+            tags={**recipe.mlflow.tags, **provenance_tags(), **_label(trial_label), **(tags or {})},
             notes=notes,
             parent_run_id=parent_run_id,
         )
-        cut = limits or Limits()
-        run = TrainingRun(loaded, recorder, cut, initial=resume_from, take_candidate=take_candidate, progress=progress)
-        return run.execute()
+        return TrainingRun(
+            *(loaded, recorder, limits or Limits()),
+            initial=resume_from,
+            take_candidate=take_candidate,
+            progress=progress,
+            place=place,
+        ).execute()
+
+
+def _label(trial: str | None) -> dict[str, str]:
+    return {TAG_TRIAL_LABEL: trial} if trial else {}
+
+
+def _checked(loaded: LoadedConfig) -> Place | None:
+    """This process among those that a recipe asks for, where the machine has what it takes."""
+    for notice in loaded.notices:
+        log.info(notice)
+    place = place_of(check_hardware(loaded.config), loaded.config.trainer.num_nodes)
+    check_scratch()
+    return place
 
 
 def _open(uri: str, settings: MlflowConfig, offline: bool, **said: Any) -> Recorder:

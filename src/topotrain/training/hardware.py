@@ -10,25 +10,32 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from torch.utils import deterministic
 
 from topotrain.config import EVERYWHERE, HARDWARE, TrainConfig, TrainerConfig, check_sizes
 from topotrain.errors import ConfigError
 from topotrain.text import one_line
+from topotrain.training.ranks import Place, PlaceEnvironment, SharedStrategy
 
 FILLING: Any = deterministic  # its one setting is a property, which type checkers do not see
 
 
-def make_trainer(config: TrainerConfig, **settings: Any) -> pl.Trainer:
-    """A trainer on one device of this machine.
+def make_trainer(config: TrainerConfig, place: Place | None = None, **settings: Any) -> pl.Trainer:
+    """A trainer on devices of this machine.
 
     Args:
         config: names accelerator, devices and precision.
+        place: of this process among several that train together.
         **settings: of the trainer.
 
     Raises:
-        ConfigError: this machine has no such accelerator or device, or they are several.
+        ConfigError: this machine has no such accelerator or device.
     """
+    if place is not None:
+        settings |= {"strategy": SharedStrategy(), "use_distributed_sampler": False}
+    # Where nobody says so, Lightning would look for a cluster, and act on its signals.
+    environment = LightningEnvironment() if place is None else PlaceEnvironment(place)
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     if config.accelerator in ("cuda", "gpu") and not _has_gpu(config.accelerator):
         raise ConfigError(
@@ -43,8 +50,10 @@ def make_trainer(config: TrainerConfig, **settings: Any) -> pl.Trainer:
                 accelerator=config.accelerator,
                 devices=config.devices,
                 precision=config.precision,  # type: ignore[arg-type]
+                num_nodes=config.num_nodes,
                 logger=False,
                 enable_model_summary=False,
+                plugins=[environment, *settings.pop("plugins", ())],
                 **settings,
             )
     except Exception as error:  # noqa: BLE001 (each accelerator raises its own kinds)
@@ -52,22 +61,23 @@ def make_trainer(config: TrainerConfig, **settings: Any) -> pl.Trainer:
         raise ConfigError(
             f"trainer: {asked}: {one_line(error)}", "settings that this machine has", "e.g. cpu, 1 and 32"
         ) from None
-    if trainer.world_size > 1:
-        raise ConfigError(
-            f"trainer.devices is {config.devices!r}, {trainer.world_size} processes", "one device", "set it to 1"
-        )
     return trainer
 
 
-def check_hardware(config: TrainConfig) -> None:
+def check_hardware(config: TrainConfig) -> int:
     """See that this machine has what a configuration asks for, without training.
+
+    Returns:
+        How many processes train, one for each device of each machine.
 
     Raises:
         ConfigError: it does not.
     """
     check_sizes(config)
-    if config.trainer.model_dump(include=HARDWARE) != EVERYWHERE:
-        make_trainer(config.trainer, enable_checkpointing=False, enable_progress_bar=False)
+    if config.trainer.model_dump(include=HARDWARE) == EVERYWHERE:
+        return 1
+    trainer = make_trainer(config.trainer, enable_checkpointing=False, enable_progress_bar=False)
+    return trainer.num_devices * config.trainer.num_nodes
 
 
 @contextmanager

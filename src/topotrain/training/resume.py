@@ -40,10 +40,13 @@ from topotrain.tracking.runs import LATEST
 from topotrain.tracking.store import CONNECT_SECONDS, Store, find_store
 from topotrain.tracking.sync import deliver_first
 from topotrain.training.continuation import Continuation, Recorded, check_same, drift_of, restored_selection
+from topotrain.training.crew import dismiss, place_of
 from topotrain.training.hardware import check_hardware
+from topotrain.training.loop import Limits, limits_of
 from topotrain.training.network_shape import check_network
+from topotrain.training.ranks import Place, outer_place
 from topotrain.training.register import TakeCandidate
-from topotrain.training.training_run import Limits, TrainingRun, TrainResult, limits_of
+from topotrain.training.training_run import TrainingRun, TrainResult
 
 log = logging.getLogger("topotrain")
 RANKED = ("best", "second_best", "third_best")
@@ -114,6 +117,7 @@ def resume(
                 store, store.runs.get(original.run_id), checkpoint, overrides, adopted, folder, progress
             )
             if isinstance(prepared, AlreadyComplete):
+                dismiss(outer_place())
                 return prepared
             if prepared.continuation.same_run:
                 recorder = reopen_run(store, lease)
@@ -134,6 +138,7 @@ class _Prepared:
     continuation: Continuation
     checkpoint: str
     limits: Limits
+    place: Place | None
 
     def training(self, recorder: Recorder, take_candidate: TakeCandidate, progress: bool) -> TrainingRun:
         """What goes on."""
@@ -142,6 +147,7 @@ class _Prepared:
             continuation=self.continuation,
             take_candidate=take_candidate,
             progress=progress,
+            place=self.place,
         )
 
 
@@ -158,13 +164,14 @@ def _prepare(
     present = store.artifacts.names(original, CHECKPOINT_DIR)
     name = _artifact_name(store, original, checkpoint, present)
     content = _fetch(store, original, checkpoint, name, present, folder)
-    loaded = _recipe(store, original, overrides, folder)
+    loaded, place = _recipe(store, original, overrides, folder)
     state = restored_selection(content, loaded.config)
     check_network(content, loaded.config)
     limits = limits_of(content)
     reached = max(state.history, default=-1)
     newest = max(store.runs.values(original.run_id, VAL_LOSS), default=-1)
-    if original.status == "FINISHED" and reached >= newest and not state.has_epochs_left:
+    complete = original.status == "FINISHED" and reached >= newest and not state.has_epochs_left
+    if complete and not _is_to_register(store, original, content, loaded.config):
         return AlreadyComplete(original.run_id, original.name, len(state.history))
     data = _same_data(content, loaded.config, progress)
     for kept in {kept.file_name for kept in state.kept} & present:
@@ -174,7 +181,15 @@ def _prepare(
     unchanged = present if name == LAST_CHECKPOINT else present - {LAST_CHECKPOINT}
     recorded = Recorded.of(store, original, state, unchanged) if same_run else Recorded()
     continuation = Continuation(content, folder, state, drift, same_run, recorded)
-    return _Prepared(loaded, data, continuation, name, limits)
+    return _Prepared(loaded, data, continuation, name, limits, place)
+
+
+def _is_to_register(store: Store, run: RunRecord, content: Mapping[str, Any], config: TrainConfig) -> bool:
+    """Whether a complete run registered no versions, as it was asked to, and is asked for them now."""
+    before = content["config"].get("mlflow") if isinstance(content["config"], Mapping) else None
+    if not isinstance(before, Mapping) or before.get("register") != "none" or config.mlflow.register_ == "none":
+        return False
+    return not limits_of(content).any and not store.versions.of_runs([run.run_id])
 
 
 def _same_data(content: Mapping[str, Any], config: TrainConfig, progress: bool) -> PreparedData:
@@ -283,8 +298,8 @@ def _fetch_to(store: Store, run: RunRecord, name: str, target: Path) -> None:
         store.artifacts.fetch(Checkpoint(run.run_id, f"{CHECKPOINT_DIR}/{name}"), Path(aside)).replace(target)
 
 
-def _recipe(store: Store, run: RunRecord, overrides: Sequence[str], work: Path) -> LoadedConfig:
-    """The run's own configuration, overridden."""
+def _recipe(store: Store, run: RunRecord, overrides: Sequence[str], work: Path) -> tuple[LoadedConfig, Place | None]:
+    """The run's own configuration, overridden, and this process among those that it asks for."""
     with tempfile.TemporaryDirectory(dir=work) as folder:
         path = store.artifacts.fetch(Checkpoint(run.run_id, CONFIG_ARTIFACT), Path(folder))
         try:
@@ -292,8 +307,8 @@ def _recipe(store: Store, run: RunRecord, overrides: Sequence[str], work: Path) 
         except ConfigError as error:
             what = error.what.replace(str(path), f"runs:/{run.run_id}/{CONFIG_ARTIFACT}")
             raise ConfigError(what, error.expected, error.do) from None
-    check_hardware(loaded.config)  # it may be that of another machine
-    return loaded
+    num_ranks = check_hardware(loaded.config)  # it may be that of another machine
+    return loaded, place_of(num_ranks, loaded.config.trainer.num_nodes)
 
 
 def _open_new(

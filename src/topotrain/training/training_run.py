@@ -3,51 +3,41 @@
 from __future__ import annotations
 
 import logging
-import warnings
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from lightning_fabric.utilities.exceptions import MisconfigurationException
-from pydantic import TypeAdapter, ValidationError
 
 from topotrain.config import LoadedConfig
 from topotrain.credentials import mask_credentials
 from topotrain.data.prepare import PreparedData, prepare_data
-from topotrain.errors import ConfigError, DataError, DiskError, InterruptedRunError
+from topotrain.errors import DataError, DiskError, InterruptedRunError
 from topotrain.fields import CHECKPOINT_DIR, DOCKQ_COLUMN, INTERRUPTED_NOTE, LAST_CHECKPOINT, TAG_TRIAL, quality_name
-from topotrain.invocation import resume_command, sync_advice, threads_asked
-from topotrain.model.checkpoint import WRITTEN
-from topotrain.model.lightning import STEP, ScoringModule
+from topotrain.invocation import resume_command, sync_advice
+from topotrain.model.lightning import STEP
 from topotrain.model.network import TopoQANetwork
 from topotrain.progress import track
-from topotrain.schema.documents import fault
 from topotrain.scratch import make_scratch, remove_scratch, writing
 from topotrain.signals import release
 from topotrain.text import one_line
 from topotrain.tracking.journal import JournalError
 from topotrain.tracking.recorder import AWAY_SECONDS, STOP_SECONDS, NewVersion, Recorder, Status
-from topotrain.training.callbacks import (
-    ConfiguredSettings,
-    EpochEnd,
-    EpochSeeds,
-    NewFiles,
-    progress_callback,
-)
+from topotrain.training.callbacks import EpochEnd, progress_callback
 from topotrain.training.continuation import RATE, Continuation
-from topotrain.training.hardware import fitting, make_trainer
+from topotrain.training.crew import END_SECONDS, Crew, dismiss
 from topotrain.training.initial_weights import load_initial_weights
+from topotrain.training.loop import Limits, Loop, limit_threads
 from topotrain.training.network_shape import network_spec
+from topotrain.training.ranks import Place
 from topotrain.training.record import record_figures, record_recipe
 from topotrain.training.register import TakeCandidate, numbers_of, register_kept
 from topotrain.training.selection import Selection
 from topotrain.version import __version__
 
 log = logging.getLogger("topotrain")
+TOLERANCE = "1e-5"  # of losses and metrics, between runs that differ in the number of processes alone
 
 
 @dataclass(frozen=True)
@@ -83,39 +73,6 @@ class TrainResult:
     quality: str = quality_name(DOCKQ_COLUMN)
 
 
-@dataclass(frozen=True)
-class Limits:
-    """Options that cut a run short, for trying things out; such a run registers no model."""
-
-    fast_dev_run: bool = False
-    train_batches: int | float | None = None
-    val_batches: int | float | None = None
-
-    @property
-    def any(self) -> bool:
-        """Whether the run is cut short at all."""
-        return bool(self.in_words)
-
-    @property
-    def in_words(self) -> str:
-        """``train_batches=3``; empty where nothing is cut short."""
-        given = {name: value for name, value in asdict(self).items() if value not in (None, False)}
-        return ", ".join(f"{name}={value}" for name, value in given.items())
-
-
-def limits_of(content: Mapping[str, Any]) -> Limits:
-    """What cut the run of a checkpoint short.
-
-    Raises:
-        DataError: it is malformed.
-    """
-    try:
-        return TypeAdapter(Limits).validate_python(content.get("limits", {}))
-    except ValidationError as error:
-        at, found, _ = fault(error)
-        raise DataError(f"the checkpoint's limits.{'.'.join(map(str, at))} {found}", WRITTEN) from None
-
-
 class TrainingRun:
     """One run, with what a failure needs to know of it.
 
@@ -127,6 +84,7 @@ class TrainingRun:
         continuation: where the run goes on from; with it, ``initial`` has no use.
         take_candidate: whether the best version becomes the candidate.
         progress: whether bars are drawn where there is a terminal.
+        place: of this process among several that train together.
     """
 
     def __init__(
@@ -139,8 +97,9 @@ class TrainingRun:
         continuation: Continuation | None = None,
         take_candidate: TakeCandidate = "if_better",
         progress: bool = True,
+        place: Place | None = None,
     ) -> None:
-        self.progress = progress
+        self.progress, self.place = progress, place
         self.loaded, self.recorder, self.limits = loaded, recorder, limits
         self.initial, self.continuation, self.take_candidate = initial, continuation, take_candidate
         self.versions: dict[int, str | NewVersion] = {}
@@ -148,6 +107,7 @@ class TrainingRun:
         self.config = loaded.config
         self.selection = continuation.selection if continuation else Selection(self.config)
         self.data: PreparedData | None = None
+        self.crew: Crew | None = None
 
     @cached_property
     def workdir(self) -> Path:
@@ -198,13 +158,18 @@ class TrainingRun:
         """Prepare, train, register, close."""
         log.info("run %s (%s)", self.recorder.run_name, self.recorder.run_id)
         log.info("  to resume: %s", resume_command(self.recorder.run_id, self.recorder.uri))
+        if not self.selection.has_epochs_left:
+            dismiss(self.place)
+        elif self.place is not None:
+            self.crew = Crew(self.place)
+            self.place = self.crew.place
         self.data = data = data or prepare_data(self.config, track if self.progress else None)
         for warning in data.warnings:
             log.warning(warning)
         for split in (data.train, data.val):
             log.info("%s: %s", split.name, split.target_line)
         pl.seed_everything(self.config.dataloader.seed, workers=True, verbose=False)
-        self._limit_threads()
+        limit_threads()
         network = self._network(data)
         num_parameters = sum(p.numel() for p in network.parameters())
         if self.limits.any:
@@ -218,6 +183,7 @@ class TrainingRun:
             *(data.schema.node_dim, data.schema.edge_dim, num_parameters),
         )
         if self.continuation is not None:
+            self._say_other_ranks(self.continuation.content.get("num_ranks", 1))
             self.versions |= self.continuation.restore(self.recorder, self.loaded, self.checkpoints)
         if self.selection.has_epochs_left:
             self._train(network, data)
@@ -228,6 +194,18 @@ class TrainingRun:
         self.recorder.end("FINISHED")
         self.recorder.close(patience if delivered else 0)
         return self._result(self._said(numbers_of(versions)))
+
+    @property
+    def _num_ranks(self) -> int:
+        return self.place.size if self.place else 1
+
+    def _say_other_ranks(self, before: int) -> None:
+        if before != self._num_ranks:
+            log.warning(
+                "the checkpoint is of %d processes, and %d go on: sums are added in another order, and results agree "
+                "with those of an unchanged number to rounding (%s over some epochs), not to the last bit",
+                *(before, self._num_ranks, TOLERANCE),
+            )
 
     def _network(self, data: PreparedData) -> TopoQANetwork:
         """New, or with the weights of another; a run that goes on takes its own from the checkpoint."""
@@ -268,74 +246,53 @@ class TrainingRun:
 
     def tidy(self) -> None:
         """Leave the caller's process and disk as they were; what is not delivered yet is in the journal."""
+        if self.crew is not None:
+            self.crew.end()
         torch.set_num_threads(self.torch_settings[0])
         torch.use_deterministic_algorithms(self.torch_settings[1])
         if "workdir" in vars(self):
             remove_scratch(self.workdir)
 
     def _train(self, network: TopoQANetwork, data: PreparedData) -> None:
-        config = self.config
-        module = ScoringModule(network, config, data.module.val.targets)
+        continuation = self.continuation
         carried = {
             "feature_metadata": data.schema.to_dict(),
             "model_hyperparameters": network.spec.to_dict(),
-            "config": config.to_dict(),
+            "config": self.config.to_dict(),
             "limits": asdict(self.limits),
             "data_digest": data.digest,
             "run_id": self.recorder.run_id,
             "topotrain_version": __version__,
             "step": STEP,
+            "num_ranks": self._num_ranks,
         }
-        drift = self.continuation.drift if self.continuation else {}
-        settings = ConfiguredSettings(config, new_learning_rate=RATE in drift)
         callbacks = [
-            settings,
-            EpochSeeds(config.dataloader.seed),
-            progress_callback(self.selection, config.logging, bar=self.progress),
+            progress_callback(self.selection, self.config.logging, bar=self.progress),
             EpochEnd(self.selection, self.recorder, self.checkpoints, carried),
         ]
-        trainer = self._trainer(callbacks)
         data.module.first_epoch = self.epochs
-        last = str(self.checkpoints / LAST_CHECKPOINT) if self.continuation else None
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module="pytorch_lightning")
-            try:
-                with fitting(config):
-                    trainer.fit(module, datamodule=data.module, ckpt_path=last, weights_only=True)
-            except MisconfigurationException as error:
-                raise ConfigError(f"training can't start: {one_line(error)}", "limits that leave a batch") from None
-            except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
-                if last is None or settings.stepped:
-                    raise
-                raise DataError(
-                    f"the run can't go on from its checkpoint ({type(error).__name__}: {one_line(error)})",
-                    WRITTEN,
-                    "go on from another with: --checkpoint best",
-                ) from error
-
-    @staticmethod
-    def _limit_threads() -> None:
-        """One thread for the small tensors of interface graphs: faster, and the same sums on any number of cores."""
-        if threads_asked() is None:
-            torch.set_num_threads(1)
-
-    def _trainer(self, callbacks: list[pl.Callback]) -> pl.Trainer:
-        config = self.config.trainer
-        return make_trainer(
-            config,
-            max_epochs=config.num_epochs,
-            accumulate_grad_batches=config.accumulate_grad_batches,
-            fast_dev_run=self.limits.fast_dev_run,
-            limit_train_batches=self.limits.train_batches,
-            limit_val_batches=self.limits.val_batches,
-            num_sanity_val_steps=0,
-            deterministic=True,
-            enable_checkpointing=True,
-            enable_progress_bar=any(isinstance(c, pl.callbacks.ProgressBar) for c in callbacks),
-            default_root_dir=str(self.workdir),
-            callbacks=callbacks,
-            plugins=[NewFiles()],
+        last = self.checkpoints / LAST_CHECKPOINT if continuation else None
+        new_rate = RATE in continuation.drift if continuation else False
+        loop = Loop(self.config, self.limits, self.workdir, self.place, last, new_rate)
+        if self.crew is None:
+            loop.run(network, data.module, callbacks)
+            return
+        self.crew.brief(
+            {
+                **{name: carried[name] for name in ("config", "limits", "data_digest")},
+                "weights": network.state_dict(),
+                "first_epoch": self.epochs,
+                "new_learning_rate": new_rate,
+            },
+            last,
         )
+        try:
+            loop.run(network, data.module, callbacks)
+        except (RuntimeError, DataError) as error:
+            if lost := self.crew.lost(error):
+                raise lost from error
+            raise
+        self.crew.end(patience=END_SECONDS)
 
     def _register(self, data: PreparedData, *, candidate: TakeCandidate) -> list[str | NewVersion]:
         if self.limits.any or self.config.mlflow.register_ == "none":
