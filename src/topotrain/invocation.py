@@ -106,6 +106,15 @@ def travelling_environment() -> dict[str, str]:
     }
 
 
+def same_code() -> dict[str, str]:
+    """What makes a process import this very package, where it is not installed."""
+    folder = Path(__file__).resolve().parents[1]
+    if folder.name in ("site-packages", "dist-packages"):
+        return {}
+    further = os.environ.get("PYTHONPATH")
+    return {"PYTHONPATH": os.pathsep.join([str(folder), *([further] if further else [])])}
+
+
 def threads_asked() -> str | None:
     """How many threads the user asks numerical libraries to take (OMP_NUM_THREADS), as written."""
     return os.environ.get(THREADS_VARIABLE)
