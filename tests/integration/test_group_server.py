@@ -122,7 +122,7 @@ def test_users_train_judge_promote_and_keep_to_what_is_theirs(group_server, grap
 
     # ... nor add to it; a run of their own is then complete, but for the version that the server does not take.
     own = ("-o", "mlflow.experiment=bobs", "-o", "mlflow.flush_timeout=0")
-    status, out, err = bob.tries("run", *options(graph_set, "adas"), *own)
+    status, out, err = bob.tries("run", "--take-candidate", *options(graph_set, "adas"), *own)
     bobs = out.strip()
     assert status == 4, err
     assert "Traceback" not in err
@@ -137,7 +137,7 @@ def test_users_train_judge_promote_and_keep_to_what_is_theirs(group_server, grap
     group_server.users().grant_user_permission("bob", "registered_model", "adas", "EDIT")
     assert bob.does("sync").split() == [bobs]
     assert_whole(bob.client, bobs, "adas", epochs=2)
-    bob.does("resume", "--run-id", run_id, *more)
+    bob.does("resume", "--run-id", run_id, "--take-candidate", *more)
     assert_whole(bob.client, run_id, "adas", epochs=3)
     assert bob.does("sync") == "", "nothing is left"
 

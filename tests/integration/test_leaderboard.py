@@ -80,9 +80,9 @@ def test_runs_on_other_validation_data_are_ranked_apart_and_trials_not_at_all(st
     for number, (name, value, params) in enumerate(
         [("worse", 0.3, old), ("tiny", 0.01, new), ("better", 0.2, old), ("from before", 0.05, {})]
     ):
-        run = HandMadeRun(store_uri, name, more=params, start_time=1000 + number)
+        run = HandMadeRun(store_uri, name, changed=params, start_time=1000 + number)
         run.epochs(epoch(value)).end()
-    trial = HandMadeRun(store_uri, "trial", more=old).epochs(epoch(0.001)).end()
+    trial = HandMadeRun(store_uri, "trial", changed=old).epochs(epoch(0.001)).end()
     trial.client.set_tag(trial.run_id, "topotrain.trial", "fast_dev_run=True")
     rows = leaderboard(tracking_uri=store_uri)
     assert names(rows) == [(1, "better"), (2, "worse"), (1, "tiny"), (1, "from before")], "data used last come first"

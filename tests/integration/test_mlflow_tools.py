@@ -144,7 +144,7 @@ def test_runs_have_the_same_keys_so_that_they_compare_side_by_side(recorded: Rec
     assert len({frozenset(run.data.params) for run in runs}) == 1
     assert len({frozenset(run.data.metrics) for run in runs}) == 1
     names = [name for name in runs[0].data.params if name.startswith("schema.")]
-    assert len(names) == 7
+    assert len(names) == 14
     mlflow.set_tracking_uri(recorded.uri)
     table = mlflow.search_runs(experiment_names=["dynamic_topoqa"]).set_index("run_id")
     assert len(table) == 3

@@ -11,6 +11,7 @@ import pytest
 import topotrain
 from kit.graphs import GraphSet
 from kit.recorded import artifact_json, local_artifact, mlflow_client
+from kit.runs import HandMadeRun, epoch
 from topotrain.cli import main
 from topotrain.data.graph_dir import GraphDirectory
 from topotrain.data.split import SplitRules, read_split
@@ -119,10 +120,21 @@ def test_a_run_of_dockq_says_nothing_new(graph_set, store_uri, caplog):
     assert "train: 3 targets: T0 (4 decoys), T1 (4 decoys), T2 (4 decoys)" in caplog.text
 
 
-def test_runs_of_two_qualities_side_by_side_are_said(learned, graph_set, store_uri, caplog):
+def test_runs_of_two_qualities_are_ranked_apart(learned, graph_set, store_uri):
     from topotrain.reports.leaderboard import leaderboard
 
     topotrain.fit(None, overrides=[*graph_set.overrides, "labels.column=dockq"], tracking_uri=store_uri)
+    rows = leaderboard(tracking_uri=store_uri)
+    assert [row["rank"] for row in rows] == [1, 1]
+    assert len({row["validation_digest"] for row in rows}) == 2
+
+
+def test_runs_of_two_qualities_side_by_side_are_said(store_uri, caplog):
+    """Of runs that do not say what they were validated on, as those of before."""
+    from topotrain.reports.leaderboard import leaderboard
+
+    for column in ("dockq", "lddt"):
+        HandMadeRun(store_uri, column, changed={"labels.column": column}).epochs(epoch(0.1))
     with caplog.at_level(logging.WARNING):
         leaderboard(tracking_uri=store_uri)
     assert "runs that learned dockq, lddt are ranked together" in caplog.text

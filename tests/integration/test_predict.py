@@ -21,7 +21,7 @@ from kit.recorded import point_mlflow_at
 from topotrain.data.graph_dir import GraphDirectory
 from topotrain.data.graph_file import read_graph
 from topotrain.data.stored_schema import inspect_directory
-from topotrain.scoring import predict_directory
+from topotrain.scoring import directory_scores
 from topotrain.scoring.load import load_scorer
 from topotrain.scoring.scorer import Scorer
 
@@ -181,7 +181,7 @@ def test_only_a_batch_of_graphs_is_in_memory(predict, finished, tmp_path, monkey
         most = max(most, len(alive))
         return graph
 
-    monkeypatch.setattr(predict_directory, "read_graph", watched)
+    monkeypatch.setattr(directory_scores, "read_graph", watched)
     elsewhere = shutil.copytree(finished.graph_set.graphs, tmp_path / "graphs")
     arguments = ["--graphs", elsewhere, "--out", tmp_path / "t.csv", "--rank"]
     assert predict(*arguments, "--batch-size", 2)[0] == 0
@@ -199,7 +199,7 @@ def test_graphs_that_are_packed_already_are_not_read_again(predict, finished, tm
         read.append(key)
         return read_graph(path, key)
 
-    monkeypatch.setattr(predict_directory, "read_graph", counted)
+    monkeypatch.setattr(directory_scores, "read_graph", counted)
     changed = graphs / "V1" / "m3.pt"
     os.utime(changed, (1_700_000_000, 1_700_000_000))
     assert predict(*arguments, tmp_path / "packed.csv")[0] == 0

@@ -83,7 +83,8 @@ def test_predict_as_an_entry_point(root, here, quick_python):
     (made,) = client.search_runs([client.get_experiment_by_name("reports").experiment_id])
     assert made.data.tags["topotrain.command"] == "predict"
     report = artifact_json(client, made.info.run_id, "predict.json")
-    assert report["model"] == "models:/topoqa@champion"
+    champion = client.get_model_version_by_alias("topoqa", "champion")
+    assert report["model"] == f"models:/topoqa/{champion.version}"
     assert (report["scored"], report["failed"]) == (20, {})
 
 

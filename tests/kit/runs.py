@@ -63,7 +63,7 @@ class HandMadeRun:
         num_epochs: int = 50,
         start_time: int | None = None,
         params: bool = True,
-        more: Mapping[str, str] | None = None,
+        changed: Mapping[str, str] | None = None,
         tags: Mapping[str, str] | None = None,
         heartbeat: Mapping[str, Any] | None = None,
     ) -> None:
@@ -79,7 +79,7 @@ class HandMadeRun:
         )
         if params:
             schema = {"schema.edge.module": "edge/test/v1", "schema.edge.dim": "3", "schema.node.dim": "5"}
-            pairs = {**self.config.flat(), **schema, **(more or {})}
+            pairs = {**self.config.flat(), **schema, **(changed or {})}
             self.client.log_batch(self.run_id, params=[Param(key, value) for key, value in pairs.items()])
             self.client.set_tag(self.run_id, TAG_SCHEMA_DIGEST, DIGEST)
 

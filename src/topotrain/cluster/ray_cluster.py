@@ -290,7 +290,8 @@ def _ray() -> ModuleType:
         raise ConfigError(
             "Ray is not installed here", "the extra topotrain[ray]", "install it: pip install 'topotrain[ray]'"
         ) from None
-    return ray
+    found: ModuleType = ray
+    return found
 
 
 def _lost(error: Exception) -> LostError:
