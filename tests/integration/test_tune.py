@@ -237,6 +237,7 @@ def test_a_loser_can_be_registered_later(tried: Tried, tmp_path: Path) -> None:
 # Seeds and folds
 
 
+@pytest.mark.long
 def test_folds_and_seeds(make_graph_set: Any, store_uri: str, tmp_path: Path, quickly: None, capsys: Any) -> None:
     """The mean over all is compared; the winner is trained once more, on the recipe's own labels."""
     graph_set = make_graph_set(train_targets=4)
@@ -452,6 +453,7 @@ def test_the_standing_is_told_when_it_changes(caplog: pytest.LogCaptureFixture) 
 # The page
 
 
+@pytest.mark.long
 def test_the_walk_through_runs_as_it_is_written(
     graph_set: GraphSet, tmp_path: Path, store_uri: str, quick_python: str
 ) -> None:
@@ -478,4 +480,7 @@ def test_the_walk_through_runs_as_it_is_written(
     )
     assert done.returncode == 0, done.stderr
     assert len(trials_of(store_uri)) == 4
+    (tuned,) = (run for run in all_runs(store_uri, "run") if run.info.run_name == "tuned")
+    winner = mlflow_client(store_uri).get_run(all_runs(store_uri, "tune")[0].data.tags["topotrain.best_child"])
+    assert tuned.data.metrics["val_loss"] == winner.data.metrics["val_loss"], "its configuration is all it takes"
     assert "4/4 trials, best val_loss" in done.stderr
