@@ -3,6 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+TEST_STAMP := $(VENV)/.installed-for-tests
 export MLFLOW_TRACKING_URI ?= sqlite:///$(CURDIR)/mlflow.db
 export MLFLOW_DISABLE_TELEMETRY := true
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -10,7 +11,7 @@ WORKERS ?= 2
 # Apart from the lock: its metadata ask for numpy<2, though it runs with 2 (docs/decisions/labels-with-dockq.md).
 DOCKQ := DockQ==2.1.3
 
-.PHONY: help train test test-fast soak server server-stop lint types install clean
+.PHONY: help train test test-fast soak server server-stop lint types install install-tests clean
 
 help:  ## Show this help.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -21,11 +22,11 @@ train: install  ## Install if needed, then train on the demo data set as an MLfl
 	@PATH="$(CURDIR)/$(BIN):$$PATH" mlflow run . -e train --env-manager local --experiment-name dynamic_topoqa
 	@echo "==> look at it: $(BIN)/topotrain ui     (then open http://127.0.0.1:5000)"
 
-test: install  ## Install if needed, then run every test.
+test: install-tests  ## Install if needed, then run every test.
 	@echo "==> testing: pytest on $(WORKERS) processes"
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(PYTEST_ARGS)
 
-test-fast: install  ## Only the tests that start no server, no browser and no mlflow run.
+test-fast: install-tests  ## Only the tests that start no server, no browser and no mlflow run.
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not server and not project and not browser" $(PYTEST_ARGS)
 
 SOAK_SEED ?= 1
@@ -43,10 +44,12 @@ server-stop:  ## Stop it; what it keeps stays.
 lint: install  ## Style.
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
 
-types: install  ## Types.
+types: install-tests  ## Types.
 	@$(BIN)/mypy
 
 install: $(STAMP)  ## Make .venv with the locked packages.
+
+install-tests: $(TEST_STAMP)  ## And what only tests need: the engines of a cluster.
 
 $(STAMP): requirements.lock pyproject.toml
 	@echo "==> installing the locked packages into $(VENV) (once; some minutes)"
@@ -57,6 +60,11 @@ $(STAMP): requirements.lock pyproject.toml
 	@$(BIN)/python -m pip install --quiet --no-deps $(DOCKQ) 2>/dev/null \
 		|| echo "==> $(DOCKQ) could not be built (it needs a C compiler): topotrain label is not available"
 	@touch $(STAMP)
+
+$(TEST_STAMP): $(STAMP) requirements-test.lock
+	@echo "==> installing what the tests need beside these (once)"
+	@$(BIN)/python -m pip install --quiet -r requirements-test.lock
+	@touch $(TEST_STAMP)
 
 clean:  ## Remove .venv and caches; runs stay.
 	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache

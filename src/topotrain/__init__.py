@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from topotrain.scoring.structures import score_structures as score  # noqa: F401 (by another name)
     from topotrain.training.fit import TrainResult as TrainResult
     from topotrain.training.fit import fit as fit
+    from topotrain.training.fit_or_resume import fit_or_resume as fit_or_resume
     from topotrain.training.resume import resume as resume
 
 # Module and name of each.
@@ -40,6 +41,7 @@ _DOORS = {
     "describe": ("reports.describe", "describe"),
     "evaluate": ("evaluation.evaluate", "evaluate"),
     "fit": ("training.fit", "fit"),
+    "fit_or_resume": ("training.fit_or_resume", "fit_or_resume"),
     "import_checkpoint": ("scoring.import_checkpoint", "import_checkpoint"),
     "label": ("features", "label_decoys"),
     "leaderboard": ("reports.leaderboard", "leaderboard"),

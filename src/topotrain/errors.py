@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 from topotrain.credentials import mask_credentials
@@ -10,6 +11,7 @@ EXIT_FAULT = 1
 EXIT_USER = 2
 EXIT_GATE_REFUSED = 3
 EXIT_UNDELIVERED = 4
+EXIT_AGAIN = 75  # EX_TEMPFAIL of sysexits.h
 
 
 MOST_SAID = 1000  # characters of each part of a message
@@ -114,7 +116,7 @@ class InterruptedRunError(BaseException):
     """A signal asked the program to stop; not an ``Exception``, so that nothing swallows it.
 
     Args:
-        signum: the signal's number; the exit status is 128 + signum.
+        signum: the signal's number.
     """
 
     def __init__(self, signum: int) -> None:
@@ -123,5 +125,5 @@ class InterruptedRunError(BaseException):
 
     @property
     def exit_code(self) -> int:
-        """The shell's convention: 130 for SIGINT, 143 for SIGTERM."""
-        return 128 + self.signum
+        """The shell's convention, 130 for SIGINT and 143 for SIGTERM; of a warning, that to be started again helps."""
+        return 128 + self.signum if self.signum in (signal.SIGINT, signal.SIGTERM) else EXIT_AGAIN

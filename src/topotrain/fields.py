@@ -101,6 +101,7 @@ BEST_OF = {VAL_LOSS: BEST_VAL_LOSS, SELECTION_METRIC: BEST_SELECTION_METRIC}  # 
 # Tags of a run.
 TAG_COMMAND = "topotrain.command"
 TAG_SCHEMA_DIGEST = "topotrain.schema_digest"
+TAG_RECIPE_DIGEST = "topotrain.recipe_digest"  # what decides a run's result, as far as it was asked for
 TAG_RESUMED_FROM = "topotrain.resumed_from"  # id of the run that a run goes on from
 TAG_RESUMED_CHECKPOINT = "topotrain.resumed_checkpoint"  # and the checkpoint of it
 TAG_CONTINUED_BY = "topotrain.continued_by"  # the run that goes on from this one

@@ -21,6 +21,7 @@ SERVES_VARIABLE = "TOPOTRAIN_SERVES"
 PROGRESS_VARIABLE = "TOPOTRAIN_PROGRESS"
 THREADS_VARIABLE = "OMP_NUM_THREADS"
 RANK_VARIABLE = "TOPOTRAIN_RANK"
+STOP_VARIABLE = "TOPOTRAIN_STOP_SIGNALS"
 INTERFACE_VARIABLE = "GLOO_SOCKET_IFNAME"
 TRAVELLING = ("MLFLOW_", "TOPOTRAIN_MAX_")
 # What ``mlflow run`` tells the process of one run, and what must not reach the processes that work for it.
@@ -105,6 +106,15 @@ def travelling_environment() -> dict[str, str]:
     }
 
 
+def same_code() -> dict[str, str]:
+    """What makes a process import this very package, where it is not installed."""
+    folder = Path(__file__).resolve().parents[1]
+    if folder.name in ("site-packages", "dist-packages"):
+        return {}
+    further = os.environ.get("PYTHONPATH")
+    return {"PYTHONPATH": os.pathsep.join([str(folder), *([further] if further else [])])}
+
+
 def threads_asked() -> str | None:
     """How many threads the user asks numerical libraries to take (OMP_NUM_THREADS), as written."""
     return os.environ.get(THREADS_VARIABLE)
@@ -114,6 +124,11 @@ def serving_parent() -> int | None:
     """Process id of the batch that this process works for (TOPOTRAIN_SERVES), if it works for one."""
     parent = os.environ.get(SERVES_VARIABLE, "")
     return int(parent) if parent.isdigit() else None
+
+
+def stop_signals() -> str:
+    """Signals that end a run so that it can be started again (TOPOTRAIN_STOP_SIGNALS), as written."""
+    return os.environ.get(STOP_VARIABLE, "USR1")
 
 
 def launched_rank() -> str:

@@ -13,19 +13,34 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from topotrain.errors import InterruptedRunError
-from topotrain.invocation import serving_parent
+from topotrain.errors import ConfigError, InterruptedRunError
+from topotrain.invocation import STOP_VARIABLE, serving_parent, stop_signals
 
-STOPPING = (signal.SIGINT, signal.SIGTERM)
-IGNORED_BESIDE = (*STOPPING, signal.SIGUSR1)  # by a process that ends with another, which decides
+NEVER = ("SIGKILL", "SIGSTOP")
 SAME_WISH_SECONDS = 3.0
 WATCH_SECONDS = 1.0
 AGAIN_SECONDS = 0.01
 
 
+def stopping() -> tuple[signal.Signals, ...]:
+    """Signals that ask to stop: SIGINT, SIGTERM, and those that warn of the end, SIGUSR1 or what the user names.
+
+    Raises:
+        ConfigError: there is no such signal.
+    """
+    named = stop_signals().replace(",", " ").upper().split()
+    names = [name if name.startswith("SIG") else f"SIG{name}" for name in named]
+    unknown = [name for name in names if name not in signal.Signals.__members__ or name in NEVER]
+    if unknown:
+        raise ConfigError(
+            f"{STOP_VARIABLE} names {', '.join(unknown)}", "signals that a process can take, such as USR1 or USR1,USR2"
+        )
+    return tuple(dict.fromkeys([signal.SIGINT, signal.SIGTERM, *(signal.Signals[name] for name in names)]))
+
+
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Raise ``InterruptedRunError`` at the first SIGINT or SIGTERM.
+    """Raise ``InterruptedRunError`` at the first signal that asks to stop.
 
     Signals that follow within seconds are the same wish, sent twice (a terminal signals the whole process group, and
     ``mlflow run`` signals its child again); a later one ends the process at once.
@@ -57,7 +72,7 @@ def interruptible() -> Iterator[None]:
             hook(unraisable)
 
     hook, sys.unraisablehook = sys.unraisablehook, unheard
-    before = {each: signal.signal(each, stop) for each in STOPPING}
+    before = {each: signal.signal(each, stop) for each in stopping()}
     try:
         yield
     finally:
@@ -69,7 +84,7 @@ def interruptible() -> Iterator[None]:
 def ignore_stopping() -> None:
     """Let no signal stop this process from now on, until ``interruptible`` ends."""
     if threading.current_thread() is threading.main_thread():
-        for each in STOPPING:
+        for each in stopping():
             signal.signal(each, signal.SIG_IGN)
 
 

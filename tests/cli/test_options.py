@@ -170,7 +170,7 @@ def test_the_shell_completes_names_that_are_in_the_store(named: str) -> None:
 
 def test_the_shell_completes_modules_and_keys() -> None:
     assert complete("topotrain build-graphs x --edge-module edge/m") == ["plain,edge/multi_scale/v24"]
-    assert complete("topotrain run --override trainer.n") == ["plain,trainer.num_epochs="]
+    assert complete("topotrain run --override trainer.num_e") == ["plain,trainer.num_epochs="]
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
 
 import mlflow
@@ -19,6 +20,7 @@ import yaml
 from mlflow.projects import _project_spec
 from mlflow.tracking import MlflowClient
 from mlflow.utils.environment import _PythonEnv
+from packaging.requirements import Requirement
 
 from kit.waiting import PATIENCE
 from topotrain.fields import TAG_COMMAND, TAG_STATUS_NOTE
@@ -49,6 +51,22 @@ def test_the_lock_pins_every_dependency_exactly(root: Path) -> None:
     extras = project["optional-dependencies"]
     wanted = [*project["dependencies"], *extras["dev"], *extras["label"], *extras["server"]]
     assert {normal(re.split("[<>=[]", requirement)[0]) for requirement in wanted} <= names
+
+
+def test_what_tests_add_is_pinned_and_needs_nothing_more(root: Path) -> None:
+    """``make train`` installs none of it; ``make test`` what the extras pin, whose own needs are locked already."""
+    lines = (root / "requirements-test.lock").read_text().splitlines()
+    added = [line for line in lines if line and not line.startswith("#")]
+    extras = tomllib.loads((root / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert set(added) == set(extras["ray"])
+    pinned = {normal(pin.split("==")[0]) for pin in locked(root)}
+    assert not {normal(pin.split("==")[0]) for pin in added} & pinned
+    needs = [Requirement(text) for pin in added for text in metadata.requires(pin.split("==")[0]) or []]
+    assert {normal(one.name) for one in needs if one.marker is None or one.marker.evaluate({"extra": ""})} <= pinned
+    makefile = (root / "Makefile").read_text()
+    assert re.search(r"^train: install  ##", makefile, re.M)
+    assert re.search(r"^test: install-tests  ##", makefile, re.M)
+    assert "pip install --quiet -r requirements-test.lock" in makefile
 
 
 def test_mlflow_reads_conda_yaml_as_an_environment(root: Path) -> None:

@@ -71,8 +71,18 @@ def test_a_step_on_every_device(root):
     assert [line.split(": ")[1][:4] for line in done.stdout.splitlines()[1:]] == ["CPU "] * 2
 
 
+@pytest.mark.long
+def test_what_goes_beyond_one_process(root, tmp_path):
+    given = ["ddp", "--graphs", "24", "--rounds", "1", "--workdir", str(tmp_path), "--json", str(tmp_path / "out.json")]
+    done = run_script(root, "scale.py", *given)
+    assert done.returncode == 0, done.stderr
+    rows = json.loads((tmp_path / "out.json").read_text())["ddp"]
+    assert len(rows) == 3 and all(row["times as fast"]["median"] > 0 for row in rows)
+
+
 @pytest.mark.parametrize(
-    "script", ["run.py", "reference.py", "made_graphs.py", "store_formats.py", "devices.py", "scale_tune.py"]
+    "script",
+    ["run.py", "reference.py", "made_graphs.py", "store_formats.py", "devices.py", "scale.py", "scale_tune.py"],
 )
 def test_help_has_an_example(root, script):
     """What ``--help`` shows is the module's docstring."""

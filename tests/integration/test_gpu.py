@@ -160,6 +160,19 @@ def test_too_little_memory_is_one_line(graph_set, store_uri):
         torch.cuda.set_per_process_memory_fraction(1.0)
 
 
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="no CUDA device beside another")
+@pytest.mark.parametrize("precision", ["32", "bf16-mixed"])
+def test_two_devices_train_together(graph_set, store_uri, tmp_path, precision):
+    recipe = ["trainer.devices=2", f"trainer.precision={precision}"]
+    first, second = (train(graph_set, store_uri, *recipe) for _ in range(2))
+    assert_same(store_uri, first.run_id, second.run_id, tmp_path)
+    alike = [*recipe, "model.dropout=0", "optimizer.learning_rate=0.001"]
+    one, two = (train(graph_set, store_uri, *alike, f"trainer.devices={number}") for number in (1, 2))
+    expected, found = (points(store_uri, run.run_id)["val_loss"] for run in (one, two))
+    within = 1e-4 if precision == "32" else 0.02
+    assert [value for _, value in found] == pytest.approx([value for _, value in expected], rel=within)
+
+
 def test_more_devices_than_there_are_is_one_line(graph_set, store_uri):
     with pytest.raises(ConfigError, match="trainer"):
         train(graph_set, store_uri, f"trainer.devices={torch.cuda.device_count() + 1}")

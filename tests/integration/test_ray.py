@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
+import re
+import shutil
+import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,14 +19,16 @@ import torch
 import yaml
 
 import topotrain
-from kit.ray_nodes import RayNodes
+from kit.ray_nodes import PYTHONPATH, RayNodes
 from kit.recorded import mlflow_client
 from kit.run_contents import contents, leases, weights
+from kit.structures import write_models
 from kit.waiting import PATIENCE, wait_for
 from topotrain.fields import TAG_BATCH_JOB
 
 pytestmark = [pytest.mark.server, pytest.mark.long]
-pytest.importorskip("ray", reason="Ray is not installed")
+if importlib.util.find_spec("ray") is None:
+    pytest.skip("Ray is not installed", allow_module_level=True)
 EPOCHS = 60  # of some hundredths of a second: enough to be caught in the middle of them
 
 
@@ -39,16 +46,23 @@ def nodes() -> Iterator[RayNodes]:
 
 @pytest.fixture
 def on_ray(nodes: RayNodes, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Options of a command that is to run on the nodes."""
+    """Options of a command that is to run on the nodes; Ray itself is imported in processes of its own alone."""
+    monkeypatch.setenv("PYTHONPATH", PYTHONPATH)
     for name, value in nodes.variables.items():
         monkeypatch.setenv(name, value)
     return ["--engine", "ray", "--address", nodes.address]
 
 
-def write_manifest(graph_set: Any, *jobs: dict[str, Any]) -> Path:
+def run(python: str, *arguments: Any) -> subprocess.CompletedProcess[str]:
+    """A program that runs to its end."""
+    command = [python, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
+
+
+def write_manifest(graph_set: Any, *jobs: dict[str, Any], name: str = "many.yaml") -> Path:
     epochs = {"trainer.num_epochs": EPOCHS, "early_stopping.patience": EPOCHS, "checkpoints.keep": 1}
     overrides = [*graph_set.overrides, *(f"{key}={value}" for key, value in epochs.items())]
-    path = graph_set.root.parent / "many.yaml"
+    path = graph_set.root.parent / name
     content = {"shared": {"overrides": overrides}, "jobs": list(jobs), "continue_on_error": True}
     path.write_text(yaml.safe_dump(content))
     return path
@@ -93,7 +107,7 @@ def trainings(nodes: RayNodes, node: str) -> list[psutil.Process]:
 
 
 def test_a_batch_outlives_its_driver_and_a_node(
-    graph_set: Any, server: str, nodes: RayNodes, on_ray: list[str]
+    graph_set: Any, server: str, nodes: RayNodes, on_ray: list[str], quick_python: str
 ) -> None:
     """Jobs stop with the driver; resumed, they go on, also after a node is lost; to the same bits as undisturbed."""
     manifest = write_manifest(graph_set, {"name": "one", "overrides": {"seed": 1}}, {"name": "two"})
@@ -109,7 +123,9 @@ def test_a_batch_outlives_its_driver_and_a_node(
     assert not psutil.wait_procs(under_way, timeout=30)[1], "an orphan"
     assert [run.info.status for run in children(server).values()] == ["KILLED", "KILLED"], "they closed themselves"
 
-    second = subprocess.Popen([*command, "--resume"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    second = subprocess.Popen(
+        [quick_python, *command[1:], "--resume"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
     reached = {name: epochs_of(server, name) for name in ("one", "two")}
     wait_for(lambda: all(epochs_of(server, name) > reached[name] for name in reached))
     assert len(trainings(nodes, "second")) == 1
@@ -135,3 +151,151 @@ def test_a_batch_outlives_its_driver_and_a_node(
         other = weights(server, run_id)[file]
         assert all(torch.equal(tensor, other[name]) for name, tensor in state.items()), file
     assert not leases(server, run_id)
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    names = [*folder.rglob("*.pt"), folder / "graph_metadata.json"]
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in names}
+
+
+def test_graphs_and_scores_are_the_same_bytes_as_locally(
+    on_ray: list[str], finished: Any, tmp_path: Path, quick_python: str
+) -> None:
+    """Also where one structure, or one graph, can't be read."""
+    write_models(tmp_path / "structures", [0.0, 1.0, 2.0, 3.0, 4.0])
+    (tmp_path / "structures" / "T1" / "bad.pdb").write_text("no structure\n")
+    for out, more in (("here", []), ("there", [*on_ray, "--jobs", "2"])):
+        given = ("build-graphs", tmp_path / "structures", "--out", tmp_path / out)
+        done = run(quick_python, "-m", "topotrain", *given, *more)
+        assert (done.returncode, done.stdout) == (0, ""), done.stderr
+        assert "5 graphs built, 0 kept" in done.stderr
+        assert "UserWarning" not in done.stderr
+    assert files_of(tmp_path / "there") == files_of(tmp_path / "here")
+
+    shutil.copytree(finished.graph_set.graphs, tmp_path / "copied")
+    spoilt = next((tmp_path / "copied").rglob("*.pt"))
+    spoilt.write_bytes(b"no graph")
+    tables = []
+    for name, more in (("here.csv", []), ("two.csv", ["--jobs", "2"]), ("there.csv", [*on_ray, "--jobs", "2"])):
+        given = ("--graphs", tmp_path / "copied", "--out", tmp_path / name, "--tracking-uri", finished.uri)
+        model = ("--model", "models:/topoqa@candidate", "--batch-size", "4")
+        done = run(quick_python, "-m", "topotrain", "predict", *model, *given, *more)
+        assert (done.returncode, done.stdout) == (0, ""), done.stderr
+        assert str(spoilt) in done.stderr
+        tables.append((tmp_path / name).read_bytes())
+    assert tables[0] == tables[1] == tables[2]
+    assert len(tables[0].splitlines()) > 10
+
+
+SECOND_TRIES = """
+import sys
+from kit.ray_nodes import BAD, double_unless_bad, no_answer, refuse, take_down_a_node
+from kit.waiting import wait_for
+from topotrain.cluster.ray_cluster import open_cluster
+from topotrain.errors import DataError
+
+address, mark, spared = sys.argv[1:]
+with open_cluster(address) as cluster:
+    wait_for(lambda: len(cluster.nodes) == 2)
+    results = list(cluster.run_tasks(2, double_unless_bad, range(20), no_answer))
+    assert sorted(map(str, results)) == sorted([*(str(2 * n) for n in range(20) if n != BAD), f"{BAD} died"]), results
+    try:
+        list(cluster.run_tasks(1, refuse, [3], no_answer))
+    except DataError as error:
+        assert str(error) == "3 is refused; expected another"
+    assert list(cluster.run_tasks(2, take_down_a_node, [(mark, int(spared))] * 2, no_answer)) == ["done"] * 2
+    wait_for(lambda: len(cluster.nodes) == 1)
+    print("all of it")
+"""
+
+
+def test_a_lost_node_costs_its_chunk_a_second_try(
+    nodes: RayNodes, on_ray: list[str], tmp_path: Path, quick_python: str
+) -> None:
+    """And a task that takes its process down costs itself alone, one that is refused ends the work."""
+    if "second" not in nodes.names:
+        nodes.start("second")
+    done = run(quick_python, "-c", SECOND_TRIES, nodes.address, tmp_path / "mark", nodes.raylet("head"))
+    nodes.kill("second")
+    assert (done.returncode, done.stdout) == (0, "all of it\n"), done.stderr
+
+
+def test_what_can_t_run_there_is_one_line_and_leaves_no_run(
+    graph_set: Any, server: str, nodes: RayNodes, on_ray: list[str], tmp_path: Path, quick_python: str
+) -> None:
+    manifest = write_manifest(graph_set, {"name": "one"})
+    too_much = write_manifest(graph_set, {"name": "one", "resources": {"cpus": 2}}, name="much.yaml")
+    elsewhere = write_manifest(graph_set, {"name": "one", "overrides": {"paths.graph": "nowhere"}}, name="else.yaml")
+
+    def refused(*arguments: Any, uri: str = server) -> str:
+        command = ("-m", "topotrain", "batch", "--tracking-uri", uri, "--manifest")
+        done = run(quick_python, *command, *arguments)
+        assert (done.returncode, done.stdout) == (2, ""), done.stderr
+        assert done.stderr.count("\n") == 1, done.stderr
+        return done.stderr
+
+    said = refused(manifest, *on_ray, uri=f"sqlite:///{tmp_path / 'own.db'}")
+    assert f"the tracking store is the file {tmp_path / 'own.db'}; expected a server" in said
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        script = "import topotrain.cluster.starting as s; s.ANSWER_SECONDS = 3.0; s.check_address(%r)"
+        done = run(quick_python, "-c", script % f"127.0.0.1:{port}")
+        assert "does not answer within 3 s" in done.stderr.splitlines()[-1]
+    assert f"127.0.0.1:{port} does not answer" in refused(manifest, "--engine", "ray", "--address", f"127.0.0.1:{port}")
+    assert "'ray://x' is none of a Ray cluster" in refused(manifest, "--engine", "ray", "--address", "ray://x")
+    assert "is for no local engine" in refused(manifest, "--address", nodes.address)
+    assert re.search(r"'one' asks for more than .* has \(cpus 2 of 1\)", refused(too_much, *on_ray))
+    assert f"{graph_set.root.parent / 'nowhere'} is not visible from node " in refused(elsewhere, *on_ray)
+    assert not mlflow_client(server).search_experiments(filter_string="name = 'dynamic_topoqa'")
+
+
+WAIT_FOR_NODES = """
+import sys
+from kit.waiting import wait_for
+from topotrain.cluster.ray_cluster import open_cluster
+
+with open_cluster(sys.argv[1]) as cluster:
+    wait_for(lambda: len(cluster.nodes) == int(sys.argv[2]))
+"""
+
+
+def test_a_node_with_another_version_is_named(
+    graph_set: Any, server: str, nodes: RayNodes, on_ray: list[str], tmp_path: Path, quick_python: str
+) -> None:
+    shutil.copytree(Path(topotrain.__file__).parent, tmp_path / "odd" / "topotrain")
+    (tmp_path / "odd" / "topotrain" / "version.py").write_text('__version__ = "9.9.9"\n')
+    nodes.start("odd", PYTHONPATH=str(tmp_path / "odd"))
+    there = run(quick_python, "-c", WAIT_FOR_NODES, nodes.address, len(nodes.names))
+    assert there.returncode == 0, there.stderr
+    command = ("-m", "topotrain", "batch", "--tracking-uri", server, *on_ray, "--manifest")
+    done = run(quick_python, *command, write_manifest(graph_set, {"name": "one"}))
+    nodes.kill("odd")
+    assert done.returncode == 2
+    assert re.search(r"error: node \S+ \(\S+\) has topotrain 9\.9\.9, this machine ", done.stderr), done.stderr
+
+
+def test_a_job_that_is_killed_and_a_batch_that_is_told_to_stop(
+    graph_set: Any, store_uri: str, quick_python: str
+) -> None:
+    """On a Ray that is started for the batch, on this machine alone; nothing of it is left."""
+    manifest = write_manifest(graph_set, {"name": "one"}, {"name": "two"}, {"name": "three"})
+    more = ["--engine", "ray", "--jobs", "2", "-o", "trainer.num_epochs=5000", "-o", "early_stopping.patience=5000"]
+    command = [sys.executable, "-m", "topotrain", "batch", "--manifest", str(manifest), "--tracking-uri", store_uri]
+    driver = subprocess.Popen([*command, *more], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    wait_for(lambda: min(epochs_of(store_uri, "one"), epochs_of(store_uri, "two")) >= 1)
+    everything = psutil.Process(driver.pid).children(recursive=True)
+    hungry = next(one for one in everything if "--run-name=one" in one.cmdline())
+    assert "RAY_AUTH_TOKEN" in hungry.environ()
+    assert not [one.cmdline() for one in everything if hungry.environ()["RAY_AUTH_TOKEN"] in " ".join(one.cmdline())]
+    hungry.kill()
+    wait_for(lambda: epochs_of(store_uri, "three") >= 1)
+    driver.send_signal(signal.SIGTERM)
+    out, err = driver.communicate(timeout=PATIENCE)
+    assert (driver.returncode, out) == (143, ""), err
+    assert "one: killed, " in err
+    assert "ended by signal 9, as the system ends a process when memory runs out" in err
+    assert {name: one.info.status for name, one in children(store_uri).items()} == dict.fromkeys(
+        ("one", "two", "three"), "KILLED"
+    )
+    assert "topotrain.status_note" in children(store_uri)["three"].data.tags
+    assert not psutil.wait_procs(everything, timeout=30)[1], "left behind"

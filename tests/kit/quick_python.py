@@ -61,7 +61,7 @@ server.connect({address!r})
 wanted = marshal.dumps((arguments, dict(os.environ), os.getcwd()))
 socket.send_fds(server, [len(wanted).to_bytes(8, "big")], [0, 1, 2])
 server.sendall(wanted)
-for each in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+for each in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
     signal.signal(each, lambda signum, frame: server.sendall(bytes([signum])))
 answer = server.recv(4)
 status = int.from_bytes(answer, "big", signed=True) if answer else -signal.SIGKILL

@@ -14,7 +14,7 @@ import yaml
 
 from topotrain.batches.display import BatchDisplay, JobReport
 from topotrain.batches.engine import Engine
-from topotrain.batches.engines import open_engine
+from topotrain.batches.engines import check_store, open_engine
 from topotrain.batches.manifest import Job, Manifest, load_manifest
 from topotrain.batches.parent_run import Parent, held, open_parent
 from topotrain.batches.scheduler import JobState, Scheduler
@@ -139,6 +139,7 @@ def batch(
         for notice in plan.notices:
             log.info(notice)
         uri = resolve_tracking_uri(tracking_uri, plan.tracking_uri, log.info)
+        check_store(uri, address)
         store = Store.open(uri, patience=CONNECT_SECONDS)
         earlier = _earlier(plan, store) if resume else None
         states = {job.name: JobState(job, _report(job)) for job in plan.jobs}

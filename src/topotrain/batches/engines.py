@@ -8,7 +8,9 @@ from pathlib import Path
 
 from topotrain.batches.engine import Engine
 from topotrain.batches.local_engine import LocalEngine
-from topotrain.cluster.workers import EngineName, check_engine
+from topotrain.cluster.workers import EngineName
+from topotrain.errors import ConfigError
+from topotrain.tracking.address import database_path
 
 
 @contextmanager
@@ -23,15 +25,28 @@ def open_engine(name: EngineName, address: str | None, uri: str, folder: Path, j
         jobs: commands at once.
 
     Raises:
-        ConfigError: no such engine, or none that can be had.
+        ConfigError: Ray can't be had.
     """
-    check_engine(name, address)
     if name == "local":
         yield LocalEngine(uri, folder, jobs)
         return
-    from topotrain.batches.ray_engine import RayEngine, check_store
+    from topotrain.batches.ray_engine import RayEngine
     from topotrain.cluster.ray_cluster import open_cluster
 
-    check_store(uri, address)
     with open_cluster(address) as cluster:
         yield RayEngine(cluster, uri, folder, jobs)
+
+
+def check_store(uri: str, address: str | None) -> None:
+    """See that every node can use the tracking store; a Ray that is started on this machine has no other nodes.
+
+    Raises:
+        ConfigError: it is a file of this machine.
+    """
+    database = database_path(uri)
+    if database is not None and address is not None:
+        raise ConfigError(
+            f"the tracking store is the file {database}",
+            "a server, which every node of a cluster reaches",
+            "start one (docs/server.md) and give its address as --tracking-uri",
+        )

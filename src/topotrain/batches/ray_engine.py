@@ -13,11 +13,10 @@ from topotrain.batches.engine import Running, Work
 from topotrain.batches.local_engine import PATIENCE_SECONDS, JobProcess, Output, child_environment, stop_all
 from topotrain.batches.resources import UNBOUND, Resources, check_fits
 from topotrain.cluster.ray_cluster import Asked, Cluster, Hosted, LostError
-from topotrain.errors import EXIT_FAULT, ConfigError
-from topotrain.invocation import serving_environment, travelling_environment
+from topotrain.errors import EXIT_FAULT
+from topotrain.invocation import same_code, serving_environment, travelling_environment
 from topotrain.scratch import make_scratch, remove_scratch
 from topotrain.text import one_line
-from topotrain.tracking.address import database_path
 
 LOOK_SECONDS = 0.5  # between two looks at a command
 GONE_SECONDS = 10.0  # in which a cluster notices that a node is gone whose process it misses
@@ -71,7 +70,7 @@ class NodeProcess:
 
     def begin(self, order: Order) -> None:
         """Start it, in this environment and with the variables that it brings."""
-        base = {**serving_environment(), **order.variables}
+        base = {**serving_environment(), **order.variables, **same_code()}
         environment = child_environment(order.uri, order.share, order.work.tags, base)
         self._process = JobProcess(order.work, environment, self._folder, apart=True)
 
@@ -255,21 +254,6 @@ class RayEngine:
     def logs(self) -> list[Path]:
         """What the commands wrote to standard error, a file for each name."""
         return sorted(self.folder.glob("*.log"))
-
-
-def check_store(uri: str, address: str | None) -> None:
-    """See that every node can use the tracking store; a Ray that is started on this machine has no other nodes.
-
-    Raises:
-        ConfigError: it is a file of this machine.
-    """
-    database = database_path(uri)
-    if database is not None and address is not None:
-        raise ConfigError(
-            f"the tracking store is the file {database}",
-            "a server, which every node of a cluster reaches",
-            "start one (docs/server.md) and give its address as --tracking-uri",
-        )
 
 
 @contextmanager

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from topotrain.cluster.workers import EngineName
     from topotrain.training.fit import TrainResult
     from topotrain.training.register import TakeCandidate
+    from topotrain.training.resume import AlreadyComplete
 
 
 @click.command()
@@ -48,6 +49,11 @@ if TYPE_CHECKING:
 @option("--limit-train-batches", type=Number(), help="Use only so many; registers nothing.")
 @option("--limit-val-batches", type=Number(), help="Use only so many; registers nothing.")
 @TAKE_CANDIDATE
+@flag(
+    "--continue",
+    "go_on",
+    help="Go on with the run of this name and recipe if it was cut off, say so if it is complete, else begin it.",
+)
 @flag("--offline", help="Need no server; deliver the run later with: topotrain sync.")
 @TRACKING_URI
 def run(
@@ -64,6 +70,7 @@ def run(
     limit_val_batches: int | float | None,
     take_candidate: bool,
     offline: bool,
+    go_on: bool,
     tracking_uri: str | None,
 ) -> None:
     """Train one network (alias: train). Prints the run's id.
@@ -73,12 +80,15 @@ def run(
     topotrain run --config configs/default.yaml --override trainer.num_epochs=20 --override seed=777
     topotrain run --override paths.graph=graphs --override paths.train_labels=train.csv \\
                   --override paths.val_labels=val.csv
+    topotrain run --run-name one --continue        # the same line again, each time that it was cut off
     """
     with heavy_imports():
         from topotrain.training.fit import Limits, fit
+        from topotrain.training.fit_or_resume import fit_or_resume
 
     _leave_to_rank_0()
-    result = fit(
+    begin = fit_or_resume if go_on else fit
+    result = begin(
         config,
         overrides=[*overrides, *override],
         run_name=run_name,
@@ -91,7 +101,7 @@ def run(
         offline=offline,
         tracking_uri=tracking_uri,
     )
-    _print_result(result)
+    _print_end(result)
 
 
 @click.command()
@@ -182,7 +192,6 @@ def resume(
     topotrain resume --run-id first --checkpoint best --override optimizer.learning_rate=0.0001
     """
     with heavy_imports():
-        from topotrain.training.resume import AlreadyComplete
         from topotrain.training.resume import resume as resume_run
 
     _leave_to_rank_0()
@@ -196,11 +205,7 @@ def resume(
         experiment=experiment,
         tracking_uri=tracking_uri,
     )
-    if isinstance(result, AlreadyComplete):
-        say(f"run {result.run_name} is complete after {result.epochs} epochs; nothing is left to do")
-        click.echo(result.run_id)
-    else:
-        _print_result(result)
+    _print_end(result)
 
 
 def _leave_to_rank_0() -> None:
@@ -217,7 +222,13 @@ def _rule(take_candidate: bool, parent: object) -> TakeCandidate:
     return "never" if parent is not None else "always" if take_candidate else "if_better"
 
 
-def _print_result(result: TrainResult) -> None:
+def _print_end(result: TrainResult | AlreadyComplete) -> None:
+    from topotrain.training.resume import AlreadyComplete
+
+    if isinstance(result, AlreadyComplete):
+        say(f"run {result.run_name} is complete after {result.epochs} epochs; nothing is left to do")
+        click.echo(result.run_id)
+        return
     for line in _closing_lines(result):
         say(line)
     click.echo(result.run_id)

@@ -12,6 +12,7 @@ import sys
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from typing import Any, TextIO
 
 from topotrain.errors import ConfigError
@@ -68,9 +69,13 @@ def check_address(address: str) -> None:
         )
 
 
-def own_token() -> dict[str, str]:
-    """So that nobody else on this machine gives work to a Ray that is started here."""
-    return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+@cache
+def own_token() -> Mapping[str, str]:
+    """So that nobody else on this machine gives work to a Ray that is started here.
+
+    Ray asks for it when it is imported, and keeps it as long as the process lives.
+    """
+    return {} if "ray" in sys.modules else {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
 
 
 @contextmanager

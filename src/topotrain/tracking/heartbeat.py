@@ -97,6 +97,17 @@ def claims(run: RunRecord) -> dict[str, Mapping[str, Any]]:
     return found
 
 
+def signs(run: RunRecord) -> dict[str, str]:
+    """What those that record a run, or recorded it, say of themselves, as written: a living one says it anew."""
+    return {name: text for name, text in run.tags.items() if name == TAG_HEARTBEAT or name.startswith(TAG_LEASE)}
+
+
+def is_of_this_host(run: RunRecord) -> bool:
+    """Whether the last sign of life came from this host, where the process decides."""
+    beat = _last_beat(run)
+    return beat is not None and beat["host"] == socket.gethostname()
+
+
 def lives(sign: Mapping[str, Any], now: datetime | None = None) -> bool:
     """Whether the process that gave a sign of life still runs; one that can't be read is nobody's.
 

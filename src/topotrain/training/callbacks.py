@@ -33,7 +33,7 @@ from topotrain.fields import (
     VAL_SPEARMAN,
 )
 from topotrain.model.lightning import ScoringModule
-from topotrain.signals import STOPPING
+from topotrain.signals import stopping
 from topotrain.training.selection import Selection, write_kept_index
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ class OwnSignals(Callback):
     """
 
     def __init__(self) -> None:
-        self._handlers = {each: signal.getsignal(each) for each in STOPPING}
+        self._handlers = {each: signal.getsignal(each) for each in stopping()}
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Lightning has set its own by now."""

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from topotrain.config import LoadedConfig, MlflowConfig, TrainConfig, config_of_mapping, load_config
 from topotrain.errors import ConfigError
-from topotrain.fields import TAG_TRIAL_LABEL
+from topotrain.fields import TAG_RECIPE_DIGEST, TAG_TRIAL_LABEL
 from topotrain.invocation import adopted_run
 from topotrain.messages import lines_shown
 from topotrain.scratch import check_scratch
@@ -19,6 +22,7 @@ from topotrain.tracking.opening import open_offline, open_run
 from topotrain.tracking.provenance import provenance_tags
 from topotrain.tracking.recorder import Recorder
 from topotrain.tracking.store import Store
+from topotrain.training.continuation import NOT_DRIFT
 from topotrain.training.crew import place_of
 from topotrain.training.hardware import check_hardware
 from topotrain.training.loop import Limits
@@ -68,9 +72,9 @@ def fit(
     Raises:
         TopotrainError: bad input, a store that can't be used, or a loss that is not finite. The run, if one was
             opened, is closed as FAILED.
-        InterruptedRunError: SIGINT or SIGTERM; the run is closed as KILLED.
+        InterruptedRunError: SIGINT, SIGTERM or SIGUSR1; the run is closed as KILLED.
     """
-    loaded = _load(config, overrides)
+    loaded = load_recipe(config, overrides)
     recipe = loaded.config
     with lines_shown(progress), interruptible():
         place = _checked(loaded)
@@ -79,7 +83,7 @@ def fit(
             *(uri, recipe.mlflow, offline),
             command="run",
             run_name=run_name or recipe.mlflow.run_name,
-            tags={**recipe.mlflow.tags, **provenance_tags(), **_label(trial_label), **(tags or {})},
+            tags={**_tags(recipe, limits, resume_from, trial_label), **(tags or {})},
             notes=notes,
             parent_run_id=parent_run_id,
         )
@@ -92,8 +96,27 @@ def fit(
         ).execute()
 
 
-def _label(trial: str | None) -> dict[str, str]:
-    return {TAG_TRIAL_LABEL: trial} if trial else {}
+def recipe_digest(recipe: TrainConfig, limits: Limits | None, initial: str | None) -> str:
+    """SHA-256 over what a run is asked to do, as far as its result depends on it.
+
+    Args:
+        recipe: apart from where the run is tracked and what it shows.
+        limits: cut the run short.
+        initial: names the weights that it begins with.
+    """
+    flat = {key: value for key, value in recipe.flat().items() if not key.startswith(NOT_DRIFT)}
+    deciding = {"config": flat, "limits": asdict(limits or Limits()), "initial": initial}
+    return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()
+
+
+def _tags(recipe: TrainConfig, limits: Limits | None, initial: str | None, trial: str | None) -> dict[str, str]:
+    label = {TAG_TRIAL_LABEL: trial} if trial else {}
+    return {
+        **recipe.mlflow.tags,
+        **provenance_tags(),
+        TAG_RECIPE_DIGEST: recipe_digest(recipe, limits, initial),
+        **label,
+    }
 
 
 def _checked(loaded: LoadedConfig) -> Place | None:
@@ -113,9 +136,10 @@ def _open(uri: str, settings: MlflowConfig, offline: bool, **said: Any) -> Recor
     return open_offline(uri, settings.experiment, **said)
 
 
-def _load(
+def load_recipe(
     config: TrainConfig | LoadedConfig | Mapping[str, Any] | str | os.PathLike[str] | None, overrides: Sequence[str]
 ) -> LoadedConfig:
+    """The configuration that ``fit`` was given, in one form."""
     if isinstance(config, Mapping):
         config = config_of_mapping(config)
     if isinstance(config, TrainConfig):

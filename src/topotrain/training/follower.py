@@ -21,7 +21,7 @@ from topotrain.fields import LAST_CHECKPOINT
 from topotrain.invocation import serving_parent
 from topotrain.model.network import TopoQANetwork
 from topotrain.scratch import scratch
-from topotrain.signals import IGNORED_BESIDE
+from topotrain.signals import stopping
 from topotrain.training.callbacks import EpochEndBeside
 from topotrain.training.loop import Limits, Loop, limit_threads
 from topotrain.training.network_shape import network_spec
@@ -52,7 +52,7 @@ def follow(place: Place) -> int:
     Returns:
         The exit status.
     """
-    for each in IGNORED_BESIDE:
+    for each in stopping():
         signal.signal(each, signal.SIG_IGN)
     meeting: Meeting | None = None
     try:

@@ -20,6 +20,7 @@ from topotrain.fields import (
     LAST_CHECKPOINT,
     TAG_CONTINUED_BY,
     TAG_OFFLINE_ID,
+    TAG_RECIPE_DIGEST,
     TAG_RESUMED_CHECKPOINT,
     TAG_RESUMED_FROM,
     VAL_LOSS,
@@ -122,7 +123,7 @@ def resume(
             if prepared.continuation.same_run:
                 recorder = reopen_run(store, lease)
             else:
-                recorder = _open_new(store, original, prepared.loaded, run_name, prepared.checkpoint)
+                recorder = _open_new(store, original, prepared, run_name)
         finally:
             if recorder is None or recorder.run_id != original.run_id:
                 lease.release()
@@ -311,18 +312,18 @@ def _recipe(store: Store, run: RunRecord, overrides: Sequence[str], work: Path) 
     return loaded, place_of(num_ranks, loaded.config.trainer.num_nodes)
 
 
-def _open_new(
-    store: Store, original: RunRecord, loaded: LoadedConfig, run_name: str | None, checkpoint: str
-) -> Recorder:
+def _open_new(store: Store, original: RunRecord, prepared: _Prepared, run_name: str | None) -> Recorder:
     """The run that goes on for another: that of ``mlflow run``, else one beside the original."""
     release_adopted_run(original.run_id)  # mlflow run --run-id: the original is no run to adopt
-    lineage = {TAG_RESUMED_FROM: original.run_id, TAG_RESUMED_CHECKPOINT: checkpoint}
+    lineage = {TAG_RESUMED_FROM: original.run_id, TAG_RESUMED_CHECKPOINT: prepared.checkpoint}
+    if TAG_RECIPE_DIGEST in original.tags and not prepared.continuation.drift:
+        lineage[TAG_RECIPE_DIGEST] = original.tags[TAG_RECIPE_DIGEST]
     recorder = open_run(
         store,
         store.runs.experiment_name(original.experiment_id),
         command="resume",
         run_name=run_name or f"{original.name}_continued",
-        tags={**loaded.config.mlflow.tags, **provenance_tags(), **lineage},
+        tags={**prepared.loaded.config.mlflow.tags, **provenance_tags(), **lineage},
         parent_run_id=original.run_id,
     )
     store.runs.set_tag(original.run_id, TAG_CONTINUED_BY, recorder.run_id)

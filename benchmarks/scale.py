@@ -1,0 +1,41 @@
+"""How fast is what goes beyond one process, beside one process? The figures of docs/scale.md.
+
+python benchmarks/scale.py ddp --graphs 2000 --rounds 3 --workdir made --json scale.json
+
+Parts: ``ddp`` (epochs of one process and of several that train together).
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from pathlib import Path
+
+import scale_ddp
+from measuring import machine, table, write_json
+
+PARTS = {"ddp": scale_ddp.measure}
+
+
+def main() -> None:
+    """Measure the parts asked for, and print a table of each."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("parts", nargs="*", metavar="PART", help="by default all")
+    parser.add_argument("--graphs", type=int, default=2000, help="of a set (%(default)s)")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--workdir", type=Path, default=None, help="keeps what was made; by default a temporary folder")
+    parser.add_argument("--json", type=Path, default=None)
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        workdir = (given.workdir or Path(folder)).absolute()
+        workdir.mkdir(parents=True, exist_ok=True)
+        results = {}
+        for part in given.parts or PARTS:
+            results[part] = PARTS[part](workdir, graphs=given.graphs, rounds=given.rounds, processes=given.processes)
+            print(f"\n{part}:\n{table(results[part])}")
+    write_json(given.json, {"machine": machine(), **results})
+
+
+if __name__ == "__main__":
+    main()
