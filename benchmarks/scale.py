@@ -2,7 +2,8 @@
 
 python benchmarks/scale.py ddp --graphs 2000 --rounds 3 --workdir made --json scale.json
 
-Parts: ``ddp`` (epochs of one process and of several that train together).
+Parts: ``ddp`` (epochs of one process and of several that train together), ``tune`` (what a tuning of the demo data
+brings on its hold-out targets, beside the default values).
 """
 
 from __future__ import annotations
@@ -12,9 +13,10 @@ import tempfile
 from pathlib import Path
 
 import scale_ddp
+import scale_tune
 from measuring import machine, table, write_json
 
-PARTS = {"ddp": scale_ddp.measure}
+PARTS = {"ddp": scale_ddp.measure, "tune": scale_tune.measure}
 
 
 def main() -> None:

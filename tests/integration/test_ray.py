@@ -74,6 +74,22 @@ def children(uri: str) -> dict[str, Any]:
     return {run.data.tags[TAG_BATCH_JOB]: run for run in runs if TAG_BATCH_JOB in run.data.tags}
 
 
+def test_the_trials_of_a_tuning_run_on_the_nodes(on_ray: list[str], graph_set: Any, server: str) -> None:
+    """Folds, which lie in the cache directory that all see, and the winner's model."""
+    space = graph_set.root.parent / "space.yaml"
+    space.write_text("optimizer.learning_rate: {log: [1e-4, 1e-2]}\n")
+    overrides = [word for one in (*graph_set.overrides, "trainer.num_epochs=1") for word in ("-o", one)]
+    command = [sys.executable, "-m", "topotrain", "tune", "--space", str(space), "--trials", "1", "--folds", "2"]
+    command += [*overrides, "--jobs", "2", "--tracking-uri", server, *on_ray]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
+    assert done.returncode == 0, done.stderr
+    assert [line.split()[-2:] for line in done.stdout.splitlines()[1:]] == [["2", "runs"]]
+    runs = children(server)
+    assert set(runs) == {"trial_000_seed_222_fold_1", "trial_000_seed_222_fold_2", "winner"}
+    assert {run.info.status for run in runs.values()} == {"FINISHED"}
+    assert mlflow_client(server).get_model_version_by_alias("topoqa", "candidate").run_id == runs["winner"].info.run_id
+
+
 def epochs_of(uri: str, name: str) -> int:
     run = children(uri).get(name)
     return len(mlflow_client(uri).get_metric_history(run.info.run_id, "val_loss")) if run else 0

@@ -96,11 +96,8 @@ class Tried:
         self.space = root / "rates.yaml"
         self.space.write_text(yaml.safe_dump({"optimizer.learning_rate": {"choice": self.RATES}}))
         space = load_space(self.space)
-        seed = next(
-            seed
-            for seed in range(99)
-            if [Study(space, "grid", seed, maximise=False).suggest(0)] == [{"optimizer.learning_rate": self.RATES[0]}]
-        )
+        good = {"optimizer.learning_rate": self.RATES[0]}
+        seed = next(seed for seed in range(99) if Study(space, "grid", seed, maximise=False).suggest(0) == good)
         epochs = {"trainer": {"num_epochs": self.EPOCHS}, "early_stopping": {"patience": self.EPOCHS}}
         self.recipe = write_recipe(root, GraphSet(root / "set"), **epochs)
         self.options: dict[str, Any] = {"trials": 3, "config": self.recipe, "overrides": [f"seed={seed}"]}
@@ -170,12 +167,10 @@ def test_children_say_what_they_are(tried: Tried) -> None:
 
 def test_what_the_parent_holds(tried: Tried) -> None:
     client, run_id = mlflow_client(tried.uri), tried.parent.info.run_id
-    pictures = {"history.png", "parallel_coordinates.png", "slices.png", "tuning.html"}
-    assert artifact_names(client, run_id, "figures") == set()
+    assert artifact_names(client, run_id, "figures") == set(), "of one trial there is nothing to draw"
     summary = mlflow.artifacts.load_dict(f"{tried.parent.info.artifact_uri}/tune_summary.json")
     assert [trial["status"] for trial in summary["trials"]].count("finished") == 1
     assert (summary["status"], summary["best"], summary["winner_run"]) == ("finished", 0, tried.result.winner_run)
-    assert len(pictures) == 4
     assert tried.parent.data.params["tune.sampler"] == "grid"
     assert metric_history(client, run_id, "tune_best") == {0: tried.result.trials[0].value}
     assert mlflow.artifacts.load_text(f"{tried.parent.info.artifact_uri}/tune/rates.yaml") == tried.space.read_text()
@@ -237,6 +232,7 @@ def test_a_loser_can_be_registered_later(tried: Tried, tmp_path: Path) -> None:
 # Seeds and folds
 
 
+@pytest.mark.long
 def test_folds_and_seeds(make_graph_set: Any, store_uri: str, tmp_path: Path, quickly: None, capsys: Any) -> None:
     """The mean over all is compared; the winner is trained once more, on the recipe's own labels."""
     graph_set = make_graph_set(train_targets=4)
@@ -452,6 +448,7 @@ def test_the_standing_is_told_when_it_changes(caplog: pytest.LogCaptureFixture) 
 # The page
 
 
+@pytest.mark.long
 def test_the_walk_through_runs_as_it_is_written(
     graph_set: GraphSet, tmp_path: Path, store_uri: str, quick_python: str
 ) -> None:
@@ -478,4 +475,7 @@ def test_the_walk_through_runs_as_it_is_written(
     )
     assert done.returncode == 0, done.stderr
     assert len(trials_of(store_uri)) == 4
+    (tuned,) = (run for run in all_runs(store_uri, "run") if run.info.run_name == "tuned")
+    winner = mlflow_client(store_uri).get_run(all_runs(store_uri, "tune")[0].data.tags["topotrain.best_child"])
+    assert tuned.data.metrics["val_loss"] == winner.data.metrics["val_loss"], "its configuration is all it takes"
     assert "4/4 trials, best val_loss" in done.stderr
