@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from topotrain.batches.batch import batch as batch
     from topotrain.batches.tune import tune as tune
     from topotrain.config import load_config as load_config
+    from topotrain.evaluation.compare import compare as compare
     from topotrain.evaluation.evaluate import evaluate as evaluate
     from topotrain.evaluation.predictions_file import ranking_metrics as ranking_metrics
     from topotrain.evaluation.promote import promote as promote
@@ -38,6 +39,7 @@ _DOORS = {
     "TrainResult": ("training.fit", "TrainResult"),
     "batch": ("batches.batch", "batch"),
     "build_graphs": ("features", "build_graphs"),
+    "compare": ("evaluation.compare", "compare"),
     "describe": ("reports.describe", "describe"),
     "evaluate": ("evaluation.evaluate", "evaluate"),
     "fit": ("training.fit", "fit"),

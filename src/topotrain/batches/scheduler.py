@@ -14,7 +14,7 @@ import yaml
 from topotrain.batches.display import BatchDisplay, JobReport
 from topotrain.batches.engine import Engine, Running, Work
 from topotrain.batches.manifest import Job, Manifest
-from topotrain.errors import EXIT_UNDELIVERED, OutageError, TrackingError, UserInputError
+from topotrain.errors import EXIT_AGAIN, EXIT_UNDELIVERED, OutageError, TrackingError, UserInputError
 from topotrain.fields import TAG_BATCH_JOB, TAG_BATCH_JOB_DIGEST, VALIDATION_PARAMETER
 from topotrain.signals import release
 from topotrain.tracking.heartbeat import is_alive
@@ -27,7 +27,7 @@ log = logging.getLogger("topotrain")
 
 TICK_SECONDS = 0.2
 WATCH_SECONDS = 2.0  # between two looks at the server, also while it does not answer
-INTERRUPTED = (130, 143)
+INTERRUPTED = (130, 143, EXIT_AGAIN)
 MOST_LOSSES = 3  # machines that a job may lose, and go on
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -96,6 +96,56 @@ def evaluate(
     if evaluation.run_id:
         say(f"verdict: run {evaluation.run_id}, artifacts evaluation/")
     keep_report("evaluate", text, artifact_name("evaluate", form), tracking_uri)
+
+
+@click.command()
+@click.argument("first", shell_complete=completion.models)
+@click.argument("second", shell_complete=completion.models)
+@graphs_option("Graph directory.")
+@option("--other-graphs", type=InputPath(), metavar="DIR", help="Of the second, where its features are others.")
+@option(
+    "--labels",
+    type=InputPath("demo"),
+    default="demo",
+    show_default=True,
+    metavar="CSV",
+    help="Labels; demo: its hold-out targets.",
+)
+@target_options
+@form_option("table", "json", "csv")
+@click.option("--allow-unverified", is_flag=True, help="Check graphs without column names by width alone.")
+@EXPERIMENT
+@TRACKING_URI
+def compare(
+    first: str,
+    second: str,
+    target_level: int | None,
+    target_pattern: str | None,
+    form: str,
+    tracking_uri: str | None,
+    **settings: Any,
+) -> None:
+    """Compare two models target by target on the same labelled graphs: is one better, or is it chance?
+
+    A model is models:/NAME/VERSION, models:/NAME@alias, a run, or a local folder; or several with commas between, the
+    seeds of one recipe, whose values are averaged.
+
+    \b
+    topotrain compare models:/topoqa@champion models:/topoqa@candidate --graphs graphs/ --labels test.csv
+    topotrain compare first second                                    # two runs, on the demo hold-out
+    topotrain compare a1,a2,a3 b1,b2,b3 --graphs bands/ --other-graphs scales/ --labels test.csv
+    """
+    with heavy_imports():
+        from topotrain.data.targets import TargetRule
+        from topotrain.evaluation.compare import compare as compare_models
+        from topotrain.progress import track
+        from topotrain.tracking.report_run import keep_report
+
+    rule = TargetRule(target_level, target_pattern)
+    found = compare_models(first, second, targets=rule, tracking_uri=tracking_uri, progress=track, **settings)
+    text = found.text(form)
+    deliver(text)
+    keep_report("compare", text, artifact_name("compare", form), tracking_uri)
 
 
 @click.command()

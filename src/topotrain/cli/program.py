@@ -71,6 +71,7 @@ for command in (
     structures.features,
     structures.score,
     models.evaluate,
+    models.compare,
     models.promote,
     models.metrics,
     models.predict,

@@ -135,9 +135,9 @@ def evaluate(
         SchemaError: the graphs have other features than the model was trained on (both sides are shown), or features
             without names.
     """
-    store, evaluated = _find(model, run, experiment, tracking_uri)
-    scorer = _load(store, evaluated)
-    graph_dir, label_path = _data_paths(graphs, labels)
+    store, evaluated = find_model(model, run, experiment, tracking_uri)
+    scorer = load_model(store, evaluated)
+    graph_dir, label_path = data_paths(graphs, labels)
     directory = GraphDirectory(graph_dir)
     held = SchemaCheck.of_directory(scorer.schema, directory.root, allow_unverified=allow_unverified)
     column = scorer.schema.label_column
@@ -163,10 +163,15 @@ def evaluate(
     return replace(evaluation, run_id=run_id)
 
 
-def _find(
+def find_model(
     model: str | None, run: str | None, experiment: str | None, tracking_uri: str | None
 ) -> tuple[Store | None, EvaluatedModel]:
-    """What is evaluated, and the store that it is on."""
+    """What is meant, and the store that it is on; one line says which version.
+
+    Raises:
+        DataError: both are given.
+        TrackingError: no such model or run, or the store can't be used.
+    """
     if model and run:
         raise DataError(f"model {model!r} and run {run!r} are both given", "one of them")
     store = find_store(tracking_uri) if run else store_of_model(model, tracking_uri)
@@ -182,7 +187,8 @@ def _find(
     return store, store.versions.evaluated(str(model))
 
 
-def _data_paths(graphs: str, labels: str) -> tuple[Path, Path]:
+def data_paths(graphs: str, labels: str) -> tuple[Path, Path]:
+    """Graph directory and label file; ``demo`` stands for those of the demo data set."""
     if (graphs == DEMO) != (labels == DEMO):
         raise DataError("the demo data set can't be mixed with other data", "--graphs and --labels, or neither of them")
     if graphs == DEMO:
@@ -191,7 +197,8 @@ def _data_paths(graphs: str, labels: str) -> tuple[Path, Path]:
     return Path(graphs), Path(labels).absolute()
 
 
-def _load(store: Store | None, evaluated: EvaluatedModel) -> Scorer:
+def load_model(store: Store | None, evaluated: EvaluatedModel) -> Scorer:
+    """Its network and schema, be it a version, a checkpoint or a local folder."""
     if store is None or not evaluated.uri.startswith("runs:/"):
         return load_scorer(evaluated.uri, store)
     with tempfile.TemporaryDirectory() as folder:
