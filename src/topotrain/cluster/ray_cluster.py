@@ -30,6 +30,7 @@ NODE_SECONDS = 60.0  # that a node has to say what it has
 TRIES = 2  # of a chunk whose node was lost, or whose process died
 MOST_IN_CHUNK = 32
 CHUNKS_EACH = 4  # at least so many for each process, so that they end at about the same time
+LOW_ON_MEMORY = "low on memory"  # in what Ray says of an actor whose process it ended
 STORE_BYTES = 256 * 2**20
 LONGEST_FOLDER = 60  # characters: Ray keeps sockets below it, whose paths have 107 at most
 
@@ -290,12 +291,13 @@ def _ray() -> ModuleType:
         raise ConfigError(
             "Ray is not installed here", "the extra topotrain[ray]", "install it: pip install 'topotrain[ray]'"
         ) from None
-    return ray
+    module: ModuleType = ray
+    return module
 
 
 def _lost(error: Exception) -> LostError:
     kinds = _ray().exceptions
-    if isinstance(error, kinds.OutOfMemoryError) or "memory monitor" in str(error).lower():
+    if isinstance(error, kinds.OutOfMemoryError) or LOW_ON_MEMORY in str(error):
         return LostError("out of memory: its node had too little, and Ray ended its process", memory=True)
     return LostError(_first_line(error), perhaps=isinstance(error, kinds.ActorUnavailableError))
 
