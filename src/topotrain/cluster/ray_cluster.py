@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from topotrain.cluster.starting import (
 )
 from topotrain.errors import ConfigError
 from topotrain.processes import THREAD_VARIABLES
+from topotrain.scratch import scratch
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -269,11 +269,11 @@ def open_cluster(address: str | None = None) -> Iterator[Cluster]:
         ray = _ray()
         if address is not None:
             check_address(address)
-        with tempfile.TemporaryDirectory(prefix="topotrain-ray-", ignore_cleanup_errors=True) as folder:
+        with scratch("ray") as folder:
             quiet = {"log_to_driver": False, "logging_level": "CRITICAL", "configure_logging": False}
             own: dict[str, Any] = {"include_dashboard": False, "object_store_memory": STORE_BYTES}
-            if len(folder) <= LONGEST_FOLDER:
-                own["_temp_dir"] = folder
+            if len(str(folder)) <= LONGEST_FOLDER:
+                own["_temp_dir"] = str(folder)
             try:
                 with signals_kept():
                     ray.init(address=address or "local", **quiet, **({} if address else own))
