@@ -299,3 +299,25 @@ def test_a_job_that_is_killed_and_a_batch_that_is_told_to_stop(
     )
     assert "topotrain.status_note" in children(store_uri)["three"].data.tags
     assert not psutil.wait_procs(everything, timeout=30)[1], "left behind"
+
+
+WITHOUT_CHECKS = """
+import sys
+from topotrain.cluster.ray_cluster import Cluster
+from topotrain.cli import main
+
+Cluster.check = lambda *_, **__: None  # Ray would end what looks around, too
+main(sys.argv[1:])
+"""
+
+
+def test_a_job_that_ray_s_guard_of_the_memory_ends_says_so(
+    graph_set: Any, store_uri: str, quick_python: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray takes any machine for too full where so little may be used."""
+    monkeypatch.setenv("RAY_memory_usage_threshold", "0.001")
+    monkeypatch.setenv("RAY_memory_monitor_refresh_ms", "500")
+    command = ("batch", "--engine", "ray", "--tracking-uri", store_uri, "--manifest")
+    done = run(quick_python, "-c", WITHOUT_CHECKS, *command, write_manifest(graph_set, {"name": "one"}))
+    assert done.returncode == 1, done.stderr
+    assert "one: killed, out of memory: its node had too little, and Ray ended its process\n" in done.stderr

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 from topotrain.batches.display import BatchDisplay
 from topotrain.batches.engine import Engine
-from topotrain.batches.engines import open_engine
+from topotrain.batches.engines import check_store, open_engine
 from topotrain.batches.parent_run import Parent, held, open_parent
 from topotrain.batches.resources import UNBOUND
 from topotrain.batches.scheduler import JobState
@@ -20,7 +21,7 @@ from topotrain.batches.tune_figures import record_pictures
 from topotrain.batches.tune_plan import Plan, as_recipe, plan_tuning
 from topotrain.batches.tune_report import TrialReport, TuneResult
 from topotrain.batches.tune_scheduler import TuneScheduler, described
-from topotrain.cluster.workers import EngineName
+from topotrain.cluster.workers import EngineName, check_engine
 from topotrain.credentials import mask_credentials
 from topotrain.disk import EXPECTED, unwritable
 from topotrain.errors import DataError, InterruptedRunError
@@ -75,7 +76,7 @@ def tune(
         overrides: ``dotted.key=value``, on top of it.
         jobs: runs at once.
         engine: what runs them, as in ``batch``.
-        address: of the Ray cluster, as in ``batch``.
+        address: of a Ray cluster, as in ``batch``.
         timeout: seconds after which no further trial begins; those under way end.
         sampler: how trials are suggested.
         pruner: how trials that are not worth going on with are found.
@@ -99,18 +100,29 @@ def tune(
     with lines_shown(progress), interruptible():
         plan = plan_tuning(space, **wanted, **chosen, elsewhere=engine != "local")  # type: ignore[arg-type]
         winner_file = _checked(Path(out) if out is not None else Path(f"{plan.space.path.stem}_winner.yaml"))
-        store = _store(plan, tracking_uri)
-        with scratch("tune") as folder, open_engine(engine, address, store.uri, folder, jobs) as runner:
-            runner.check({"trials": UNBOUND}, {"trials": plan.reads}, [])
+        store = _store(plan, tracking_uri, engine, address)
+        with scratch("tune") as folder, _engine(plan, engine, address, store, folder, jobs) as runner:
             known, recorder = _open(plan, store, resume, run_name)
             return _Tuning(plan, known, recorder, runner, folder, jobs, winner_file, take_candidate, progress).run()
 
 
-def _store(plan: Plan, tracking_uri: str | None) -> Store:
+def _store(plan: Plan, tracking_uri: str | None, engine: EngineName, address: str | None) -> Store:
+    check_engine(engine, address)
     for notice in plan.space.notices:
         log.info(notice)
     uri = resolve_tracking_uri(tracking_uri, plan.recipe.mlflow.tracking_uri, log.info)
+    check_store(uri, address)
     return Store.open(uri, patience=CONNECT_SECONDS)
+
+
+@contextmanager
+def _engine(
+    plan: Plan, engine: EngineName, address: str | None, store: Store, folder: Path, jobs: int
+) -> Iterator[Engine]:
+    """An engine that can run every trial."""
+    with open_engine(engine, address, store.uri, folder, jobs) as runner:
+        runner.check({"trials": UNBOUND}, {"trials": plan.reads}, [])
+        yield runner
 
 
 def _open(plan: Plan, store: Store, resume: bool, run_name: str | None) -> tuple[dict[int, Trial], Recorder]:

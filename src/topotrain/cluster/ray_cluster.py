@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from topotrain.cluster.starting import (
 )
 from topotrain.errors import ConfigError
 from topotrain.processes import THREAD_VARIABLES
+from topotrain.scratch import scratch
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -30,6 +30,7 @@ NODE_SECONDS = 60.0  # that a node has to say what it has
 TRIES = 2  # of a chunk whose node was lost, or whose process died
 MOST_IN_CHUNK = 32
 CHUNKS_EACH = 4  # at least so many for each process, so that they end at about the same time
+LOW_ON_MEMORY = "low on memory"  # in what Ray says of an actor whose process it ended
 STORE_BYTES = 256 * 2**20
 LONGEST_FOLDER = 60  # characters: Ray keeps sockets below it, whose paths have 107 at most
 
@@ -268,11 +269,11 @@ def open_cluster(address: str | None = None) -> Iterator[Cluster]:
         ray = _ray()
         if address is not None:
             check_address(address)
-        with tempfile.TemporaryDirectory(prefix="topotrain-ray-", ignore_cleanup_errors=True) as folder:
+        with scratch("ray") as folder:
             quiet = {"log_to_driver": False, "logging_level": "CRITICAL", "configure_logging": False}
             own: dict[str, Any] = {"include_dashboard": False, "object_store_memory": STORE_BYTES}
-            if len(folder) <= LONGEST_FOLDER:
-                own["_temp_dir"] = folder
+            if len(str(folder)) <= LONGEST_FOLDER:
+                own["_temp_dir"] = str(folder)
             try:
                 with signals_kept():
                     ray.init(address=address or "local", **quiet, **({} if address else own))
@@ -290,13 +291,13 @@ def _ray() -> ModuleType:
         raise ConfigError(
             "Ray is not installed here", "the extra topotrain[ray]", "install it: pip install 'topotrain[ray]'"
         ) from None
-    found: ModuleType = ray
-    return found
+    module: ModuleType = ray
+    return module
 
 
 def _lost(error: Exception) -> LostError:
     kinds = _ray().exceptions
-    if isinstance(error, kinds.OutOfMemoryError) or "memory monitor" in str(error).lower():
+    if isinstance(error, kinds.OutOfMemoryError) or LOW_ON_MEMORY in str(error):
         return LostError("out of memory: its node had too little, and Ray ended its process", memory=True)
     return LostError(_first_line(error), perhaps=isinstance(error, kinds.ActorUnavailableError))
 
