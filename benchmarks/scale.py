@@ -2,8 +2,9 @@
 
 python benchmarks/scale.py ddp --graphs 2000 --rounds 3 --workdir made --json scale.json
 
-Parts: ``ddp`` (epochs of one process and of several that train together), ``tune`` (what a tuning of the demo data
-brings on its hold-out targets, beside the default values).
+Parts: ``build`` (structures to graphs) and ``score`` (graphs to scores) by one process, by several, and by several of
+Ray; ``batch`` (what a run costs more as a batch's job); ``ddp`` (epochs of one process and of several that train
+together); ``tune`` (what a tuning of the demo data brings on its hold-out targets, beside the default values).
 """
 
 from __future__ import annotations
@@ -13,10 +14,17 @@ import tempfile
 from pathlib import Path
 
 import scale_ddp
+import scale_engines
 import scale_tune
 from measuring import machine, table, write_json
 
-PARTS = {"ddp": scale_ddp.measure, "tune": scale_tune.measure}
+PARTS = {
+    "build": scale_engines.build,
+    "score": scale_engines.score,
+    "batch": scale_engines.batch,
+    "ddp": scale_ddp.measure,
+    "tune": scale_tune.measure,
+}
 
 
 def main() -> None:

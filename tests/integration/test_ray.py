@@ -172,6 +172,21 @@ def test_graphs_and_scores_are_the_same_bytes_as_locally(
         assert "UserWarning" not in done.stderr
     assert files_of(tmp_path / "there") == files_of(tmp_path / "here")
 
+    rows = [f"T1/m{number},0.{number + 1}" for number in range(5)]
+    (tmp_path / "labels.csv").write_text("\n".join(["MODEL,dockq", *rows]) + "\n")
+    paths = [f"paths.{name}_labels={tmp_path / 'labels.csv'}" for name in ("train", "val")]
+    overrides = [f"paths.graph={tmp_path / 'here'}", *paths, "trainer.num_epochs=1", "checkpoints.keep=1"]
+    topotrain.fit(None, overrides=overrides, tracking_uri=f"sqlite:///{tmp_path / 'm.db'}", progress=False)
+    scored = []
+    for more in ([], [*on_ray, "--jobs", "2"]):
+        given = ("score", tmp_path / "structures", "--tracking-uri", f"sqlite:///{tmp_path / 'm.db'}")
+        done = run(quick_python, "-m", "topotrain", *given, *more)
+        assert done.returncode == 0, done.stderr
+        assert "bad.pdb" in done.stderr
+        scored.append(done.stdout)
+    assert scored[0] == scored[1]
+    assert len(scored[0].splitlines()) == 6
+
     shutil.copytree(finished.graph_set.graphs, tmp_path / "copied")
     spoilt = next((tmp_path / "copied").rglob("*.pt"))
     spoilt.write_bytes(b"no graph")
