@@ -6,6 +6,8 @@ import shutil
 from datetime import UTC, datetime
 
 import pytest
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
 
 import topotrain
 from kit.commands import exit_status
@@ -160,3 +162,23 @@ def test_with_neither_it_is_said_what_there_is(store, graph_set):
     mlflow_client(store.uri).delete_registered_model_alias("topoqa", "candidate")
     with pytest.raises(TrackingError, match=r"no version of topoqa .* \(registered models: topoqa\)"):
         store.versions.default()
+
+
+def test_two_that_take_it_in_the_same_moment_are_compared(store, graph_set, monkeypatch, capsys):
+    """MLflow looks for an alias and then inserts it; who comes second is refused."""
+    first = candidate(store)
+    mlflow_client(store.uri).delete_registered_model_alias("topoqa", "candidate")
+    real, calls = MlflowClient.set_registered_model_alias, []
+
+    def beaten(self: MlflowClient, name: str, alias: str, version: str) -> None:
+        calls.append(version)
+        real(self, name, alias, first if len(calls) == 1 else version)
+        if len(calls) == 1:
+            raise MlflowException("UNIQUE constraint failed: registered_model_aliases.alias")
+
+    monkeypatch.setattr(MlflowClient, "set_registered_model_alias", beaten)
+    (made,) = run(store, graph_set, "optimizer.learning_rate=1")
+    assert (calls, candidate(store)) == ([made], first)
+    said = capsys.readouterr().err
+    assert f"candidate of topoqa stays version {first}" in said
+    assert "trying again" not in said

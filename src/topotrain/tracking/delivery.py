@@ -96,7 +96,11 @@ class Delivery:
             case VersionTags():
                 self._version_tags(entries[0])
             case Alias():
-                self._point(entries[0])
+                try:
+                    self._point(entries[0])
+                except MlflowException:
+                    # MLflow looks for an alias, then inserts it: another run may have done so in between.
+                    self._point(entries[0])
             case End(status=status, time=time):
                 self._versions.clear_orphans()
                 self._client.set_terminated(self._run_id, status=status, end_time=time)
