@@ -55,7 +55,7 @@ CUT = " ... (cut)"
 FLUSH_SECONDS = 30.0
 # To wait for a sign of progress where somebody wants to go on, or to stop: of a server that is known to be away, of one
 # that may be (a call takes half a minute to fail where nobody answers), and of a database on this machine.
-AWAY_SECONDS, SILENT_SECONDS, STOP_SECONDS = 0.5, 1.5, 10.0
+AWAY_SECONDS, SILENT_SECONDS, STOP_SECONDS = 0.5, 1.1, 10.0
 
 
 @dataclass(frozen=True)
