@@ -6,7 +6,7 @@ import os
 import shlex
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -85,16 +85,8 @@ def answering_within(seconds: float | None) -> Iterator[None]:
     attempts, pauses = (3, 6.0) if seconds > LONG_ENOUGH_FOR_THREE else (1, 0.0)
     each = max(1, int((seconds - pauses) / attempts))
     settings = {TIMEOUT_VARIABLE: str(each), RETRIES_VARIABLE: str(attempts - 1)}
-    before = {name: os.environ.get(name) for name in settings}
-    os.environ.update(settings)
-    try:
+    with variables(settings):
         yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
 
 
 def travelling_environment() -> dict[str, str]:
@@ -191,3 +183,18 @@ def serving_environment() -> dict[str, str]:
     """The environment of a process that works for this one: this one's own, without the adopted run."""
     own = {name: value for name, value in os.environ.items() if name not in ADOPTION_VARIABLES}
     return {**own, SERVES_VARIABLE: str(os.getpid())}
+
+
+@contextmanager
+def variables(values: Mapping[str, str]) -> Iterator[None]:
+    """Set variables of the environment, which processes that are started within get too."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value

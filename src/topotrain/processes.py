@@ -14,6 +14,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Generic, TypeVar
 
+from topotrain.invocation import variables
+
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 
@@ -147,13 +149,5 @@ def _main_apart() -> Iterator[None]:
 @contextmanager
 def _single_threaded() -> Iterator[None]:
     """A process started within has one thread for each numerical library."""
-    before = {name: os.environ.get(name) for name in THREAD_VARIABLES}
-    os.environ.update(dict.fromkeys(THREAD_VARIABLES, "1"))
-    try:
+    with variables(dict.fromkeys(THREAD_VARIABLES, "1")):
         yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value

@@ -35,12 +35,7 @@ from topotrain.errors import ConfigError
 if TYPE_CHECKING:
     from topotrain.cluster.workers import EngineName
 
-
-@click.command()
-@model_option("By default the champion of topoqa, else its candidate.")
-@RUN_OF_MODEL
-@graphs_option("Graph directory.")
-@option(
+LABELS = option(
     "--labels",
     type=InputPath("demo"),
     default="demo",
@@ -48,6 +43,13 @@ if TYPE_CHECKING:
     metavar="CSV",
     help="Labels; demo: its hold-out targets.",
 )
+
+
+@click.command()
+@model_option("By default the champion of topoqa, else its candidate.")
+@RUN_OF_MODEL
+@graphs_option("Graph directory.")
+@LABELS
 @target_options
 @form_option("table", "json", "csv")
 @PER_TARGET
@@ -103,14 +105,7 @@ def evaluate(
 @click.argument("second", shell_complete=completion.models)
 @graphs_option("Graph directory.")
 @option("--other-graphs", type=InputPath(), metavar="DIR", help="Of the second, where its features are others.")
-@option(
-    "--labels",
-    type=InputPath("demo"),
-    default="demo",
-    show_default=True,
-    metavar="CSV",
-    help="Labels; demo: its hold-out targets.",
-)
+@LABELS
 @target_options
 @form_option("table", "json", "csv")
 @click.option("--allow-unverified", is_flag=True, help="Check graphs without column names by width alone.")

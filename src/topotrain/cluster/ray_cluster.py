@@ -17,9 +17,9 @@ from topotrain.cluster.starting import (
     check_address,
     own_token,
     signals_kept,
-    variables,
 )
 from topotrain.errors import ConfigError
+from topotrain.invocation import variables
 from topotrain.processes import THREAD_VARIABLES
 from topotrain.scratch import scratch
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,18 +10,16 @@ import numpy as np
 
 from topotrain.data.graph_dir import GraphDirectory
 from topotrain.data.raw_features import truth
-from topotrain.data.split import Split, SplitRules, read_split
+from topotrain.data.split import Split, SplitRules
 from topotrain.data.targets import TargetRule
 from topotrain.errors import DataError
-from topotrain.evaluation.evaluate import data_paths, find_model, load_model
+from topotrain.evaluation.evaluate import data_paths, find_model, hold_all, load_model, read_labelled
 from topotrain.fields import DEMO, quality_name
 from topotrain.metrics.paired import FIRST, MSE, SECOND, Difference, Side, paired
 from topotrain.metrics.report import RankingReport, ranking_report
 from topotrain.progress import Track
 from topotrain.schema.check import SchemaCheck
 from topotrain.text import aligned, as_csv, as_json
-
-log = logging.getLogger("topotrain")
 
 WORDS = {"ranking_loss": "ranking loss ({quality})", "spearman": "Spearman", MSE: "MSE"}
 
@@ -163,9 +160,7 @@ class _Judged:
             held = SchemaCheck.of_directory(
                 scorer.schema, split.store.directory.root, allow_unverified=how["allow_unverified"]
             )
-            for facts in split.facts():
-                held(facts)
-            held.report()
+            hold_all(held, split)
             true, targets = truth(split)
             predicted = np.array(list(scorer.scores(split.known())))
             titles.append(model.title)
@@ -180,11 +175,7 @@ class _Judged:
 def _labelled(graphs: str, column: str, how: dict[str, Any]) -> Split:
     graph_dir, label_path = data_paths(graphs, how["labels"])
     rules = SplitRules(column=column, rule=how["targets"])
-    split = read_split("comparison", GraphDirectory(graph_dir), label_path, rules, progress=how["progress"])
-    log.info(split.target_line)
-    for warning in split.warnings:
-        log.warning(warning)
-    return split
+    return read_labelled("comparison", GraphDirectory(graph_dir), label_path, rules, how["progress"])
 
 
 def _cell(side: Side) -> str:

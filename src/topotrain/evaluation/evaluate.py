@@ -141,13 +141,8 @@ def evaluate(
     directory = GraphDirectory(graph_dir)
     held = SchemaCheck.of_directory(scorer.schema, directory.root, allow_unverified=allow_unverified)
     column = scorer.schema.label_column
-    split = read_split("evaluation", directory, label_path, SplitRules(column=column, rule=targets), progress=progress)
-    log.info(split.target_line)
-    for warning in split.warnings:
-        log.warning(warning)
-    for facts in split.facts():
-        held(facts)
-    held.report()
+    split = read_labelled("evaluation", directory, label_path, SplitRules(column=column, rule=targets), progress)
+    hold_all(held, split)
     data = {
         "graphs": str(directory.root),
         "labels": str(label_path),
@@ -180,11 +175,28 @@ def find_model(
     if run:
         return store, store.versions.evaluated_run(store.runs.find(run, experiment))
     version = store.versions.default() if model is None else store.versions.loaded(model)
-    if version is not None:
-        log.info(version_in_words(version, store))
-    if model is None and version is not None:
-        return store, store.versions.evaluated_version(version)
-    return store, store.versions.evaluated(str(model))
+    if version is None:
+        return store, store.versions.evaluated(str(model))
+    log.info(version_in_words(version, store))
+    return store, store.versions.evaluated_version(version)  # an alias may have moved since
+
+
+def read_labelled(
+    name: str, directory: GraphDirectory, labels: Path, rules: SplitRules, progress: Track | None
+) -> Split:
+    """Read labelled graphs, and say which targets they are of."""
+    split = read_split(name, directory, labels, rules, progress=progress)
+    log.info(split.target_line)
+    for warning in split.warnings:
+        log.warning(warning)
+    return split
+
+
+def hold_all(held: SchemaCheck, split: Split) -> None:
+    """Hold every graph against a model's schema."""
+    for facts in split.facts():
+        held(facts)
+    held.report()
 
 
 def data_paths(graphs: str, labels: str) -> tuple[Path, Path]:
