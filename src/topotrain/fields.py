@@ -28,6 +28,11 @@ def predicted_name(column: str) -> str:
     return f"pred_{column}"
 
 
+def spread_name(column: str) -> str:
+    """The column of the spread of an ensemble's members: ``pred_dockq_std``."""
+    return f"{predicted_name(column)}_std"
+
+
 # Files beside the graphs.
 GRAPH_SUFFIX = ".pt"
 SIDECAR_NAME = "graph_metadata.json"
@@ -137,7 +142,9 @@ TAG_PRUNED = "topotrain.pruned"  # of a child that was stopped because its trial
 
 # Files of a model version, below artifacts/ beside the schema.
 MODEL_FILES = "artifacts"
-WEIGHTS_ARTIFACT = "weights.safetensors"
+WEIGHTS_SUFFIX = ".safetensors"
+WEIGHTS_ARTIFACT = f"weights{WEIGHTS_SUFFIX}"
+MEMBER_ARTIFACT = "member_{number}_of_{total}" + WEIGHTS_SUFFIX  # of an ensemble
 RECIPE_ARTIFACT = "recipe.json"
 CARD_ARTIFACT = "README.md"
 TREES_ARTIFACT = "trees.json"  # the baseline that was trained on the same graphs

@@ -90,6 +90,6 @@ def score_structures(
         directory = GraphDirectory(Path(folder))
         target = Targets(structures, directory.keys, targets).by_key
         show_targets(target)
-        scores = score_directory(scorer, directory, hold=GraphJudge(scorer.schema, metadata))
-        rows = rank_by_target(Scored.of(key, target[key].name, score) for key, score in scores)
+        predicted = score_directory(scorer, directory, hold=GraphJudge(scorer.schema, metadata))
+        rows = rank_by_target(Scored.of(key, target[key].name, one) for key, one in predicted)
     return ScoreReport(tuple(rows), report.failures, report.changes_line, scorer.schema.label_column)
