@@ -19,14 +19,8 @@ from topotrain.features.similarity import Likeness, Link, clusters_of, find_link
 from topotrain.features.split import split_structures
 
 # Frequencies of amino acids in Swiss-Prot, per mille (UniProtKB/Swiss-Prot release statistics).
-FREQUENCIES = dict(
-    zip(
-        "ARNDCQEGHILKMFPSTWYV",
-        (83, 55, 41, 55, 14, 39, 67, 71, 23, 59, 97, 58, 24, 39, 47, 66, 54, 11, 29, 69),
-        strict=True,
-    )
-)
-LETTERS = "".join(FREQUENCIES)
+LETTERS = "ARNDCQEGHILKMFPSTWYV"
+FREQUENCIES = (83, 55, 41, 55, 14, 39, 67, 71, 23, 59, 97, 58, 24, 39, 47, 66, 54, 11, 29, 69)
 
 
 def chain(length: int, seed: int) -> str:
@@ -161,7 +155,7 @@ def test_complexes_that_are_alike_are_in_one_fold(decoys: Path, tmp_path: Path) 
         "fold": str(fold["T3"]),
         "decoys": "2",
     }
-    again = split_structures(decoys, labels=labels, num_folds=3, jobs=2)
+    again = split_structures(decoys, labels=labels, num_folds=3)
     assert again.targets_csv == report.targets_csv
     assert again.links_csv == (tmp_path / "folds" / "links.csv").read_text()
 
