@@ -18,6 +18,7 @@ from topotrain.fields import (
     VAL_SPEARMAN,
     quality_name,
 )
+from topotrain.metrics.paired import METRIC_WORDS, difference_in_words
 from topotrain.schema.feature_schema import FeatureSchema
 
 SHOWN_TARGETS = 12
@@ -142,24 +143,16 @@ def _over_targets(recipe: Mapping[str, Any]) -> Iterator[str]:
         "targets, the same ones for both):"
     )
     yield ""
-    names = {"ranking_loss": "ranking loss", "spearman": "Spearman", "mse": "mean squared error"}
-    yield "| | " + " | ".join(names.values()) + " |"
-    yield "|---|" + "---|" * len(names)
+    yield "| | " + " | ".join(METRIC_WORDS.values()) + " |"
+    yield "|---|" + "---|" * len(METRIC_WORDS)
     for name, row in against.items():
-        yield f"| less {name} | " + " | ".join(_difference(row.get(metric)) for metric in names) + " |"
+        yield f"| less {name} | " + " | ".join(difference_in_words(row.get(metric)) for metric in METRIC_WORDS) + " |"
     if choice is not None:
         yield ""
         yield from _paragraph(
             f"Its first choice is at least acceptable (DockQ 0.23) for {choice['acceptable']} of the "
             f"{choice['targets']} validation targets that have such a graph."
         )
-
-
-def _difference(found: Mapping[str, Any] | None) -> str:
-    if found is None:
-        return "undefined"
-    between = "" if found["low"] is None else f" [{found['low']:+.3f}, {found['high']:+.3f}]"
-    return f"{found['difference']:+.4f}{between} {found['verdict']}"
 
 
 def _number(value: float | None) -> str:

@@ -7,7 +7,9 @@ import tempfile
 from pathlib import Path
 
 from topotrain.errors import DataError
-from topotrain.fields import MEMBER_ARTIFACT, MODEL_FILES, SCHEMA_ARTIFACT, WEIGHTS_ARTIFACT
+from topotrain.fields import MEMBER_ARTIFACT, MODEL_FILES, SCHEMA_ARTIFACT, TREES_ARTIFACT, WEIGHTS_ARTIFACT
+from topotrain.metrics.trees import WRITTEN, Trees
+from topotrain.reading.json_file import read_json
 from topotrain.scoring.scorer import Scorer
 from topotrain.tracking.in_words import version_in_words
 from topotrain.tracking.store import Store, fetch_checked, store_of_model
@@ -54,14 +56,42 @@ def load_scorer(model: str, store: Store | None) -> Scorer:
         DataError: it is no model of topotrain.
     """
     with tempfile.TemporaryDirectory() as folder:
-        files, verified = fetch_checked(model, store, Path(folder))
-        if verified is None and store is not None:
-            log.info("%s was registered without a digest of its files: whether they are the same is not known", model)
-        schema, weights, *others = _parts(files / MODEL_FILES)
-        for path in (weights, schema, *others):
-            if not path.is_file():
-                raise DataError(f"model {model!r} has no {path.name}", "a model version made by topotrain")
-        return Scorer.load(weights, schema, *others)
+        return scorer_of_files(fetch_files(model, store, Path(folder)), model)
+
+
+def fetch_files(model: str, store: Store | None, folder: Path) -> Path:
+    """Where a model version's files are, those that it was registered with; as for ``load_scorer``."""
+    files, verified = fetch_checked(model, store, folder)
+    if verified is None and store is not None:
+        log.info("%s was registered without a digest of its files: whether they are the same is not known", model)
+    return files / MODEL_FILES
+
+
+def scorer_of_files(files: Path, model: str) -> Scorer:
+    """The networks and the schema in a model's files.
+
+    Args:
+        files: the folder of schema and weights.
+        model: names it.
+
+    Raises:
+        DataError: it is no model of topotrain.
+    """
+    schema, weights, *others = _parts(files)
+    for path in (weights, schema, *others):
+        if not path.is_file():
+            raise DataError(f"model {model!r} has no {path.name}", "a model version made by topotrain")
+    return Scorer.load(weights, schema, *others)
+
+
+def trees_of_files(files: Path) -> Trees | None:
+    """The boosted trees that learned from a model's training graphs; ``None`` where it carries none.
+
+    Raises:
+        DataError: they are malformed.
+    """
+    path = files / TREES_ARTIFACT
+    return Trees.from_dict(read_json(path, WRITTEN), str(path)) if path.is_file() else None
 
 
 def _parts(folder: Path) -> list[Path]:
