@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -18,7 +19,7 @@ from topotrain.text import csv_writer
 DECIMALS = 6
 ROW_GROUP = 10_000  # rows; of Parquet, whatever the batch size, so that the bytes do not depend on it
 
-MODEL, TARGET, RANK = "MODEL", "TARGET", "RANK"
+MODEL, TARGET, RANK, ERROR = "MODEL", "TARGET", "RANK", "ERROR"
 PREDICTED_AT = 2  # among the columns
 
 
@@ -32,7 +33,8 @@ class Scored:
         pred_dockq: predicted DockQ, or the quality that the model predicts, to the decimals that are written, so that
             a rank can be checked against them.
         dockq: the true one, where it is known.
-        rank: its place within its target, from 1; 0 where no ranks were asked for.
+        rank: its place within its target, from 1; 0 where no ranks were asked for, or there is no score.
+        error: why there is no score; "" where there is one.
     """
 
     model: str
@@ -40,11 +42,17 @@ class Scored:
     pred_dockq: float
     dockq: float | None = None
     rank: int = 0
+    error: str = ""
 
     @classmethod
     def of(cls, model: str, target: str, score: float, dockq: float | None = None) -> Scored:
         """A row, its score rounded and its names made fit for a text file."""
         return cls(_text(model), _text(target), round(score, DECIMALS), dockq)
+
+    @classmethod
+    def failed(cls, model: str, target: str, error: str) -> Scored:
+        """A row of a decoy that has no score."""
+        return cls(_text(model), _text(target), math.nan, error=_text(error))
 
 
 def columns(*, labelled: bool = False, ranked: bool = False, quality: str = DOCKQ_COLUMN) -> tuple[str, ...]:
@@ -54,18 +62,22 @@ def columns(*, labelled: bool = False, ranked: bool = False, quality: str = DOCK
 
 
 def rank_by_target(rows: Iterable[Scored]) -> list[Scored]:
-    """Rank rows within each target, the best first; equal scores are ordered by name."""
+    """Rank rows within each target, the best first; equal scores are ordered by name, rows without one come last."""
     ranked: list[Scored] = []
-    for row in sorted(rows, key=lambda row: (row.target, -row.pred_dockq, row.model)):
+    for row in sorted(rows, key=_place):
         follows = ranked and ranked[-1].target == row.target
-        ranked.append(replace(row, rank=ranked[-1].rank + 1 if follows else 1))
+        ranked.append(row if row.error else replace(row, rank=ranked[-1].rank + 1 if follows else 1))
     return ranked
 
 
-def scores_csv(rows: Iterable[Scored], quality: str = DOCKQ_COLUMN) -> str:
-    """Ranked scores as the text of a CSV."""
-    text = io.StringIO()
-    _write_csv(text, rows, columns(ranked=True, quality=quality))
+def _place(row: Scored) -> tuple[str, bool, float, str]:
+    return row.target, bool(row.error), 0.0 if row.error else -row.pred_dockq, row.model
+
+
+def scores_csv(rows: Sequence[Scored], quality: str = DOCKQ_COLUMN) -> str:
+    """Ranked scores as the text of a CSV; with a column of errors where there are any."""
+    text, names = io.StringIO(), columns(ranked=True, quality=quality)
+    _write_csv(text, rows, (*names, ERROR) if any(row.error for row in rows) else names)
     return text.getvalue()
 
 
@@ -115,7 +127,8 @@ class _Counted:
 
 
 def _values(row: Scored, names: Sequence[str]) -> list[Any]:
-    last = [row.rank] if names[-1] == RANK else []
+    last: list[Any] = [row.rank or None] if RANK in names else []
+    last += [row.error] if ERROR in names else []
     true = [row.dockq] if len(names) > PREDICTED_AT + 1 + len(last) else []
     return [row.model, row.target, row.pred_dockq, *true, *last]
 
@@ -125,7 +138,7 @@ def _write_csv(file: TextIO, rows: Iterable[Scored], names: Sequence[str]) -> No
     writer.writerow(names)
     for row in rows:
         values = _values(row, names)
-        values[PREDICTED_AT] = f"{row.pred_dockq:.{DECIMALS}f}"
+        values[PREDICTED_AT] = None if row.error else f"{row.pred_dockq:.{DECIMALS}f}"
         writer.writerow(values)  # csv writes None as nothing
 
 
