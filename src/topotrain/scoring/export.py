@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,7 +11,15 @@ from typing import Any
 import pandas as pd
 
 from topotrain.data.graph_file import Graph
-from topotrain.fields import CARD_ARTIFACT, RECIPE_ARTIFACT, SCHEMA_ARTIFACT, WEIGHTS_ARTIFACT, predicted_name
+from topotrain.fields import (
+    CARD_ARTIFACT,
+    RECIPE_ARTIFACT,
+    SCHEMA_ARTIFACT,
+    TREES_ARTIFACT,
+    WEIGHTS_ARTIFACT,
+    predicted_name,
+)
+from topotrain.metrics.trees import Trees
 from topotrain.model.network import TopoQANetwork
 from topotrain.schema.feature_schema import FeatureSchema
 from topotrain.scoring.card import model_card
@@ -24,7 +33,12 @@ LOADER = PACKAGE / "scoring" / "served.py"
 
 
 def export_model(
-    network: TopoQANetwork, schema: FeatureSchema, example: Graph, folder: Path, recipe: Mapping[str, Any]
+    network: TopoQANetwork,
+    schema: FeatureSchema,
+    example: Graph,
+    folder: Path,
+    recipe: Mapping[str, Any],
+    trees: Trees | None = None,
 ) -> ModelFiles:
     """Write weights, schema, recipe and model card, and gather what the served model needs to stand alone.
 
@@ -34,6 +48,7 @@ def export_model(
         example: a graph for the input example.
         folder: an empty folder for the files, which must stay until the model is logged.
         recipe: how it was made, as plain values.
+        trees: the baseline that learned from the same graphs, where there is one.
     """
     folder.mkdir(parents=True, exist_ok=True)
     weights = folder / WEIGHTS_ARTIFACT
@@ -43,6 +58,8 @@ def export_model(
         "recipe": (RECIPE_ARTIFACT, as_json(recipe)),
         "card": (CARD_ARTIFACT, model_card(recipe, schema)),
     }
+    if trees is not None:
+        texts["trees"] = (TREES_ARTIFACT, json.dumps(trees.to_dict()))
     for name, text in texts.values():
         (folder / name).write_bytes(text.encode("utf-8", "replace"))  # a file name need not be UTF-8
     needed = import_closure(LOADER)

@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 
 from topotrain.errors import DataError
-from topotrain.fields import MODEL_FILES, SCHEMA_ARTIFACT, WEIGHTS_ARTIFACT
+from topotrain.fields import MEMBER_ARTIFACT, MODEL_FILES, SCHEMA_ARTIFACT, WEIGHTS_ARTIFACT
 from topotrain.scoring.scorer import Scorer
 from topotrain.tracking.in_words import version_in_words
 from topotrain.tracking.store import Store, fetch_checked, store_of_model
@@ -57,8 +57,18 @@ def load_scorer(model: str, store: Store | None) -> Scorer:
         files, verified = fetch_checked(model, store, Path(folder))
         if verified is None and store is not None:
             log.info("%s was registered without a digest of its files: whether they are the same is not known", model)
-        weights, schema = (files / MODEL_FILES / name for name in (WEIGHTS_ARTIFACT, SCHEMA_ARTIFACT))
-        for path in (weights, schema):
+        schema, weights, *others = _parts(files / MODEL_FILES)
+        for path in (weights, schema, *others):
             if not path.is_file():
                 raise DataError(f"model {model!r} has no {path.name}", "a model version made by topotrain")
-        return Scorer.load(weights, schema)
+        return Scorer.load(weights, schema, *others)
+
+
+def _parts(folder: Path) -> list[Path]:
+    """What a model is made of: its schema and its weights, or those of every member of an ensemble."""
+    members = sorted(folder.glob(MEMBER_ARTIFACT.format(number="*", total="*")))
+    totals = {path.stem.rpartition("_")[2] for path in members}  # a member that is missing would change every score
+    if members and totals != {str(len(members))}:
+        what = f"{folder}: holds {len(members)} members of an ensemble of {' or '.join(sorted(totals))}"
+        raise DataError(what, "all members of one ensemble")
+    return [folder / SCHEMA_ARTIFACT, *(members or [folder / WEIGHTS_ARTIFACT])]

@@ -105,6 +105,8 @@ def score_structures(
             first = next(iter(report.failures.values()), "no structures")
             raise DataError(f"{report.root}: no structure gives a graph; the first: {first}", "at least one")
         rows, failures = _scored(scorer, report, Path(folder), targets)
+        if all(row.error for row in rows):
+            raise DataError(f"{report.root}: no structure gives a score; the first: {rows[0].error}", "at least one")
     return ScoreReport(tuple(rows), failures, report.changes_line, scorer.schema.label_column)
 
 
