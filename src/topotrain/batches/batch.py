@@ -255,7 +255,7 @@ def best_state(states: Sequence[JobState]) -> JobState | None:
 def _check(plan: Manifest, engine: Engine) -> None:
     """See that the engine can run every job, before any is begun."""
     engine.check(
-        {job.name: job.resources for job in plan.jobs},
+        {job.name: job.takes for job in plan.jobs},
         {job.name: job.reads for job in plan.jobs},
         [job.build.out.parent for job in plan.jobs if job.build],
     )

@@ -153,7 +153,7 @@ class Scheduler:
                 state.report.status = "skipped"
                 state.report.note = f"{', '.join(lost)} did not finish" if lost else "after a failure"
             elif all(report.status == "finished" for report in awaited):
-                if self.engine.has_room(sum(o.under_way for o in self.states.values()), state.job.resources):
+                if self.engine.has_room(sum(o.under_way for o in self.states.values()), state.job.takes):
                     self._start(state)
 
     def _start(self, state: JobState) -> None:
@@ -161,7 +161,7 @@ class Scheduler:
             if state.job.build is not None:
                 log.info("%s: building graphs in %s", state.job.name, state.job.build.out)
                 state.report.status = "building"
-                self._begin(state, state.job.build.arguments(self.engine.cores_of(state.job.resources)))
+                self._begin(state, state.job.build.arguments(self.engine.cores_of(state.job.takes)))
             else:
                 self._train(state)
         except UserInputError as error:
@@ -177,7 +177,7 @@ class Scheduler:
 
     def _begin(self, state: JobState, arguments: list[str], config: str | None = None) -> None:
         tags = {TAG_BATCH_JOB: state.job.name, TAG_BATCH_JOB_DIGEST: state.job.digest, **state.job.tags}
-        state.process = self.engine.submit(Work(state.job.name, tuple(arguments), config, tags, state.job.resources))
+        state.process = self.engine.submit(Work(state.job.name, tuple(arguments), config, tags, state.job.takes))
 
     def _run_arguments(self, job: Job) -> list[str]:
         checkpoint = self._best_of(job) if job.best_of else job.resume_from

@@ -13,7 +13,7 @@ from topotrain.batches.display import BatchDisplay
 from topotrain.batches.engine import Engine
 from topotrain.batches.engines import check_store, open_engine
 from topotrain.batches.parent_run import Parent, held, open_parent
-from topotrain.batches.resources import UNBOUND
+from topotrain.batches.resources import taken_by
 from topotrain.batches.scheduler import JobState
 from topotrain.batches.study import PrunerName, SamplerName
 from topotrain.batches.trials import Trial, earlier_trials, state_of
@@ -121,7 +121,7 @@ def _engine(
 ) -> Iterator[Engine]:
     """An engine that can run every trial."""
     with open_engine(engine, address, store.uri, folder, jobs) as runner:
-        runner.check({"trials": UNBOUND}, {"trials": plan.reads}, [])
+        runner.check({"trials": taken_by(plan.recipe)}, {"trials": plan.reads}, [])
         yield runner
 
 
