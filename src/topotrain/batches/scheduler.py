@@ -6,8 +6,9 @@ import json
 import logging
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import yaml
 
@@ -29,6 +30,24 @@ TICK_SECONDS = 0.2
 WATCH_SECONDS = 2.0  # between two looks at the server, also while it does not answer
 INTERRUPTED = (130, 143, EXIT_AGAIN)
 MOST_LOSSES = 3  # machines that a job may lose, and go on
+T = TypeVar("T")
+
+
+def answered(ask: Callable[[], T]) -> T:
+    """What the server answers once all jobs have ended; as long as it gives no answer, it is asked again.
+
+    Args:
+        ask: raises ``OutageError`` where there is none.
+    """
+    reported = False
+    while True:
+        try:
+            return ask()
+        except OutageError as error:
+            if not reported:
+                log.warning("%s; what is left to do waits for it, asking again", error)
+            reported = True
+        time.sleep(WATCH_SECONDS)
 
 
 @dataclass
