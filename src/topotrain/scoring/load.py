@@ -40,7 +40,7 @@ def scorer_of(model: str | None, tracking_uri: str | None) -> tuple[Scorer, str]
 
 
 def load_scorer(model: str, store: Store | None) -> Scorer:
-    """Load a model version's network and schema; nothing is unpickled.
+    """Load a model version's networks and schema; nothing is unpickled.
 
     A version whose files are not those that were registered is refused; one that was registered without their digest
     is taken, and a line says so.
@@ -54,14 +54,32 @@ def load_scorer(model: str, store: Store | None) -> Scorer:
         DataError: it is no model of topotrain.
     """
     with tempfile.TemporaryDirectory() as folder:
-        files, verified = fetch_checked(model, store, Path(folder))
-        if verified is None and store is not None:
-            log.info("%s was registered without a digest of its files: whether they are the same is not known", model)
-        schema, weights, *others = _parts(files / MODEL_FILES)
-        for path in (weights, schema, *others):
-            if not path.is_file():
-                raise DataError(f"model {model!r} has no {path.name}", "a model version made by topotrain")
-        return Scorer.load(weights, schema, *others)
+        return scorer_of_files(fetch_files(model, store, Path(folder)), model)
+
+
+def fetch_files(model: str, store: Store | None, folder: Path) -> Path:
+    """Where a model version's files are, those that it was registered with; as for ``load_scorer``."""
+    files, verified = fetch_checked(model, store, folder)
+    if verified is None and store is not None:
+        log.info("%s was registered without a digest of its files: whether they are the same is not known", model)
+    return files / MODEL_FILES
+
+
+def scorer_of_files(files: Path, model: str) -> Scorer:
+    """The networks and the schema in a model's files.
+
+    Args:
+        files: the folder of schema and weights.
+        model: names it.
+
+    Raises:
+        DataError: it is no model of topotrain.
+    """
+    schema, weights, *others = _parts(files)
+    for path in (weights, schema, *others):
+        if not path.is_file():
+            raise DataError(f"model {model!r} has no {path.name}", "a model version made by topotrain")
+    return Scorer.load(weights, schema, *others)
 
 
 def _parts(folder: Path) -> list[Path]:
