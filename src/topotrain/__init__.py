@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from topotrain.evaluation.promote import rollback as rollback
     from topotrain.features import build_graphs as build_graphs
     from topotrain.features import label_decoys as label  # noqa: F401 (by another name)
+    from topotrain.features.split import split_structures as split  # noqa: F401 (by another name)
     from topotrain.reports.describe import describe as describe
     from topotrain.reports.leaderboard import leaderboard as leaderboard
     from topotrain.reports.monitor import monitor as monitor
@@ -57,6 +58,7 @@ _DOORS = {
     "resume": ("training.resume", "resume"),
     "rollback": ("evaluation.promote", "rollback"),
     "score": ("scoring.structures", "score_structures"),
+    "split": ("features.split", "split_structures"),
     "summarise": ("reports.summarise", "summarise"),
     "tune": ("batches.tune", "tune"),
     "verify": ("reports.verify", "verify"),

@@ -62,6 +62,11 @@ EPOCH_SECONDS = "epoch_seconds"
 BEST_VAL_LOSS = "best_val_loss"
 BEST_SELECTION_METRIC = "best_selection_metric"
 
+# Validation metrics of what costs nothing or next to nothing, for comparison: baseline_trees_val_loss, say.
+BASELINE_PREFIX = "baseline_"
+TREES = "trees"  # boosted trees on pooled columns
+BASELINE_SLUGS = {"training mean": "constant", "number of edges": "edges", TREES: TREES}  # by names in recipes
+
 # Metrics of an evaluation, linked to the model version and the data; step = number of the run's evaluation, from 0.
 # Means over targets that are defined, in DockQ units or correlations; one that is undefined is not logged.
 EVAL_PREFIX = "eval_"
@@ -142,6 +147,7 @@ WEIGHTS_ARTIFACT = f"weights{WEIGHTS_SUFFIX}"
 MEMBER_ARTIFACT = "member_{number}_of_{total}" + WEIGHTS_SUFFIX  # of an ensemble
 RECIPE_ARTIFACT = "recipe.json"
 CARD_ARTIFACT = "README.md"
+TREES_ARTIFACT = "trees.json"  # the baseline that was trained on the same graphs
 
 TAG_MEMBERS = "topotrain.members"  # of a run that made an ensemble: the versions that it is of, sorted
 TAG_NUM_MEMBERS = "members"  # of a model version: how many networks it holds, where that is more than one

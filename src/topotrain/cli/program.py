@@ -12,7 +12,7 @@ from typing import ClassVar
 
 import click
 
-from topotrain.cli import cache, models, reports, structures, sync, training, tuning, versions
+from topotrain.cli import cache, models, reports, splitting, structures, sync, training, tuning, versions
 from topotrain.cli.output import say
 from topotrain.cli.startup import end_quickly
 from topotrain.errors import EXIT_FAULT, EXIT_USER, InterruptedRunError, TopotrainError, UndeliveredError, shortened
@@ -68,6 +68,7 @@ for command in (
     reports.schema,
     structures.build_graphs,
     structures.label,
+    splitting.split,
     structures.features,
     structures.score,
     models.evaluate,

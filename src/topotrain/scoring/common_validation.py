@@ -17,6 +17,7 @@ from topotrain.data.split import Split, SplitRules, read_split
 from topotrain.errors import DataError
 from topotrain.fields import DEMO, SELECTION_METRIC, VAL_LOSS, VAL_SPEARMAN
 from topotrain.metrics.ranking import epoch_metrics
+from topotrain.metrics.report import ranking_report
 from topotrain.scoring.members import Member, common_split
 from topotrain.scoring.scorer import Scorer
 
@@ -32,12 +33,14 @@ class Judged:
         scale: of the primary metric.
         label_digest: of the validation decoys and their labels.
         example: a small graph of them.
+        first_choice: how often a target's top-ranked decoy was acceptable; ``None`` for another quality than DockQ.
     """
 
     metrics: dict[str, float]
     scale: str
     label_digest: str
     example: Graph
+    first_choice: dict[str, int] | None
 
 
 def judge_together(members: Sequence[Member], scorer: Scorer) -> Judged:
@@ -59,8 +62,9 @@ def judge_together(members: Sequence[Member], scorer: Scorer) -> Judged:
     split = _read(members[0], scorer.schema.label_column)
     predicted = np.array(list(scorer.scores(split.known())))
     metrics, _ = epoch_metrics(predicted, *truth(split))
+    report = ranking_report(predicted, *truth(split), quality=split.column)
     metrics[SELECTION_METRIC] = selections[0].metric(metrics[VAL_LOSS], metrics[VAL_SPEARMAN])
-    return Judged(metrics, selections[0].scale, split.label_digest, split.smallest())
+    return Judged(metrics, selections[0].scale, split.label_digest, split.smallest(), report.first_choice)
 
 
 def _read(member: Member, column: str) -> Split:

@@ -22,6 +22,7 @@ from topotrain.fields import (
     TAG_RANKED_BY,
     TAG_SCHEMA_DIGEST,
     TAG_VALIDATION_DIGEST,
+    TREES_ARTIFACT,
     VAL_LOSS,
     VAL_SPEARMAN,
     VALIDATION_PARAMETER,
@@ -181,7 +182,9 @@ def _register(
         tags |= {metric: repr(judged.metrics[metric]) for metric in (VAL_LOSS, VAL_SPEARMAN, SELECTION_METRIC)}
         tags |= {TAG_RANKED_BY: judged.scale, TAG_VALIDATION_DIGEST: judged.label_digest}
     example = judged.example if judged else two_residues(schema)
-    files = export_ensemble([member.weights for member in members], schema, example, folder, recipe)
+    trees = members[0].weights.with_name(TREES_ARTIFACT) if "baselines" in recipe else None
+    trees = trees if trees and trees.is_file() else None
+    files = export_ensemble([member.weights for member in members], schema, example, folder, recipe, trees)
     return recorder.version(files, name, title=f"{name}-ensemble-of-{len(members)}", step=STEP, tags=tags)
 
 
@@ -199,7 +202,7 @@ def _recipe(recorder: Recorder, name: str, members: Sequence[Member], judged: Ju
         recipe["baselines"] = members[0].recipe["baselines"]
         recipe["data"]["warnings"] = members[0].recipe["data"]["warnings"]
     if judged is not None:
-        recipe["metrics"] = judged.metrics
+        recipe |= {"metrics": judged.metrics, "first_choice": judged.first_choice}
     return recipe
 
 

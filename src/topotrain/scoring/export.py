@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,10 +17,12 @@ from topotrain.fields import (
     MEMBER_ARTIFACT,
     RECIPE_ARTIFACT,
     SCHEMA_ARTIFACT,
+    TREES_ARTIFACT,
     WEIGHTS_ARTIFACT,
     predicted_name,
     spread_name,
 )
+from topotrain.metrics.trees import Trees
 from topotrain.model.network import TopoQANetwork
 from topotrain.schema.feature_schema import FeatureSchema
 from topotrain.scoring.card import model_card
@@ -33,7 +36,12 @@ LOADER = PACKAGE / "scoring" / "served.py"
 
 
 def export_model(
-    network: TopoQANetwork, schema: FeatureSchema, example: Graph, folder: Path, recipe: Mapping[str, Any]
+    network: TopoQANetwork,
+    schema: FeatureSchema,
+    example: Graph,
+    folder: Path,
+    recipe: Mapping[str, Any],
+    trees: Trees | None = None,
 ) -> ModelFiles:
     """Write weights, schema, recipe and model card, and gather what the served model needs to stand alone.
 
@@ -43,15 +51,23 @@ def export_model(
         example: a graph for the input example.
         folder: an empty folder for the files, which must stay until the model is logged.
         recipe: how it was made, as plain values.
+        trees: the baseline that learned from the same graphs, where there is one.
     """
     folder.mkdir(parents=True, exist_ok=True)
     weights = folder / WEIGHTS_ARTIFACT
     save_weights(network, weights)
+    if trees is not None:
+        (folder / TREES_ARTIFACT).write_text(json.dumps(trees.to_dict()), encoding="utf-8")
     return _model_files([weights], schema, example, folder, recipe)
 
 
 def export_ensemble(
-    members: Sequence[Path], schema: FeatureSchema, example: Graph, folder: Path, recipe: Mapping[str, Any]
+    members: Sequence[Path],
+    schema: FeatureSchema,
+    example: Graph,
+    folder: Path,
+    recipe: Mapping[str, Any],
+    trees: Path | None = None,
 ) -> ModelFiles:
     """As ``export_model``, for several networks of which there are weights: these are copied as they are.
 
@@ -61,12 +77,15 @@ def export_ensemble(
         example: as there.
         folder: as there.
         recipe: as there.
+        trees: of the baseline that learned from the same graphs as all members, where there is one.
     """
     folder.mkdir(parents=True, exist_ok=True)
     weights = []
     for number, path in enumerate(members, start=1):
         weights.append(folder / MEMBER_ARTIFACT.format(number=number, total=len(members)))
         shutil.copyfile(path, weights[-1])
+    if trees is not None:
+        shutil.copyfile(trees, folder / TREES_ARTIFACT)
     return _model_files(weights, schema, example, folder, recipe)
 
 
@@ -93,6 +112,7 @@ def _model_files(
         artifacts={
             **{path.stem: path for path in weights},
             **{key: folder / name for key, (name, _) in texts.items()},
+            **({"trees": folder / TREES_ARTIFACT} if (folder / TREES_ARTIFACT).is_file() else {}),
         },
         requirements=needed.requirements(),
         input_example=pd.DataFrame({"graph": [encode_graph(example)]}),

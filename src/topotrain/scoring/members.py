@@ -32,7 +32,7 @@ class Member:
 
     Attributes:
         version: as the server knows it.
-        weights: its file.
+        weights: its file; the others of the version lie beside it.
         schema: what its network takes.
         recipe: how it was made, as far as it says.
     """
