@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from topotrain.reports.monitor import monitor as monitor
     from topotrain.reports.summarise import summarise as summarise
     from topotrain.reports.verify import verify as verify
+    from topotrain.scoring.ensemble import ensemble as ensemble
     from topotrain.scoring.explain import explain as explain
     from topotrain.scoring.import_checkpoint import import_checkpoint as import_checkpoint
     from topotrain.scoring.predict_directory import predict_directory as predict  # noqa: F401 (by another name)
@@ -43,6 +44,7 @@ _DOORS = {
     "build_graphs": ("features", "build_graphs"),
     "compare": ("evaluation.compare", "compare"),
     "describe": ("reports.describe", "describe"),
+    "ensemble": ("scoring.ensemble", "ensemble"),
     "evaluate": ("evaluation.evaluate", "evaluate"),
     "explain": ("scoring.explain", "explain"),
     "fit": ("training.fit", "fit"),

@@ -151,6 +151,9 @@ RECIPE_ARTIFACT = "recipe.json"
 CARD_ARTIFACT = "README.md"
 TREES_ARTIFACT = "trees.json"  # the baseline that was trained on the same graphs
 
+TAG_MEMBERS = "topotrain.members"  # of a run that made an ensemble: the versions that it is of, sorted
+TAG_NUM_MEMBERS = "members"  # of a model version: how many networks it holds, where that is more than one
+
 # Inference.
 PRED_DOCKQ = "pred_dockq"  # imported by what versions made by topotrain 0.1 bring along
 
