@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -29,6 +29,7 @@ from topotrain.training.continuation import RATE, Continuation
 from topotrain.training.crew import END_SECONDS, Crew, dismiss
 from topotrain.training.initial_weights import load_initial_weights
 from topotrain.training.judged import Judged
+from topotrain.training.leaks import shared_proteins
 from topotrain.training.loop import Limits, Loop, limit_threads
 from topotrain.training.network_shape import network_spec
 from topotrain.training.ranks import Place
@@ -168,6 +169,7 @@ class TrainingRun:
             self.crew = Crew(self.place)
             self.place = self.crew.place
         data = data or prepare_data(self.config, track if self.progress else None)
+        data = replace(data, notes=tuple(shared_proteins(data)))
         self.judged = judged = Judged(data, self.checkpoints)
         for warning in data.warnings:
             log.warning(warning)
