@@ -28,9 +28,15 @@ def predicted_name(column: str) -> str:
     return f"pred_{column}"
 
 
+def spread_name(column: str) -> str:
+    """The column of the spread of an ensemble's members: ``pred_dockq_std``."""
+    return f"{predicted_name(column)}_std"
+
+
 # Files beside the graphs.
 GRAPH_SUFFIX = ".pt"
 SIDECAR_NAME = "graph_metadata.json"
+NODE_IDS = "node_ids"  # of a graph's metadata: CHAIN:NUMBER of each node
 SUMMARY_NAME = "graph_builder_summary.json"
 
 # Artifacts of a run.
@@ -57,6 +63,11 @@ LEARNING_RATE = "learning_rate"
 EPOCH_SECONDS = "epoch_seconds"
 BEST_VAL_LOSS = "best_val_loss"
 BEST_SELECTION_METRIC = "best_selection_metric"
+
+# Validation metrics of what costs nothing or next to nothing, for comparison: baseline_trees_val_loss, say.
+BASELINE_PREFIX = "baseline_"
+TREES = "trees"  # boosted trees on pooled columns
+BASELINE_SLUGS = {"training mean": "constant", "number of edges": "edges", TREES: TREES}  # by names in recipes
 
 # Metrics of an evaluation, linked to the model version and the data; step = number of the run's evaluation, from 0.
 # Means over targets that are defined, in DockQ units or correlations; one that is undefined is not logged.
@@ -133,9 +144,15 @@ TAG_PRUNED = "topotrain.pruned"  # of a child that was stopped because its trial
 
 # Files of a model version, below artifacts/ beside the schema.
 MODEL_FILES = "artifacts"
-WEIGHTS_ARTIFACT = "weights.safetensors"
+WEIGHTS_SUFFIX = ".safetensors"
+WEIGHTS_ARTIFACT = f"weights{WEIGHTS_SUFFIX}"
+MEMBER_ARTIFACT = "member_{number}_of_{total}" + WEIGHTS_SUFFIX  # of an ensemble
 RECIPE_ARTIFACT = "recipe.json"
 CARD_ARTIFACT = "README.md"
+TREES_ARTIFACT = "trees.json"  # the baseline that was trained on the same graphs
+
+TAG_MEMBERS = "topotrain.members"  # of a run that made an ensemble: the versions that it is of, sorted
+TAG_NUM_MEMBERS = "members"  # of a model version: how many networks it holds, where that is more than one
 
 # Inference.
 PRED_DOCKQ = "pred_dockq"  # imported by what versions made by topotrain 0.1 bring along

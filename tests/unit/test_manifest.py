@@ -443,7 +443,7 @@ def test_common_hardware_needs_no_torch(tmp_path: Path) -> None:
 
 def test_the_number_of_graphs_that_the_sweep_names_is_the_one_it_builds(root: Path) -> None:
     from topotrain.data.demo import demo_structures
-    from topotrain.features.builder import find_structures
+    from topotrain.features.inputs import find_structures
 
     number = len(find_structures(demo_structures()))
     assert f"{number} graphs are built for each" in (root / "manifests" / "feature_sweep.yaml").read_text()

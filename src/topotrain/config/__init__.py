@@ -20,6 +20,7 @@ from topotrain.config.sections import PositiveInt as PositiveInt
 from topotrain.config.sections import SelectionConfig as SelectionConfig
 from topotrain.config.sections import TrainConfig as TrainConfig
 from topotrain.config.sections import TrainerConfig as TrainerConfig
+from topotrain.config.sections import flat_values as flat_values
 from topotrain.config.sizes import EVERYWHERE as EVERYWHERE
 from topotrain.config.sizes import HARDWARE as HARDWARE
 from topotrain.config.sizes import check_sizes as check_sizes

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -92,6 +92,13 @@ class Split:
     def graphs(self) -> Iterator[Graph]:
         """Each graph as its file has it, in the order of the samples."""
         return (self.store.graph(sample.position) for sample in self.samples)
+
+    def thinned(self, most: int) -> Split:
+        """At most so many of the graphs, spread evenly over all of them."""
+        number = len(self.samples)
+        if number <= most:
+            return self
+        return replace(self, samples=tuple(self.samples[place * number // most] for place in range(most)))
 
     def smallest(self) -> Graph:
         """The graph with the fewest nodes."""

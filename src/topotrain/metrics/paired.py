@@ -13,6 +13,7 @@ from topotrain.metrics.report import RankingReport, TargetReport, interval
 
 MSE = "mse"
 COMPARED = {"ranking_loss": False, "spearman": True, MSE: False}  # metric of a target: whether more is better
+METRIC_WORDS = {"ranking_loss": "ranking loss", "spearman": "Spearman", MSE: "MSE"}
 FIRST, SECOND = "first", "second"
 
 
@@ -56,6 +57,11 @@ class Difference:
             return None
         return FIRST if (self.mean > 0) == COMPARED[self.metric] else SECOND
 
+    @property
+    def verdict(self) -> str:
+        """What is said of the first side: ``better``, ``worse`` or ``undecided``."""
+        return {FIRST: "better", SECOND: "worse", None: "undecided"}[self.better]
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values."""
         return {
@@ -96,13 +102,39 @@ def paired(first: Sequence[RankingReport], second: Sequence[RankingReport]) -> l
     return found
 
 
+def against(
+    model: RankingReport, baselines: Mapping[str, RankingReport]
+) -> dict[str, dict[str, dict[str, float | str | None]]]:
+    """A model beside baselines on the same decoys: by baseline and metric, how they differ.
+
+    Returns:
+        ``difference`` (the model's mean over targets less the baseline's), ``low`` and ``high`` (its interval;
+        ``None`` for fewer than two targets) and ``verdict``.
+    """
+    found: dict[str, dict[str, dict[str, float | str | None]]] = {}
+    for name, baseline in baselines.items():
+        found[name] = {}
+        for one in paired([model], [baseline]):
+            low, high = one.interval or (None, None)
+            found[name][one.metric] = {"difference": one.mean, "low": low, "high": high, "verdict": one.verdict}
+    return found
+
+
+def difference_in_words(found: Mapping[str, Any] | None) -> str:
+    """One metric of one baseline in what ``against`` says: ``-0.0310 [-0.052, -0.011] better``."""
+    if found is None:
+        return "undefined"
+    between = "" if found["low"] is None else f" [{found['low']:+.3f}, {found['high']:+.3f}]"
+    return f"{found['difference']:+.4f}{between} {found['verdict']}"
+
+
 def _values(report: RankingReport, metric: str) -> Mapping[str, float]:
     values = {one.target: _value(one, metric) for one in report.targets}
     return {target: value for target, value in values.items() if value is not None}
 
 
 def _value(target: TargetReport, metric: str) -> float | None:
-    return mean_squared_error(target.predicted, target.true) if metric == MSE else target.metrics[metric]
+    return mean_squared_error(target.scaled, target.true) if metric == MSE else target.metrics[metric]
 
 
 def _spread(means: np.ndarray) -> float | None:

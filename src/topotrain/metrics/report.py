@@ -55,12 +55,14 @@ class TargetReport:
         target: its name.
         predicted: (num_decoys,) predictions; only their order matters here.
         true: (num_decoys,) true DockQ, or another quality.
+        scaled: predictions on the scale of DockQ, for the errors.
         quality: the column of which it is.
     """
 
     target: str
     predicted: Values
     true: Values
+    scaled: Values
     quality: str = DOCKQ_COLUMN
 
     @cached_property
@@ -135,6 +137,18 @@ class RankingReport:
         """Means over the targets for which a metric is defined; ``None`` where it is for none."""
         return {mean_name(name): float(values.mean()) if len(values) else None for name, values in self.defined.items()}
 
+    @property
+    def first_choice(self) -> dict[str, int] | None:
+        """How often a target's top-ranked decoy was acceptable, of the targets that have such a decoy.
+
+        Where decoys share the first place, picking one of them at random counts; ``None`` for another quality.
+        """
+        if self.quality != DOCKQ_COLUMN:
+            return None
+        able = [one for one in self.targets if (one.true >= ACCEPTABLE).any()]
+        found = sum(one.metrics["hit_rate_top1_acceptable"] or 0.0 for one in able)
+        return {"acceptable": round(found), "targets": len(able)}
+
     def metrics(self) -> dict[str, float]:
         """Every metric that is defined, as one flat mapping."""
         return {name: value for name, value in {**self.means, **self.overall}.items() if value is not None}
@@ -179,9 +193,12 @@ def ranking_report(
         scaled: predictions on the scale of DockQ, where ``predicted`` are on another.
         quality: the column of what is predicted, where that is not DockQ.
     """
-    rows = by_target(targets)
-    each = tuple(TargetReport(name, predicted[rows[name]], true[rows[name]], quality) for name in sorted(rows))
-    return RankingReport(each, predicted, true, predicted if scaled is None else scaled, quality)
+    rows, scaled = by_target(targets), predicted if scaled is None else scaled
+    each = tuple(
+        TargetReport(name, predicted[rows[name]], true[rows[name]], scaled[rows[name]], quality)
+        for name in sorted(rows)
+    )
+    return RankingReport(each, predicted, true, scaled, quality)
 
 
 def per_target_names(quality: str) -> list[str]:

@@ -15,7 +15,7 @@ from topotrain.data.store import GraphStore
 from topotrain.errors import DataError, UserInputError
 from topotrain.progress import OnItemDone
 from topotrain.schema.feature_schema import GraphFacts
-from topotrain.scoring.scorer import SCORING_BATCH, Scorer
+from topotrain.scoring.scorer import SCORING_BATCH, Prediction, Scorer
 
 HERE = Workers()
 
@@ -27,12 +27,12 @@ class Result:
     Attributes:
         key: of the graph.
         facts: what it says of itself, where it could be read.
-        score: predicted quality, or why there is none.
+        prediction: of its quality, or why there is none.
     """
 
     key: str
     facts: GraphFacts | None
-    score: float | UserInputError
+    prediction: Prediction | UserInputError
 
 
 @dataclass(frozen=True)
@@ -70,9 +70,9 @@ class BatchScorer:
             except DataError as error:
                 read.append(Result(key, None, error))
         graphs = [one for one in read if isinstance(one, KnownGraph)]
-        scores = iter(self.scorer.score_each(graphs))
+        predicted = iter(self.scorer.predict_each(graphs))
         return batch, [
-            one if isinstance(one, Result) else Result(one.facts.key, one.facts, next(scores)) for one in read
+            one if isinstance(one, Result) else Result(one.facts.key, one.facts, next(predicted)) for one in read
         ]
 
 
@@ -85,7 +85,7 @@ def score_directory(
     failures: dict[str, str] | None = None,
     workers: Workers = HERE,
     progress: OnItemDone | None = None,
-) -> Iterator[tuple[str, float]]:
+) -> Iterator[tuple[str, Prediction]]:
     """Score every graph below a directory, a batch in a process's memory at a time.
 
     In this process alone, graphs that are packed for training come from there; the others are read, and not packed for
@@ -101,7 +101,7 @@ def score_directory(
         progress: takes (done, total, key).
 
     Yields:
-        Key and predicted quality, in the order of the keys.
+        Key and prediction, in the order of the keys.
 
     Raises:
         SchemaError: a graph has other features than the model was trained on.
@@ -117,9 +117,9 @@ def score_directory(
             with _noted(result.key, failures):
                 if hold is not None and result.facts is not None:
                     hold(result.facts)
-                if isinstance(result.score, UserInputError):
-                    raise result.score
-                yield result.key, result.score
+                if isinstance(result.prediction, UserInputError):
+                    raise result.prediction
+                yield result.key, result.prediction
 
 
 def _batches(directory: GraphDirectory, size: int) -> list[Batch]:
@@ -163,7 +163,7 @@ def _scored_here(
     hold: Callable[[GraphFacts], object] | None,
     failures: dict[str, str] | None,
     progress: OnItemDone | None,
-) -> Iterator[tuple[str, float]]:
+) -> Iterator[tuple[str, Prediction]]:
     keys = directory.keys
     packed = GraphStore.as_it_is(directory)
     for start in range(0, len(keys), batch_size):
@@ -175,8 +175,8 @@ def _scored_here(
                 if hold is not None:
                     hold(graph.facts)
                 graphs.append(graph)
-        for graph, result in zip(graphs, scorer.score_each(graphs), strict=True):
-            if isinstance(result, float):
+        for graph, result in zip(graphs, scorer.predict_each(graphs), strict=True):
+            if isinstance(result, Prediction):
                 yield graph.facts.key, result
             else:
                 with _noted(graph.facts.key, failures):

@@ -7,7 +7,9 @@ import tempfile
 from pathlib import Path
 
 from topotrain.errors import DataError
-from topotrain.fields import MODEL_FILES, SCHEMA_ARTIFACT, WEIGHTS_ARTIFACT
+from topotrain.fields import MEMBER_ARTIFACT, MODEL_FILES, SCHEMA_ARTIFACT, TREES_ARTIFACT, WEIGHTS_ARTIFACT
+from topotrain.metrics.trees import WRITTEN, Trees
+from topotrain.reading.json_file import read_json
 from topotrain.scoring.scorer import Scorer
 from topotrain.tracking.in_words import version_in_words
 from topotrain.tracking.store import Store, fetch_checked, store_of_model
@@ -40,7 +42,7 @@ def scorer_of(model: str | None, tracking_uri: str | None) -> tuple[Scorer, str]
 
 
 def load_scorer(model: str, store: Store | None) -> Scorer:
-    """Load a model version's network and schema; nothing is unpickled.
+    """Load a model version's networks and schema; nothing is unpickled.
 
     A version whose files are not those that were registered is refused; one that was registered without their digest
     is taken, and a line says so.
@@ -54,11 +56,49 @@ def load_scorer(model: str, store: Store | None) -> Scorer:
         DataError: it is no model of topotrain.
     """
     with tempfile.TemporaryDirectory() as folder:
-        files, verified = fetch_checked(model, store, Path(folder))
-        if verified is None and store is not None:
-            log.info("%s was registered without a digest of its files: whether they are the same is not known", model)
-        weights, schema = (files / MODEL_FILES / name for name in (WEIGHTS_ARTIFACT, SCHEMA_ARTIFACT))
-        for path in (weights, schema):
-            if not path.is_file():
-                raise DataError(f"model {model!r} has no {path.name}", "a model version made by topotrain")
-        return Scorer.load(weights, schema)
+        return scorer_of_files(fetch_files(model, store, Path(folder)), model)
+
+
+def fetch_files(model: str, store: Store | None, folder: Path) -> Path:
+    """Where a model version's files are, those that it was registered with; as for ``load_scorer``."""
+    files, verified = fetch_checked(model, store, folder)
+    if verified is None and store is not None:
+        log.info("%s was registered without a digest of its files: whether they are the same is not known", model)
+    return files / MODEL_FILES
+
+
+def scorer_of_files(files: Path, model: str) -> Scorer:
+    """The networks and the schema in a model's files.
+
+    Args:
+        files: the folder of schema and weights.
+        model: names it.
+
+    Raises:
+        DataError: it is no model of topotrain.
+    """
+    schema, weights, *others = _parts(files)
+    for path in (weights, schema, *others):
+        if not path.is_file():
+            raise DataError(f"model {model!r} has no {path.name}", "a model version made by topotrain")
+    return Scorer.load(weights, schema, *others)
+
+
+def trees_of_files(files: Path) -> Trees | None:
+    """The boosted trees that learned from a model's training graphs; ``None`` where it carries none.
+
+    Raises:
+        DataError: they are malformed.
+    """
+    path = files / TREES_ARTIFACT
+    return Trees.from_dict(read_json(path, WRITTEN), str(path)) if path.is_file() else None
+
+
+def _parts(folder: Path) -> list[Path]:
+    """What a model is made of: its schema and its weights, or those of every member of an ensemble."""
+    members = sorted(folder.glob(MEMBER_ARTIFACT.format(number="*", total="*")))
+    totals = {path.stem.rpartition("_")[2] for path in members}  # a member that is missing would change every score
+    if members and totals != {str(len(members))}:
+        what = f"{folder}: holds {len(members)} members of an ensemble of {' or '.join(sorted(totals))}"
+        raise DataError(what, "all members of one ensemble")
+    return [folder / SCHEMA_ARTIFACT, *(members or [folder / WEIGHTS_ARTIFACT])]

@@ -22,7 +22,7 @@ from topotrain.schema.check import SchemaCheck
 from topotrain.schema.values import SHOWN_GRAPHS
 from topotrain.scoring.directory_scores import score_directory
 from topotrain.scoring.load import scorer_of
-from topotrain.scoring.score_table import Scored, check_table_path, columns, rank_by_target, write_table
+from topotrain.scoring.score_table import Columns, Scored, check_table_path, rank_by_target, write_table
 from topotrain.scoring.scorer import SCORING_BATCH
 
 log = logging.getLogger("topotrain")
@@ -96,13 +96,13 @@ def predict_directory(
     how: dict[str, Any] = {"batch_size": batch_size, "hold": held, "workers": workers, "progress": progress}
 
     def rows() -> Iterator[Scored]:
-        for key, score in score_directory(scorer, directory, failures=failures, **how):
-            yield Scored.of(key, target[key].name, score, known[key].dockq if key in known else None)
+        for key, predicted in score_directory(scorer, directory, failures=failures, **how):
+            yield Scored.of(key, target[key].name, predicted, known[key].dockq if key in known else None)
         _judge(failures, len(directory.keys), strict)  # before the table takes its place
 
     # Ranks need all scores of a target at once, and a label file may spread a target over the whole directory.
     table = rank_by_target(rows()) if rank else rows()
-    num_scored = write_table(out, table, columns(labelled=labels is not None, ranked=rank, quality=column))
+    num_scored = write_table(out, table, Columns(column, scorer.gives_spread, labels is not None, rank))
     held.report()
     return DirectoryReport(uri, out, num_scored, failures)
 

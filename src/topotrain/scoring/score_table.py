@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from topotrain.disk import EXPECTED
 from topotrain.errors import DataError
-from topotrain.fields import DOCKQ_COLUMN, predicted_name, quality_name
+from topotrain.fields import DOCKQ_COLUMN, predicted_name, quality_name, spread_name
 from topotrain.files import replacing
 from topotrain.text import csv_writer
+
+if TYPE_CHECKING:
+    from topotrain.scoring.scorer import Prediction
 
 DECIMALS = 6
 ROW_GROUP = 10_000  # rows; of Parquet, whatever the batch size, so that the bytes do not depend on it
 
-MODEL, TARGET, RANK = "MODEL", "TARGET", "RANK"
-PREDICTED_AT = 2  # among the columns
+MODEL, TARGET, RANK, ERROR = "MODEL", "TARGET", "RANK", "ERROR"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +35,10 @@ class Scored:
         pred_dockq: predicted DockQ, or the quality that the model predicts, to the decimals that are written, so that
             a rank can be checked against them.
         dockq: the true one, where it is known.
-        rank: its place within its target, from 1; 0 where no ranks were asked for.
+        rank: its place within its target, from 1; 0 where no ranks were asked for, or there is no score.
+        spread: of an ensemble's members around ``pred_dockq``, to the decimals that are written; ``None`` where a
+            single network predicted.
+        error: why there is no score; "" where there is one.
     """
 
     model: str
@@ -40,32 +46,83 @@ class Scored:
     pred_dockq: float
     dockq: float | None = None
     rank: int = 0
+    spread: float | None = None
+    error: str = ""
 
     @classmethod
-    def of(cls, model: str, target: str, score: float, dockq: float | None = None) -> Scored:
-        """A row, its score rounded and its names made fit for a text file."""
-        return cls(_text(model), _text(target), round(score, DECIMALS), dockq)
+    def of(cls, model: str, target: str, predicted: Prediction, dockq: float | None = None) -> Scored:
+        """A row, its numbers rounded and its names made fit for a text file."""
+        spread = None if predicted.spread is None else round(predicted.spread, DECIMALS)
+        return cls(_text(model), _text(target), round(predicted.score, DECIMALS), dockq, spread=spread)
+
+    @classmethod
+    def failed(cls, model: str, target: str, error: str) -> Scored:
+        """A row of a decoy that has no score."""
+        return cls(_text(model), _text(target), math.nan, error=_text(error))
 
 
-def columns(*, labelled: bool = False, ranked: bool = False, quality: str = DOCKQ_COLUMN) -> tuple[str, ...]:
-    """The columns of a table of scores, in order; those of a quality bear its name."""
-    predicted = predicted_name(quality).upper()
-    return (MODEL, TARGET, predicted, *([quality_name(quality)] if labelled else []), *([RANK] if ranked else []))
+@dataclass(frozen=True)
+class Columns:
+    """Which columns a table of scores has.
+
+    Attributes:
+        quality: what is predicted; columns of it bear its name.
+        spread: whether an ensemble predicted.
+        labelled: whether the true quality stands beside the predicted one.
+        ranked: whether rows have ranks.
+        errors: whether rows without a score are there, and say why.
+    """
+
+    quality: str = DOCKQ_COLUMN
+    spread: bool = False
+    labelled: bool = False
+    ranked: bool = False
+    errors: bool = False
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """In order."""
+        predicted, spread, true = predicted_name(self.quality), spread_name(self.quality), quality_name(self.quality)
+        return (MODEL, TARGET, *self._chosen(predicted.upper(), spread.upper(), true, RANK, ERROR))
+
+    def values(self, row: Scored) -> list[Any]:
+        """What a row has in them."""
+        return [row.model, row.target, *self._chosen(row.pred_dockq, row.spread, row.dockq, row.rank, row.error)]
+
+    def texts(self, row: Scored) -> list[Any]:
+        """The same for a text file: what is predicted has all its decimals, the true quality those it came with."""
+        spread = None if row.spread is None else _decimals(row.spread)
+        predicted, rank = (None, None) if row.error else (_decimals(row.pred_dockq), row.rank)
+        return [row.model, row.target, *self._chosen(predicted, spread, row.dockq, rank, row.error)]
+
+    def _chosen(self, *values: Any) -> list[Any]:
+        """Those that are shown of predicted, spread, true quality, rank and error."""
+        shown = (True, self.spread, self.labelled, self.ranked, self.errors)
+        return [value for value, wanted in zip(values, shown, strict=True) if wanted]
+
+
+def _decimals(value: float) -> str:
+    return f"{value:.{DECIMALS}f}"
 
 
 def rank_by_target(rows: Iterable[Scored]) -> list[Scored]:
-    """Rank rows within each target, the best first; equal scores are ordered by name."""
+    """Rank rows within each target, the best first; equal scores are ordered by name, rows without one come last."""
     ranked: list[Scored] = []
-    for row in sorted(rows, key=lambda row: (row.target, -row.pred_dockq, row.model)):
+    for row in sorted(rows, key=_place):
         follows = ranked and ranked[-1].target == row.target
-        ranked.append(replace(row, rank=ranked[-1].rank + 1 if follows else 1))
+        ranked.append(row if row.error else replace(row, rank=ranked[-1].rank + 1 if follows else 1))
     return ranked
 
 
-def scores_csv(rows: Iterable[Scored], quality: str = DOCKQ_COLUMN) -> str:
-    """Ranked scores as the text of a CSV."""
+def _place(row: Scored) -> tuple[str, bool, float, str]:
+    return row.target, bool(row.error), 0.0 if row.error else -row.pred_dockq, row.model
+
+
+def scores_csv(rows: Sequence[Scored], quality: str = DOCKQ_COLUMN) -> str:
+    """Ranked scores as the text of a CSV; with a column of errors where there are any."""
     text = io.StringIO()
-    _write_csv(text, rows, columns(ranked=True, quality=quality))
+    spread, errors = any(row.spread is not None for row in rows), any(row.error for row in rows)
+    _write_csv(text, rows, Columns(quality, spread=spread, ranked=True, errors=errors))
     return text.getvalue()
 
 
@@ -79,13 +136,13 @@ def check_table_path(out: Path) -> None:
         raise DataError(f"{out}: a table of unknown kind", f"a name that ends in {' or '.join(WRITERS)}")
 
 
-def write_table(out: Path, rows: Iterable[Scored], names: Sequence[str]) -> int:
+def write_table(out: Path, rows: Iterable[Scored], columns: Columns) -> int:
     """Write rows as they come, whole or not at all.
 
     Args:
         out: the file; its suffix says which kind.
         rows: the rows.
-        names: of ``columns``.
+        columns: which ones.
 
     Returns:
         How many rows there were.
@@ -97,7 +154,7 @@ def write_table(out: Path, rows: Iterable[Scored], names: Sequence[str]) -> int:
     counted = _Counted(rows)
     try:
         with replacing(out) as aside:
-            WRITERS[out.suffix.lower()](aside, counted, names)
+            WRITERS[out.suffix.lower()](aside, counted, columns)
     except OSError as error:
         why = error.strerror or error
         raise DataError(f"{out}: can't be written ({why})", EXPECTED, "make room, or choose another") from None
@@ -114,41 +171,32 @@ class _Counted:
             yield row
 
 
-def _values(row: Scored, names: Sequence[str]) -> list[Any]:
-    last = [row.rank] if names[-1] == RANK else []
-    true = [row.dockq] if len(names) > PREDICTED_AT + 1 + len(last) else []
-    return [row.model, row.target, row.pred_dockq, *true, *last]
-
-
-def _write_csv(file: TextIO, rows: Iterable[Scored], names: Sequence[str]) -> None:
+def _write_csv(file: TextIO, rows: Iterable[Scored], columns: Columns) -> None:
     writer = csv_writer(file)
-    writer.writerow(names)
-    for row in rows:
-        values = _values(row, names)
-        values[PREDICTED_AT] = f"{row.pred_dockq:.{DECIMALS}f}"
-        writer.writerow(values)  # csv writes None as nothing
+    writer.writerow(columns.names)
+    writer.writerows(map(columns.texts, rows))  # csv writes None as nothing
 
 
-def _csv_file(path: Path, rows: Iterable[Scored], names: Sequence[str]) -> None:
+def _csv_file(path: Path, rows: Iterable[Scored], columns: Columns) -> None:
     with path.open("w", newline="", encoding="utf-8") as file:
-        _write_csv(file, rows, names)
+        _write_csv(file, rows, columns)
 
 
-def _parquet_file(path: Path, rows: Iterable[Scored], names: Sequence[str]) -> None:
+def _parquet_file(path: Path, rows: Iterable[Scored], columns: Columns) -> None:
     import pyarrow as pa
     from pyarrow import parquet
 
     kinds = {MODEL: pa.string(), TARGET: pa.string(), RANK: pa.int64()}
-    schema = pa.schema([(name, kinds.get(name, pa.float64())) for name in names])
+    schema = pa.schema([(name, kinds.get(name, pa.float64())) for name in columns.names])
     rest = iter(rows)
     with parquet.ParquetWriter(path, schema) as writer:
         while part := list(islice(rest, ROW_GROUP)):
-            table = zip(*(_values(row, names) for row in part), strict=True)
+            table = zip(*map(columns.values, part), strict=True)
             arrays = [pa.array(values, field.type) for values, field in zip(table, schema, strict=True)]
             writer.write_table(pa.Table.from_arrays(arrays, schema=schema))
 
 
-WRITERS: dict[str, Callable[[Path, Iterable[Scored], Sequence[str]], None]] = {
+WRITERS: dict[str, Callable[[Path, Iterable[Scored], Columns], None]] = {
     ".csv": _csv_file,
     ".parquet": _parquet_file,
 }

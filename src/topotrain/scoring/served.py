@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import mlflow
+import numpy as np
 import pandas as pd
 
 from topotrain.data.graph_file import Graph
 from topotrain.errors import DataError, UserInputError
-from topotrain.fields import predicted_name
+from topotrain.fields import WEIGHTS_SUFFIX, predicted_name, spread_name
 from topotrain.limits import REQUEST_BYTES
-from topotrain.scoring.scorer import SCORING_BATCH, Scorer
+from topotrain.scoring.scorer import SCORING_BATCH, Prediction, Scorer
 from topotrain.scoring.wire_format import Allowance, decode_graph, num_bytes, open_graph
 from topotrain.text import one_line
 
@@ -28,22 +29,28 @@ class ServedScorer(mlflow.pyfunc.PythonModel):  # type: ignore[name-defined, mis
 
     def load_context(self, context: Any) -> None:
         """Read weights and schema of the model version."""
-        self.scorer = Scorer.load(Path(context.artifacts["weights"]), Path(context.artifacts["schema"]))
+        weights, *others = (Path(path) for path in context.artifacts.values() if path.endswith(WEIGHTS_SUFFIX))
+        self.scorer = Scorer.load(weights, Path(context.artifacts["schema"]), *others)
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: Any = None) -> pd.DataFrame:
         """Score each row; one that can't be scored gets an ``error`` and costs no other row anything."""
-        results: list[float | UserInputError] = []
+        results: list[Prediction | UserInputError] = []
         for opened in _batches(model_input.to_dict("records")):
-            scored = iter(self.scorer.score_each([graph for graph in opened if isinstance(graph, Graph)]))
+            scored = iter(self.scorer.predict_each([graph for graph in opened if isinstance(graph, Graph)]))
             results += [next(scored) if isinstance(graph, Graph) else graph for graph in opened]
-        scores = pd.Series([r if isinstance(r, float) else float("nan") for r in results], dtype="float64")
-        if os.environ.get(SERVING) == "true":
-            scores = scores.astype(object).where(scores.notna(), None)
+        none, column = Prediction(float("nan"), float("nan")), self.scorer.schema.label_column
+        predicted = [r if isinstance(r, Prediction) else none for r in results]
+        answer = {predicted_name(column): _numbers([one.score for one in predicted])}
+        if self.scorer.gives_spread:
+            answer[spread_name(column)] = _numbers([one.spread for one in predicted])
         # Of kind object: pandas would make NaN of None.
-        errors = pd.Series([None if isinstance(r, float) else str(r) for r in results], dtype=object)
-        return pd.DataFrame({predicted_name(self.scorer.schema.label_column): scores, "error": errors}).set_index(
-            model_input.index
-        )
+        answer["error"] = pd.Series([None if isinstance(r, Prediction) else str(r) for r in results], dtype=object)
+        return pd.DataFrame(answer).set_index(model_input.index)
+
+
+def _numbers(values: Sequence[float | None]) -> pd.Series:
+    numbers = pd.Series(np.array(values, dtype="float64"))
+    return numbers.astype(object).where(numbers.notna(), None) if os.environ.get(SERVING) == "true" else numbers
 
 
 def _batches(rows: Sequence[Mapping[Any, Any]]) -> Iterator[list[Graph | UserInputError]]:

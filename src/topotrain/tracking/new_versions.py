@@ -17,6 +17,7 @@ from mlflow.store.artifact.artifact_repository_registry import get_artifact_repo
 from mlflow.tracking import MlflowClient
 
 from topotrain.errors import TrackingError
+from topotrain.fields import BASELINE_PREFIX
 from topotrain.text import one_line
 from topotrain.tracking.entries import Version
 from topotrain.tracking.file_digests import digest_tags, file_digests
@@ -142,7 +143,8 @@ class NewVersions:
             Metric(m.key, m.value, m.timestamp, m.step, model_id, m.dataset_name, m.dataset_digest, self._run_id)
             for history in self._points.values()
             for m in history
-            if m.step == version.step and m.model_id is None  # not those that are a model's own
+            # Neither those that are a model's own, nor those that are of no epoch.
+            if m.step == version.step and m.model_id is None and not m.key.startswith(BASELINE_PREFIX)
         ]
         self._client.log_batch(self._run_id, metrics=points)
 

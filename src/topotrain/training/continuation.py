@@ -50,12 +50,14 @@ class Recorded:
 
     Attributes:
         checkpoints: names of those that are there, as they are.
-        steps: at which each metric has a point.
+        metrics: names of those that have a point.
+        steps: at which each metric of an epoch has one.
         versions: number of each version, by epoch.
         drift: the tag that tells which settings were changed.
     """
 
     checkpoints: Set[str] = frozenset()
+    metrics: Set[str] = frozenset()
     steps: Mapping[str, Set[int]] = field(default_factory=dict)
     versions: Mapping[int, str] = field(default_factory=dict)
     drift: str = "[]"
@@ -69,7 +71,7 @@ class Recorded:
         """
         versions = {one.epoch: one.number for one in store.versions.of_runs([run.run_id]) if one.epoch is not None}
         steps = store.runs.steps(run.run_id, next(iter(selection.points.values()), {}))
-        return cls(checkpoints, steps, versions, run.tags.get(TAG_PARAM_DRIFT, "[]"))
+        return cls(checkpoints, run.metrics.keys(), steps, versions, run.tags.get(TAG_PARAM_DRIFT, "[]"))
 
 
 @dataclass(frozen=True)

@@ -4,24 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from topotrain.config import TrainConfig
 from topotrain.data.prepare import PreparedData
-from topotrain.data.raw_features import CONTACTS, raw_features, truth
 from topotrain.data.split import Split
-from topotrain.metrics.baselines import fitted_line
-from topotrain.metrics.ranking import epoch_metrics
 from topotrain.model.network import NetworkSpec
 from topotrain.scoring.recipe import base_recipe
 from topotrain.tracking.recorder import Recorder
+from topotrain.training.judged import Judged
 from topotrain.training.selection import Kept
 
-TRAINING_MEAN, NUMBER_OF_EDGES = "training mean", "number of edges"
 
-
-def training_recipe(recorder: Recorder, config: TrainConfig, data: PreparedData) -> dict[str, Any]:
+def training_recipe(recorder: Recorder, config: TrainConfig, judged: Judged) -> dict[str, Any]:
     """What all versions of a training run share."""
+    data = judged.data
     return {
         **base_recipe(recorder, config.mlflow.model_name),
         "config": config.to_dict(),
@@ -32,34 +27,20 @@ def training_recipe(recorder: Recorder, config: TrainConfig, data: PreparedData)
             "val": _split(data, data.val),
             "warnings": data.warnings,
         },
-        "baselines": baselines(data.train, data.val),
+        "baselines": judged.baselines.table,
     }
 
 
-def version_recipe(shared: dict[str, Any], kept: Kept, spec: NetworkSpec) -> dict[str, Any]:
+def version_recipe(shared: dict[str, Any], kept: Kept, spec: NetworkSpec, judged: Judged) -> dict[str, Any]:
     """The recipe of one kept checkpoint."""
-    checkpoint = {"epoch": kept.epoch, "file": kept.file_name}
-    return {**shared, "checkpoint": checkpoint, "network": spec.to_dict(), "metrics": dict(kept.metrics)}
-
-
-def baselines(train: Split, val: Split) -> dict[str, dict[str, float | None]]:
-    """Validation metrics of two predictors that learn next to nothing; an undefined one is ``None``.
-
-    ``training mean`` predicts the mean true DockQ of the training graphs, ``number of edges`` a straight line in that
-    number, fitted to the training graphs by least squares (in the number of contacts, half of it, the line is the
-    same).
-    """
-    learned, _ = truth(train)
-    true, targets = truth(val)
-    predicted = {
-        TRAINING_MEAN: np.full(len(val.samples), learned.mean()),
-        NUMBER_OF_EDGES: fitted_line(raw_features(train)[CONTACTS], learned, raw_features(val)[CONTACTS]),
+    return {
+        **shared,
+        "checkpoint": {"epoch": kept.epoch, "file": kept.file_name},
+        "network": spec.to_dict(),
+        "metrics": dict(kept.metrics),
+        "first_choice": judged.report(kept).first_choice,
+        "against_baselines": judged.against_baselines(kept),
     }
-    table: dict[str, dict[str, float | None]] = {}
-    for name, values in predicted.items():
-        metrics, undefined = epoch_metrics(values, true, targets)
-        table[name] = {metric: None if metric in undefined else value for metric, value in metrics.items()}
-    return table
 
 
 def _split(data: PreparedData, split: Split) -> dict[str, Any]:

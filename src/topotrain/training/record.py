@@ -5,14 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-import torch
-
 from topotrain.config import LoadedConfig
-from topotrain.data.packed_graphs import PackedGraphs
 from topotrain.data.prepare import PreparedData
 from topotrain.data.split import Split
 from topotrain.fields import (
-    CHECKPOINT_DIR,
     CONFIG_ARTIFACT,
     COVERAGE_ARTIFACT,
     ORIGINAL_CONFIG_ARTIFACT,
@@ -23,11 +19,9 @@ from topotrain.fields import (
 )
 from topotrain.figures.png import write_png
 from topotrain.figures.shared import learning_curves, predicted_against_true
-from topotrain.model.checkpoint import load_network
-from topotrain.model.network import TopoQANetwork
-from topotrain.scoring.scorer import SCORING_BATCH
 from topotrain.tracking.provenance import installed_packages, system_facts
 from topotrain.tracking.recorder import DatasetFacts, Recorder
+from topotrain.training.judged import Judged
 from topotrain.training.selection import Selection
 
 
@@ -65,35 +59,22 @@ def _dataset(data: PreparedData, split: Split, context: Literal["training", "val
     )
 
 
-def record_figures(recorder: Recorder, selection: Selection, data: PreparedData, folder: Path) -> None:
+def record_figures(recorder: Recorder, selection: Selection, judged: Judged, folder: Path) -> None:
     """Draw and record the figures of a run that has ended.
 
     Args:
         recorder: of the run.
         selection: its history.
-        data: of the run.
-        folder: holds the checkpoints; the figures are written there and must stay until the recorder is closed.
+        judged: its kept checkpoints on the validation graphs.
+        folder: where the figures are written; they must stay until the recorder is closed.
     """
-    best, quality = selection.best, quality_name(data.schema.label_column)
+    best, quality = selection.best, quality_name(judged.data.schema.label_column)
     charts = [(learning_curves(selection.history, best.epoch if best else None, quality=quality), "training")]
     if best is not None:
-        network, _ = load_network(folder / CHECKPOINT_DIR / best.file_name)
-        val = data.module.val
-        scatter = predicted_against_true(_predictions(network, val), val.y.tolist(), val.targets, quality=quality)
+        val, predicted = judged.data.module.val, judged.predicted(best).tolist()
+        scatter = predicted_against_true(predicted, val.y.tolist(), val.targets, quality=quality)
         charts.append((scatter, f"validation, best epoch ({best.epoch})"))
     for chart, title in charts:
         path = folder / "figures" / f"{chart.name}.png"
         write_png(chart, path, title)
         recorder.file(path, "figures")
-
-
-@torch.inference_mode()
-def _predictions(network: TopoQANetwork, graphs: PackedGraphs) -> list[float]:
-    """Predicted quality of every graph, in order."""
-    scores: list[float] = []
-    for start in range(0, len(graphs), SCORING_BATCH):
-        batch = graphs.batch(range(start, min(start + SCORING_BATCH, len(graphs))))
-        scores += network(
-            batch.x, batch.edge_index, batch.edge_attr, batch.batch, batch.num_graphs, layout=batch.layout
-        ).tolist()
-    return scores

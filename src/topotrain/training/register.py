@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from topotrain.config import TrainConfig
-from topotrain.data.prepare import PreparedData
 from topotrain.fields import (
     CHECKPOINT_DIR,
     DOCKQ_COLUMN,
@@ -24,6 +23,7 @@ from topotrain.schema.feature_schema import FeatureSchema
 from topotrain.scoring.export import export_model
 from topotrain.tracking.recorder import NewVersion, Recorder
 from topotrain.tracking.versions import CANDIDATE
+from topotrain.training.judged import Judged
 from topotrain.training.recipe import training_recipe, version_recipe
 from topotrain.training.selection import Kept, Selection
 
@@ -34,7 +34,7 @@ def register_kept(
     recorder: Recorder,
     config: TrainConfig,
     selection: Selection,
-    data: PreparedData,
+    judged: Judged,
     workdir: Path,
     versions: dict[int, str | NewVersion],
     *,
@@ -46,7 +46,7 @@ def register_kept(
         recorder: of the run.
         config: ``mlflow.register`` and ``mlflow.model_name``.
         selection: which checkpoints were kept.
-        data: an example graph, and what the recipe says of the data.
+        judged: the checkpoints on the validation graphs, and what the recipe says of the data.
         workdir: where the checkpoints are.
         versions: version of each epoch that has one; new ones are put in, ranks are brought up to date.
         candidate: whether the best becomes the candidate.
@@ -56,11 +56,11 @@ def register_kept(
     """
     name = config.mlflow.model_name
     kept = selection.kept if config.mlflow.register_ == "all" else selection.kept[:1]
-    example = data.val.smallest()
+    example = judged.data.val.smallest()
     for epoch in versions.keys() - {one.epoch for one in kept}:  # kept when an earlier part of the run ended
         if isinstance(number := versions[epoch], str):
             recorder.version_tags(name, number, {"rank": None})
-    scale = {TAG_RANKED_BY: config.selection.scale, TAG_VALIDATION_DIGEST: data.val.label_digest}
+    scale = {TAG_RANKED_BY: config.selection.scale, TAG_VALIDATION_DIGEST: judged.data.val.label_digest}
     shared: dict[str, Any] = {}
     # Worst first, so that the newest version of the model is the best one.
     ranked = list(enumerate(kept, start=1))[::-1]
@@ -70,9 +70,10 @@ def register_kept(
                 recorder.version_tags(name, number, {"rank": str(rank)})
             continue
         network, schema = load_network(workdir / CHECKPOINT_DIR / one.file_name)
-        shared = shared or training_recipe(recorder, config, data)
-        recipe = version_recipe(shared, one, network.spec)
-        files = export_model(network, schema, example, workdir / "models" / one.file_name, recipe)
+        shared = shared or training_recipe(recorder, config, judged)
+        recipe = version_recipe(shared, one, network.spec, judged)
+        folder = workdir / "models" / one.file_name
+        files = export_model(network, schema, example, folder, recipe, judged.baselines.trees)
         tags = {**_tags(one, rank, recorder.run_id, schema), **scale}
         title = f"{name}-epoch-{one.epoch}"
         versions[one.epoch] = recorder.version(files, name, title=title, step=one.epoch, tags=tags)

@@ -28,6 +28,7 @@ from topotrain.training.callbacks import EpochEnd, progress_callback
 from topotrain.training.continuation import RATE, Continuation
 from topotrain.training.crew import END_SECONDS, Crew, dismiss
 from topotrain.training.initial_weights import load_initial_weights
+from topotrain.training.judged import Judged
 from topotrain.training.loop import Limits, Loop, limit_threads
 from topotrain.training.network_shape import network_spec
 from topotrain.training.ranks import Place
@@ -107,7 +108,7 @@ class TrainingRun:
         self.torch_settings = (torch.get_num_threads(), torch.are_deterministic_algorithms_enabled())
         self.config = loaded.config
         self.selection = continuation.selection if continuation else Selection(self.config)
-        self.data: PreparedData | None = None
+        self.judged: Judged | None = None
         self.crew: Crew | None = None
         self.batches = 0  # of the epoch in which the run was stopped
 
@@ -166,7 +167,8 @@ class TrainingRun:
         elif self.place is not None:
             self.crew = Crew(self.place)
             self.place = self.crew.place
-        self.data = data = data or prepare_data(self.config, track if self.progress else None)
+        data = data or prepare_data(self.config, track if self.progress else None)
+        self.judged = judged = Judged(data, self.checkpoints)
         for warning in data.warnings:
             log.warning(warning)
         for split in (data.train, data.val):
@@ -188,15 +190,22 @@ class TrainingRun:
         if self.continuation is not None:
             self._say_other_ranks(self.continuation.content.get("num_ranks", 1))
             self.versions |= self.continuation.restore(self.recorder, self.loaded, self.checkpoints)
+        self._record_baselines(judged)
         if self.selection.has_epochs_left:
             self._train(network, data)
-        record_figures(self.recorder, self.selection, data, self.workdir)
-        versions = self._register(data, candidate=self.take_candidate)
+        record_figures(self.recorder, self.selection, judged, self.workdir)
+        versions = self._register(judged, candidate=self.take_candidate)
         patience = self.config.mlflow.flush_timeout
         delivered = self.recorder.flush(patience)
         self.recorder.end("FINISHED")
         self.recorder.close(patience if delivered else 0)
         return self._result(self._said(numbers_of(versions)))
+
+    def _record_baselines(self, judged: Judged) -> None:
+        """What the network is held against, once: before its first epoch, so that no way to end a run loses it."""
+        there = self.continuation.recorded.metrics if self.continuation else set()
+        if missing := {name: value for name, value in judged.baselines.metrics.items() if name not in there}:
+            self.recorder.metrics(missing, step=0)
 
     @property
     def _num_ranks(self) -> int:
@@ -238,8 +247,8 @@ class TrainingRun:
         """
         try:
             self.recorder.end(status, note)
-            if self.data is not None and self.selection.kept and not full:
-                self._register(self.data, candidate="never")
+            if self.judged is not None and self.selection.kept and not full:
+                self._register(self.judged, candidate="never")
         except Exception as error:  # noqa: BLE001 (what ended the run matters more)
             if not full:
                 log.error("not everything of the run could be recorded (%s)", one_line(error))
@@ -302,11 +311,11 @@ class TrainingRun:
             raise
         self.crew.end(patience=END_SECONDS)
 
-    def _register(self, data: PreparedData, *, candidate: TakeCandidate) -> list[str | NewVersion]:
+    def _register(self, judged: Judged, *, candidate: TakeCandidate) -> list[str | NewVersion]:
         if self.limits.any or self.config.mlflow.register_ == "none":
             return []
         return register_kept(
-            self.recorder, self.config, self.selection, data, self.workdir, self.versions, candidate=candidate
+            self.recorder, self.config, self.selection, judged, self.workdir, self.versions, candidate=candidate
         )
 
     def _said(self, versions: list[str]) -> list[str]:
