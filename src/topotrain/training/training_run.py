@@ -147,6 +147,8 @@ class TrainingRun:
             release(stop)
             within = f" and {self.batches} batches" if self.batches else ""
             self._end("KILLED", f"{INTERRUPTED_NOTE} {stop.signum} after {self.epochs} epochs{within}")
+            if self.crew is not None:
+                log.info("the epoch under way will begin anew: several processes keep whole epochs alone")
             if self.epochs or within:
                 log.info("to resume: %s", resume_command(self.recorder.run_id, self.recorder.uri))
             raise
