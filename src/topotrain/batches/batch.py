@@ -15,12 +15,13 @@ import yaml
 from topotrain.batches.display import BatchDisplay, JobReport
 from topotrain.batches.engine import Engine
 from topotrain.batches.engines import check_store, open_engine
+from topotrain.batches.ensembling import make_ensemble
 from topotrain.batches.manifest import Job, Manifest, load_manifest
 from topotrain.batches.parent_run import Parent, held, open_parent
 from topotrain.batches.scheduler import JobState, Scheduler
 from topotrain.cluster.workers import EngineName, check_engine
 from topotrain.credentials import mask_credentials
-from topotrain.errors import EXIT_UNDELIVERED, InterruptedRunError, TrackingError
+from topotrain.errors import EXIT_UNDELIVERED, InterruptedRunError, TopotrainError, TrackingError, UndeliveredError
 from topotrain.fields import (
     BATCH_SUMMARY_ARTIFACT,
     INTERRUPTED_NOTE,
@@ -56,6 +57,8 @@ class BatchResult:
         jobs: one report for each job, in the manifest's order.
         best: name of the best job, if any finished.
         candidates: {registered model: version that is the candidate now}.
+        ensemble: version that its jobs' best ones were made one of, where the manifest asks for it.
+        no_ensemble: why there is none, though all its jobs finished.
         interrupted: whether a signal ended it.
         journal: folder that holds what the server does not have yet of the batch's own run.
     """
@@ -66,6 +69,8 @@ class BatchResult:
     jobs: list[JobReport]
     best: str | None = None
     candidates: dict[str, str] = field(default_factory=dict)
+    ensemble: str | None = None
+    no_ensemble: TopotrainError | None = None
     interrupted: bool = False
     journal: Path | None = None
 
@@ -83,6 +88,8 @@ class BatchResult:
     @property
     def exit_status(self) -> int:
         """0 if all jobs finished, else a failed job's: a fault of ours (1) before the user's input (2)."""
+        if not self.unfinished and self.no_ensemble is not None:
+            return self.no_ensemble.exit_code
         failed = [report.exit_status for report in self.jobs if report.status in ("failed", "killed")]
         if not self.unfinished:
             return 0
@@ -96,6 +103,7 @@ class BatchResult:
             "status": "interrupted" if self.interrupted else "failed" if self.unfinished else "finished",
             "best": self.best,
             "candidates": self.candidates,
+            **({"ensemble": self.ensemble} if self.ensemble else {}),
             "jobs": [report.to_dict() for report in self.jobs],
         }
 
@@ -183,7 +191,9 @@ class _Batch:
             result = self._finish()
             lost = [f"{report.name} ({report.status})" for report in result.unfinished]
             note = f"{len(lost)} of {len(result.jobs)} jobs did not finish: {', '.join(lost)}" if lost else ""
-            recorder.end("FAILED" if lost else "FINISHED", note)
+            if result.no_ensemble is not None and not isinstance(result.no_ensemble, UndeliveredError):
+                note = f"no ensemble: {result.no_ensemble}"
+            recorder.end("FAILED" if note else "FINISHED", note)
             recorder.close()
             return replace(result, journal=recorder.journal)
         except InterruptedRunError as stop:
@@ -205,11 +215,27 @@ class _Batch:
     def _finish(self) -> BatchResult:
         best = best_state([state for state in self.states.values() if state.report.status == "finished"])
         candidates = self._point_at_best()
-        result = self._result(best.job.name if best else None, candidates)
+        result = self._with_ensemble(self._result(best.job.name if best else None, candidates))
         if best is not None and best.report.run_id:
             self.recorder.tags({TAG_BEST_CHILD: best.report.run_id})
         self._record(result)
         return result
+
+    def _with_ensemble(self, result: BatchResult) -> BatchResult:
+        plan = self.plan.ensemble
+        reports = [self.states[name].report for name in plan.jobs] if plan else []
+        if plan is None or any(report.status != "finished" for report in reports):
+            return result
+        if result.undelivered:  # the server lacks a member
+            log.warning("no ensemble before all is delivered: topotrain sync, then topotrain batch --resume")
+            return result
+        try:
+            runs = [str(report.run_id) for report in reports]
+            return replace(
+                result, ensemble=make_ensemble(plan, runs, self.recorder, take_candidate=self.take_candidate)
+            )
+        except TopotrainError as error:
+            return replace(result, no_ensemble=error)
 
     def _record(self, result: BatchResult) -> None:
         self.recorder.json(result.to_dict(), BATCH_SUMMARY_ARTIFACT)
