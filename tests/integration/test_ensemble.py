@@ -6,6 +6,7 @@ import csv
 import json
 import math
 import shutil
+import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,9 @@ from kit.commands import exit_status
 from kit.graphs import GraphSet, write_graph_set
 from kit.recorded import artifact_json, mlflow_client, point_mlflow_at
 from kit.served import pinned_names, score_alone
+from kit.waiting import PATIENCE
 from topotrain.data.graph_file import Graph, read_graph
-from topotrain.errors import DataError, SchemaError, TrackingError
+from topotrain.errors import DataError, InterruptedRunError, SchemaError, TrackingError
 from topotrain.fields import VAL_LOSS, VAL_SPEARMAN
 from topotrain.metrics.ranking import epoch_metrics
 from topotrain.scoring.load import load_scorer
@@ -355,6 +357,75 @@ def test_a_run_without_versions_is_told(trained):
     train(trained.graph_set, trained.uri, "unregistered", "mlflow.register=none")
     with pytest.raises(TrackingError, match=r"\(unregistered\) has no model version.*train with mlflow.register"):
         trained.ensemble("seed1", "unregistered")
+
+
+@pytest.fixture(scope="module")
+def five(trained: Trained, root: Path, quick_python: str) -> subprocess.CompletedProcess[str]:
+    """The shipped five seeds, in small."""
+    own = (*trained.graph_set.overrides, *SHORT, "trainer.num_epochs=1", "mlflow.model_name=five")
+    text = (root / "manifests" / "five_seeds.yaml").read_text().replace("../configs", str(root / "configs"))
+    manifest = trained.graph_set.root / "five_seeds.yaml"
+    manifest.write_text(text.replace("{name: topoqa}", "{name: five}"))
+    command = [quick_python, "-m", "topotrain", "batch", "--manifest", str(manifest), "--tracking-uri", trained.uri]
+    overrides = [part for override in own for part in ("--override", override)]
+    return subprocess.run([*command, *overrides], capture_output=True, text=True, timeout=PATIENCE, check=False)
+
+
+def five_of(trained: Trained) -> list[Any]:
+    return list(mlflow_client(trained.uri).search_model_versions("name = 'five' and tags.members = '5'"))
+
+
+def test_five_seeds_end_in_an_ensemble(trained, five):
+    assert five.returncode == 0, five.stderr
+    (version,) = five_of(trained)
+    assert f"ensemble: models:/five/{version.version}; its story: topotrain describe" in five.stderr
+    client = mlflow_client(trained.uri)
+    run = client.get_run(version.run_id)
+    batch = client.get_run(run.data.tags["mlflow.parentRunId"])
+    assert (run.info.run_name, batch.info.run_name) == ("five_seeds_ensemble", "five_seeds")
+    members = artifact_json(client, version.run_id, "ensemble.json")
+    seeds = (101, 222, 555, 777, 888)
+    assert {one["own_settings"]["dataloader.seed"] for one in members} == set(seeds)
+    summary = artifact_json(client, batch.info.run_id, "batch_summary.json")
+    assert (summary["status"], summary["ensemble"]) == ("finished", f"models:/five/{version.version}")
+    assert summary["candidates"] == {"five": aliases(trained, "five")["candidate"]}
+    assert trained.ensemble(*(one["version"] for one in members), name="five").earlier
+    assert topotrain.ensemble(from_batch="five_seeds", name="five", tracking_uri=trained.uri).run_id == version.run_id
+    assert topotrain.ensemble(from_batch="seed101", name="five", tracking_uri=trained.uri).run_id == version.run_id
+
+
+def test_a_batch_that_was_cut_off_in_its_ensemble_makes_one_when_it_goes_on(trained, five, monkeypatch):
+    manifest = trained.graph_set.root / "five_seeds.yaml"
+    manifest.write_text(manifest.read_text().replace("{name: five}", "{name: late, jobs: [seed101, seed888, seed222]}"))
+    own = (*trained.graph_set.overrides, *SHORT, "trainer.num_epochs=1", "mlflow.model_name=five")
+    again = {"overrides": own, "resume": True, "tracking_uri": trained.uri, "progress": False}
+
+    def cut_off(*_: Any) -> None:
+        raise InterruptedRunError(15)
+
+    with monkeypatch.context() as patch, pytest.raises(InterruptedRunError):
+        patch.setattr("topotrain.scoring.ensemble.export_ensemble", cut_off)
+        topotrain.batch(manifest, **again)
+    client = mlflow_client(trained.uri)
+    assert "late" not in {one.name for one in client.search_registered_models()}
+    result = topotrain.batch(manifest, **again)
+    assert (result.ensemble, result.no_ensemble, result.exit_status) == ("models:/late/1", None, 0)
+    assert all(report.earlier for report in result.jobs)
+    assert topotrain.batch(manifest, **again).ensemble == "models:/late/1"
+    assert len(client.search_model_versions("name = 'late'")) == 1
+
+
+def test_a_batch_says_why_there_is_no_ensemble(trained, five, monkeypatch):
+    manifest = trained.graph_set.root / "five_seeds.yaml"
+    own = (*trained.graph_set.overrides, *SHORT, "trainer.num_epochs=1", "mlflow.model_name=five")
+    monkeypatch.setattr("topotrain.scoring.ensemble.find_members", refuse)
+    result = topotrain.batch(manifest, overrides=own, resume=True, tracking_uri=trained.uri, progress=False)
+    assert (result.ensemble, str(result.no_ensemble), result.exit_status) == (None, "they don't fit", 2)
+    assert trained.store.runs.get(result.run_id).note == "no ensemble: they don't fit"
+
+
+def refuse(*_: Any) -> None:
+    raise SchemaError("they don't fit")
 
 
 def test_no_training_begins_with_an_ensemble(trained, made):

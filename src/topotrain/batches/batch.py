@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -207,15 +207,16 @@ class _Batch:
         finally:
             recorder.close(0)
 
-    def _result(self, best: str | None = None, candidates: Mapping[str, str] | None = None) -> BatchResult:
+    def _result(self, best: str | None = None) -> BatchResult:
         recorder = self.recorder
         reports = [state.report for state in self.states.values()]
-        return BatchResult(recorder.run_id, recorder.run_name, recorder.uri, reports, best, dict(candidates or {}))
+        return BatchResult(recorder.run_id, recorder.run_name, recorder.uri, reports, best)
 
     def _finish(self) -> BatchResult:
         best = best_state([state for state in self.states.values() if state.report.status == "finished"])
-        candidates = self._point_at_best()
-        result = self._with_ensemble(self._result(best.job.name if best else None, candidates))
+        judged = self._point_at_best()
+        result = self._with_ensemble(self._result(best.job.name if best else None))
+        result = replace(result, candidates=self._candidates(judged))
         if best is not None and best.report.run_id:
             self.recorder.tags({TAG_BEST_CHILD: best.report.run_id})
         self._record(result)
@@ -244,8 +245,12 @@ class _Batch:
                 mask_credentials(path.read_text(encoding="utf-8", errors="replace")), f"logs/{path.name}"
             )
 
-    def _point_at_best(self) -> dict[str, str]:
-        """The alias ``candidate`` of each registered model at the best version of its best job."""
+    def _candidates(self, names: Iterable[str]) -> dict[str, str]:
+        versions = self.recorder.store.versions
+        return {name: it.number for name in names if (it := versions.with_alias(name, CANDIDATE)) is not None}
+
+    def _point_at_best(self) -> list[str]:
+        """The alias ``candidate`` of each registered model at the best version of its best job; returns the models."""
         by_model: dict[str, list[tuple[JobState, str]]] = {}
         for state in self.states.values():
             name = state.job.config.mlflow.model_name
@@ -253,15 +258,15 @@ class _Batch:
                 version = self.recorder.store.versions.best_of_run(state.report.run_id, name)
                 if version is not None:
                     by_model.setdefault(name, []).append((state, version.number))
-        asked: dict[str, str] = {}
+        asked = []
         for name, made in by_model.items():
             best = best_state([state for state, _ in made])
             if best is not None:
-                asked[name] = next(version for state, version in made if state is best)
-                self.recorder.alias(name, CANDIDATE, asked[name], if_better=not self.take_candidate)
+                asked.append(name)
+                number = next(version for state, version in made if state is best)
+                self.recorder.alias(name, CANDIDATE, number, if_better=not self.take_candidate)
         self.recorder.flush()
-        versions = self.recorder.store.versions
-        return {name: it.number for name in asked if (it := versions.with_alias(name, CANDIDATE)) is not None}
+        return asked
 
 
 def best_state(states: Sequence[JobState]) -> JobState | None:
