@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from topotrain.reports.summarise import summarise as summarise
     from topotrain.reports.verify import verify as verify
     from topotrain.scoring.ensemble import ensemble as ensemble
+    from topotrain.scoring.explain import explain as explain
     from topotrain.scoring.import_checkpoint import import_checkpoint as import_checkpoint
     from topotrain.scoring.predict_directory import predict_directory as predict  # noqa: F401 (by another name)
     from topotrain.scoring.structures import score_structures as score  # noqa: F401 (by another name)
@@ -45,6 +46,7 @@ _DOORS = {
     "describe": ("reports.describe", "describe"),
     "ensemble": ("scoring.ensemble", "ensemble"),
     "evaluate": ("evaluation.evaluate", "evaluate"),
+    "explain": ("scoring.explain", "explain"),
     "fit": ("training.fit", "fit"),
     "fit_or_resume": ("training.fit_or_resume", "fit_or_resume"),
     "import_checkpoint": ("scoring.import_checkpoint", "import_checkpoint"),

@@ -36,6 +36,7 @@ def spread_name(column: str) -> str:
 # Files beside the graphs.
 GRAPH_SUFFIX = ".pt"
 SIDECAR_NAME = "graph_metadata.json"
+NODE_IDS = "node_ids"  # of a graph's metadata: CHAIN:NUMBER of each node
 SUMMARY_NAME = "graph_builder_summary.json"
 
 # Artifacts of a run.
@@ -44,7 +45,8 @@ COVERAGE_ARTIFACT = "dataset_coverage.json"
 CONFIG_ARTIFACT = "config/config.yaml"
 ORIGINAL_CONFIG_ARTIFACT = "config/original_config.yaml"
 CHECKPOINT_DIR = "checkpoints"
-LAST_CHECKPOINT = "last.ckpt"
+LAST_CHECKPOINT = "last.ckpt"  # of the last epoch that ended
+MID_EPOCH_CHECKPOINT = "mid_epoch.ckpt"  # of the step at which a run was stopped, until its epoch ends
 KEPT_INDEX = "kept.json"
 BATCH_SUMMARY_ARTIFACT = "batch_summary.json"
 TUNE_SUMMARY_ARTIFACT = "tune_summary.json"

@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import yaml
@@ -17,14 +17,13 @@ from topotrain.batches.engine import Engine
 from topotrain.batches.engines import check_store, open_engine
 from topotrain.batches.ensembling import make_ensemble
 from topotrain.batches.manifest import Job, Manifest, load_manifest
-from topotrain.batches.parent_run import Parent, held, open_parent
-from topotrain.batches.scheduler import JobState, Scheduler
+from topotrain.batches.parent_run import Parent, ParentResult, closing, held, open_parent, point_candidates
+from topotrain.batches.scheduler import JobState, Scheduler, answered
 from topotrain.cluster.workers import EngineName, check_engine
 from topotrain.credentials import mask_credentials
-from topotrain.errors import EXIT_UNDELIVERED, InterruptedRunError, TopotrainError, TrackingError, UndeliveredError
+from topotrain.errors import TopotrainError, TrackingError, UndeliveredError
 from topotrain.fields import (
     BATCH_SUMMARY_ARTIFACT,
-    INTERRUPTED_NOTE,
     TAG_BATCH_JOB,
     TAG_BATCH_JOB_DIGEST,
     TAG_BATCH_MANIFEST,
@@ -33,11 +32,10 @@ from topotrain.fields import (
 )
 from topotrain.messages import lines_shown
 from topotrain.scratch import scratch
-from topotrain.signals import interruptible, release
+from topotrain.signals import interruptible
 from topotrain.tracking.address import resolve_tracking_uri
 from topotrain.tracking.batches import COMMAND
 from topotrain.tracking.heartbeat import is_alive
-from topotrain.tracking.journal import journals_dir
 from topotrain.tracking.recorder import Recorder
 from topotrain.tracking.records import RunRecord
 from topotrain.tracking.store import CONNECT_SECONDS, Store
@@ -47,32 +45,20 @@ log = logging.getLogger("topotrain")
 
 
 @dataclass(frozen=True)
-class BatchResult:
-    """What a batch left.
+class BatchResult(ParentResult):
+    """What a batch left, beside what any run with children leaves.
 
     Attributes:
-        run_id: of the batch's own run.
-        run_name: its name.
-        tracking_uri: of the store it is on.
         jobs: one report for each job, in the manifest's order.
         best: name of the best job, if any finished.
-        candidates: {registered model: version that is the candidate now}.
         ensemble: version that its jobs' best ones were made one of, where the manifest asks for it.
         no_ensemble: why there is none, though all its jobs finished.
-        interrupted: whether a signal ended it.
-        journal: folder that holds what the server does not have yet of the batch's own run.
     """
 
-    run_id: str
-    run_name: str
-    tracking_uri: str = field(repr=False)  # it may hold a password
     jobs: list[JobReport]
     best: str | None = None
-    candidates: dict[str, str] = field(default_factory=dict)
     ensemble: str | None = None
     no_ensemble: TopotrainError | None = None
-    interrupted: bool = False
-    journal: Path | None = None
 
     @property
     def unfinished(self) -> list[JobReport]:
@@ -80,19 +66,16 @@ class BatchResult:
         return [report for report in self.jobs if report.status != "finished"]
 
     @property
-    def undelivered(self) -> Path | None:
-        """Folder that holds what the server does not have yet, of the batch's own run or of its jobs'."""
-        late = any(report.exit_status == EXIT_UNDELIVERED for report in self.jobs)
-        return journals_dir() if late else self.journal
+    def child_statuses(self) -> list[int]:
+        """Exit statuses of the jobs."""
+        return [report.exit_status for report in self.jobs if report.exit_status is not None]
 
     @property
     def exit_status(self) -> int:
         """0 if all jobs finished, else a failed job's: a fault of ours (1) before the user's input (2)."""
-        if not self.unfinished and self.no_ensemble is not None:
-            return self.no_ensemble.exit_code
         failed = [report.exit_status for report in self.jobs if report.status in ("failed", "killed")]
         if not self.unfinished:
-            return 0
+            return self.no_ensemble.exit_code if self.no_ensemble else 0
         return min((status if status is not None and status > 0 else 1 for status in failed), default=1)
 
     def to_dict(self) -> dict[str, Any]:
@@ -102,7 +85,7 @@ class BatchResult:
             "run_name": self.run_name,
             "status": "interrupted" if self.interrupted else "failed" if self.unfinished else "finished",
             "best": self.best,
-            "candidates": self.candidates,
+            "candidates": dict(self.candidates),
             **({"ensemble": self.ensemble} if self.ensemble else {}),
             "jobs": [report.to_dict() for report in self.jobs],
         }
@@ -182,7 +165,7 @@ class _Batch:
 
     def run(self) -> BatchResult:
         recorder = self.recorder
-        try:
+        with closing(recorder, lambda: self._record(replace(self._result(), interrupted=True))):
             log.info("batch %s (%s): %d jobs", recorder.run_name, recorder.run_id, len(self.states))
             recorder.text(self.plan.text, f"batch/{self.plan.path.name}")
             recorder.text(yaml.safe_dump(self.plan.to_dict(), sort_keys=False), "batch/resolved.yaml")
@@ -192,51 +175,42 @@ class _Batch:
             lost = [f"{report.name} ({report.status})" for report in result.unfinished]
             note = f"{len(lost)} of {len(result.jobs)} jobs did not finish: {', '.join(lost)}" if lost else ""
             if result.no_ensemble is not None and not isinstance(result.no_ensemble, UndeliveredError):
-                note = f"no ensemble: {result.no_ensemble}"
+                note = note or f"no ensemble: {result.no_ensemble}"
             recorder.end("FAILED" if note else "FINISHED", note)
             recorder.close()
             return replace(result, journal=recorder.journal)
-        except InterruptedRunError as stop:
-            release(stop)
-            self._record(replace(self._result(), interrupted=True))
-            recorder.end("KILLED", f"{INTERRUPTED_NOTE} {stop.signum}")
-            raise
-        except BaseException as error:
-            recorder.end("FAILED", f"{type(error).__name__}: {error}")
-            raise
-        finally:
-            recorder.close(0)
 
-    def _result(self, best: str | None = None) -> BatchResult:
+    def _result(self) -> BatchResult:
         recorder = self.recorder
         reports = [state.report for state in self.states.values()]
-        return BatchResult(recorder.run_id, recorder.run_name, recorder.uri, reports, best)
+        return BatchResult(reports, run_id=recorder.run_id, run_name=recorder.run_name, tracking_uri=recorder.uri)
 
     def _finish(self) -> BatchResult:
         best = best_state([state for state in self.states.values() if state.report.status == "finished"])
-        judged = self._point_at_best()
-        result = self._with_ensemble(self._result(best.job.name if best else None))
-        result = replace(result, candidates=self._candidates(judged))
+        candidates = self._point_at_best()
+        result = replace(self._result(), best=best.job.name if best else None, candidates=candidates)
+        result = self._with_ensemble(result)
         if best is not None and best.report.run_id:
             self.recorder.tags({TAG_BEST_CHILD: best.report.run_id})
         self._record(result)
         return result
 
     def _with_ensemble(self, result: BatchResult) -> BatchResult:
-        plan = self.plan.ensemble
+        plan, versions = self.plan.ensemble, self.recorder.store.versions
         reports = [self.states[name].report for name in plan.jobs] if plan else []
         if plan is None or any(report.status != "finished" for report in reports):
             return result
         if result.undelivered:  # the server lacks a member
             log.warning("no ensemble before all is delivered: topotrain sync, then topotrain batch --resume")
             return result
+        runs = [str(report.run_id) for report in reports]
         try:
-            runs = [str(report.run_id) for report in reports]
-            return replace(
-                result, ensemble=make_ensemble(plan, runs, self.recorder, take_candidate=self.take_candidate)
-            )
+            uri = answered(partial(make_ensemble, plan, runs, self.recorder, take_candidate=self.take_candidate))
         except TopotrainError as error:
             return replace(result, no_ensemble=error)
+        holder = answered(partial(versions.with_alias, plan.name, CANDIDATE))
+        candidates = {**result.candidates, **({plan.name: holder.number} if holder else {})}
+        return replace(result, ensemble=uri, candidates=candidates)
 
     def _record(self, result: BatchResult) -> None:
         self.recorder.json(result.to_dict(), BATCH_SUMMARY_ARTIFACT)
@@ -245,28 +219,21 @@ class _Batch:
                 mask_credentials(path.read_text(encoding="utf-8", errors="replace")), f"logs/{path.name}"
             )
 
-    def _candidates(self, names: Iterable[str]) -> dict[str, str]:
-        versions = self.recorder.store.versions
-        return {name: it.number for name in names if (it := versions.with_alias(name, CANDIDATE)) is not None}
-
-    def _point_at_best(self) -> list[str]:
-        """The alias ``candidate`` of each registered model at the best version of its best job; returns the models."""
+    def _point_at_best(self) -> dict[str, str]:
+        """The alias ``candidate`` of each registered model at the best version of its best job."""
         by_model: dict[str, list[tuple[JobState, str]]] = {}
         for state in self.states.values():
             name = state.job.config.mlflow.model_name
             if state.report.status == "finished" and state.report.run_id:
-                version = self.recorder.store.versions.best_of_run(state.report.run_id, name)
+                version = answered(partial(self.recorder.store.versions.best_of_run, state.report.run_id, name))
                 if version is not None:
                     by_model.setdefault(name, []).append((state, version.number))
-        asked = []
+        numbers: dict[str, str] = {}
         for name, made in by_model.items():
             best = best_state([state for state, _ in made])
             if best is not None:
-                asked.append(name)
-                number = next(version for state, version in made if state is best)
-                self.recorder.alias(name, CANDIDATE, number, if_better=not self.take_candidate)
-        self.recorder.flush()
-        return asked
+                numbers[name] = next(version for state, version in made if state is best)
+        return point_candidates(self.recorder, numbers, take=self.take_candidate)
 
 
 def best_state(states: Sequence[JobState]) -> JobState | None:
@@ -286,7 +253,7 @@ def best_state(states: Sequence[JobState]) -> JobState | None:
 def _check(plan: Manifest, engine: Engine) -> None:
     """See that the engine can run every job, before any is begun."""
     engine.check(
-        {job.name: job.resources for job in plan.jobs},
+        {job.name: job.takes for job in plan.jobs},
         {job.name: job.reads for job in plan.jobs},
         [job.build.out.parent for job in plan.jobs if job.build],
     )

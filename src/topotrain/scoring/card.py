@@ -18,6 +18,7 @@ from topotrain.fields import (
     VAL_SPEARMAN,
     quality_name,
 )
+from topotrain.metrics.paired import METRIC_WORDS, difference_in_words
 from topotrain.schema.feature_schema import FeatureSchema
 
 SHOWN_TARGETS = 12
@@ -193,18 +194,10 @@ def _differences(against: Mapping[str, Any]) -> Iterator[str]:
         "targets, the same ones for both):"
     )
     yield ""
-    names = {"ranking_loss": "ranking loss", "spearman": "Spearman", "mse": "mean squared error"}
-    yield "| | " + " | ".join(names.values()) + " |"
-    yield "|---|" + "---|" * len(names)
+    yield "| | " + " | ".join(METRIC_WORDS.values()) + " |"
+    yield "|---|" + "---|" * len(METRIC_WORDS)
     for name, row in against.items():
-        yield f"| less {name} | " + " | ".join(_difference(row.get(metric)) for metric in names) + " |"
-
-
-def _difference(found: Mapping[str, Any] | None) -> str:
-    if found is None:
-        return "undefined"
-    between = "" if found["low"] is None else f" [{found['low']:+.3f}, {found['high']:+.3f}]"
-    return f"{found['difference']:+.4f}{between} {found['verdict']}"
+        yield f"| less {name} | " + " | ".join(difference_in_words(row.get(metric)) for metric in METRIC_WORDS) + " |"
 
 
 def _number(value: float | None) -> str:
