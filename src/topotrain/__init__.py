@@ -21,11 +21,14 @@ if TYPE_CHECKING:
     from topotrain.evaluation.promote import rollback as rollback
     from topotrain.features import build_graphs as build_graphs
     from topotrain.features import label_decoys as label  # noqa: F401 (by another name)
+    from topotrain.features.split import split_structures as split  # noqa: F401 (by another name)
     from topotrain.reports.describe import describe as describe
     from topotrain.reports.leaderboard import leaderboard as leaderboard
     from topotrain.reports.monitor import monitor as monitor
     from topotrain.reports.summarise import summarise as summarise
     from topotrain.reports.verify import verify as verify
+    from topotrain.scoring.ensemble import ensemble as ensemble
+    from topotrain.scoring.explain import explain as explain
     from topotrain.scoring.import_checkpoint import import_checkpoint as import_checkpoint
     from topotrain.scoring.predict_directory import predict_directory as predict  # noqa: F401 (by another name)
     from topotrain.scoring.structures import score_structures as score  # noqa: F401 (by another name)
@@ -41,7 +44,9 @@ _DOORS = {
     "build_graphs": ("features", "build_graphs"),
     "compare": ("evaluation.compare", "compare"),
     "describe": ("reports.describe", "describe"),
+    "ensemble": ("scoring.ensemble", "ensemble"),
     "evaluate": ("evaluation.evaluate", "evaluate"),
+    "explain": ("scoring.explain", "explain"),
     "fit": ("training.fit", "fit"),
     "fit_or_resume": ("training.fit_or_resume", "fit_or_resume"),
     "import_checkpoint": ("scoring.import_checkpoint", "import_checkpoint"),
@@ -55,6 +60,7 @@ _DOORS = {
     "resume": ("training.resume", "resume"),
     "rollback": ("evaluation.promote", "rollback"),
     "score": ("scoring.structures", "score_structures"),
+    "split": ("features.split", "split_structures"),
     "summarise": ("reports.summarise", "summarise"),
     "tune": ("batches.tune", "tune"),
     "verify": ("reports.verify", "verify"),

@@ -102,6 +102,7 @@ PICKLE_BYTES = Limit(
     "PICKLE_BYTES", 32 * MiB, "bytes of the pickled part of a torch file; of one from before torch 1.6, all of it"
 )
 METADATA_VALUES = Limit("METADATA_VALUES", 100_000, "values in one graph's metadata, a text counting one by 100")
+GRAPH_CACHE_BYTES = Limit("GRAPH_CACHE_BYTES", 2 * GiB, "bytes of graphs that score keeps for another call")
 ROW_BYTES = Limit("ROW_BYTES", 64 * MiB, "bytes that one row of a request unpacks to")
 ROW_EDGES = Limit("ROW_EDGES", 200_000, "edges, and nodes, of one row of a request")
 REQUEST_BYTES = Limit("REQUEST_BYTES", 256 * MiB, "bytes that the rows of one request unpack to")

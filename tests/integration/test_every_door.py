@@ -200,7 +200,11 @@ class Doors:
     def structures(self) -> None:
         def build(structures: Path, out: Path, *_: Any, **__: Any) -> Any:
             shutil.copytree(self.graphs, out, dirs_exist_ok=True)
-            return type("Report", (), {"num_graphs": 1, "failures": {}, "changes_line": ""})
+            return type(
+                "Report",
+                (),
+                {"num_graphs": 1, "failures": {}, "changes_line": "", "root": self.tmp_path, "flat": False},
+            )
 
         self.patch.setattr("topotrain.scoring.structures.build_recorded_graphs", build)
         score_structures(self.tmp_path, str(self.trained.folder))

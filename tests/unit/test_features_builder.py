@@ -31,7 +31,7 @@ from kit.structures import (
 from topotrain.data.graph_file import read_graph
 from topotrain.errors import DataError, UserInputError
 from topotrain.features import BuildReport, build_graphs, build_recorded_graphs
-from topotrain.features.builder import find_structures
+from topotrain.features.inputs import find_structures
 from topotrain.processes import run_tasks
 
 SLIDES = (0.0, 1.0, 2.5)

@@ -225,6 +225,14 @@ def test_resources_of_shared_and_job_are_merged_and_decide_no_result(write):
     assert (alone.resources, alone.digest) == (UNBOUND, a.digest)
 
 
+def test_a_job_of_several_processes_takes_a_core_for_each_unless_it_says_otherwise(write):
+    pair = {"overrides": {"trainer.devices": 2}}
+    jobs = [{"name": "a", **pair}, {"name": "b", **pair, "resources": {"cpus": 1}}]
+    jobs += [{"name": "c", **pair, "resources": {"memory": "1GB"}}, {"name": "d"}]
+    taken = [job.takes for job in write({"jobs": jobs}).jobs]
+    assert taken == [Resources(2), Resources(1), Resources(2, None, 1_000_000_000), UNBOUND]
+
+
 JOB = {"name": "a"}
 
 
@@ -435,7 +443,7 @@ def test_common_hardware_needs_no_torch(tmp_path: Path) -> None:
 
 def test_the_number_of_graphs_that_the_sweep_names_is_the_one_it_builds(root: Path) -> None:
     from topotrain.data.demo import demo_structures
-    from topotrain.features.builder import find_structures
+    from topotrain.features.inputs import find_structures
 
     number = len(find_structures(demo_structures()))
     assert f"{number} graphs are built for each" in (root / "manifests" / "feature_sweep.yaml").read_text()

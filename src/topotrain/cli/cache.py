@@ -25,7 +25,7 @@ def cache() -> None:
 @option("--format", "form", type=click.Choice(["table", "json"]), default="table", show_default=True)
 @CACHE
 def list_(form: str, cache: str | None) -> None:
-    """Show packed graphs, graphs that batches built, and the demo data, the largest first.
+    """Show packed graphs, graphs of batches and of score, and the demo data, the largest first.
 
     \b
     topotrain cache list

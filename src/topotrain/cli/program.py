@@ -12,7 +12,7 @@ from typing import ClassVar
 
 import click
 
-from topotrain.cli import cache, models, reports, structures, sync, training, tuning
+from topotrain.cli import cache, explain, models, reports, splitting, structures, sync, training, tuning, versions
 from topotrain.cli.output import say
 from topotrain.cli.startup import end_quickly
 from topotrain.errors import EXIT_FAULT, EXIT_USER, InterruptedRunError, TopotrainError, UndeliveredError, shortened
@@ -68,8 +68,10 @@ for command in (
     reports.schema,
     structures.build_graphs,
     structures.label,
+    splitting.split,
     structures.features,
     structures.score,
+    explain.explain,
     models.evaluate,
     models.compare,
     models.promote,
@@ -77,7 +79,8 @@ for command in (
     models.predict,
     models.describe,
     models.verify,
-    models.import_checkpoint,
+    versions.ensemble,
+    versions.import_checkpoint,
     structures.demo_graphs,
     structures.demo_structures,
     reports.ui,

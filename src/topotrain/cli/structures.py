@@ -16,6 +16,7 @@ from topotrain.cli.options import (
     KeyValue,
     Words,
     engine_options,
+    flag,
     jobs_option,
     model_option,
     option,
@@ -35,6 +36,11 @@ MODELS = option(
     default="first",
     show_default=True,
     help="Of files with several MODELs of the same chains: the first, or each as a decoy NAME_1, NAME_2, ...",
+)
+CHAINS = option(
+    "--chains",
+    metavar="A,B:C",
+    help="Partners: here A and B together, and C; other chains are left out. By default each chain is one.",
 )
 STRICT = click.option(
     "--strict", is_flag=True, help="A structure that fails, or is not read as it stands, is an error (exit 2)."
@@ -77,6 +83,7 @@ def say_changes(line: str) -> None:
 @jobs_option("Processes.")
 @engine_options
 @MODELS
+@CHAINS
 @STRICT
 @click.option("--replace", is_flag=True, help="Graphs of other modules in the folder give way; else they are refused.")
 @TRACKING_URI
@@ -93,6 +100,7 @@ def build_graphs(
     engine: EngineName,
     address: str | None,
     models: Models,
+    chains: str | None,
     strict: bool,
     replace: bool,
     tracking_uri: str | None,
@@ -121,6 +129,7 @@ def build_graphs(
             address=address,
             strict=strict,
             models=models,
+            chains=chains,
             replace_others=replace,
             progress=progress,
         )
@@ -230,17 +239,19 @@ def features(kind: str | None, as_json: bool) -> None:
 
 
 @click.command()
-@click.argument("structures", type=InputPath())
+@click.argument("structures", nargs=-1, required=True, type=InputPath())
 @model_option("Or a local folder; by default the champion of topoqa, else its candidate.")
 @target_options
 @option("--out", type=click.Path(), metavar="CSV", help="By default printed.")
 @jobs_option("Processes.")
 @engine_options
 @MODELS
+@CHAINS
+@flag("--no-cache", help="Build every graph, and keep none for another call.")
 @STRICT
 @TRACKING_URI
 def score(
-    structures: str,
+    structures: Sequence[str],
     model: str | None,
     target_level: int | None,
     target_pattern: str | None,
@@ -249,14 +260,20 @@ def score(
     engine: EngineName,
     address: str | None,
     models: Models,
+    chains: str | None,
+    no_cache: bool,
     strict: bool,
     tracking_uri: str | None,
 ) -> None:
-    """Score structure files with a model, ranked within each target.
+    """Score models of a complex: a folder, an archive, or files. The best comes first.
+
+    All are ranked together; a folder with a folder for each complex is ranked complex by complex. Graphs are kept, so
+    that a call that was interrupted, or the next one, goes on.
 
     \b
-    topotrain score structures/ --out scores.csv
-    topotrain score structures/ --model models:/topoqa/3
+    topotrain score models/ --out scores.csv
+    topotrain score model_1.pdb model_2.cif.gz --chains A,B:C
+    topotrain score models.zip --model models:/topoqa/3
     """
     with heavy_imports():
         from topotrain.data.targets import TargetRule
@@ -267,7 +284,7 @@ def score(
 
     with counter("building graphs") as progress:
         report = score_structures(
-            Path(structures),
+            structures,
             model,
             targets=TargetRule(target_level, target_pattern),
             jobs=jobs,
@@ -275,13 +292,15 @@ def score(
             address=address,
             strict=strict,
             models=models,
+            chains=chains,
+            keep_graphs=not no_cache,
             progress=progress,
             tracking_uri=tracking_uri,
         )
     text = scores_csv(report.rows, report.quality)
     deliver(text, out)
     say_changes(report.changes_line)
-    say_outcome(report.failures, f"{len(report.rows)} structures scored")
+    say_outcome(report.failures, f"{len(report.scored)} structures scored")
     keep_report("score", text, "scores.csv", tracking_uri)
 
 

@@ -1,4 +1,4 @@
-"""What is kept in the cache directory: packed graphs, graphs that batches built, the demo data, MLflow's tables."""
+"""What is kept in the cache directory: packed, built and scored graphs, the demo data, MLflow's tables."""
 
 from __future__ import annotations
 
@@ -12,12 +12,14 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from topotrain.data.graph_cache import FOLDER as SCORED_FOLDER
 from topotrain.data.store_upkeep import ABOUT, PREFIX
 from topotrain.errors import DataError
 from topotrain.files import cache_dir, walk_paths
 from topotrain.reading.json_file import read_json
 
-PACKED, BUILT, DEMO, TABLES = "packed graphs", "built graphs", "demo data", "MLflow's tables"
+PACKED, BUILT, SCORED = "packed graphs", "built graphs", "scored graphs"
+DEMO, TABLES = "demo data", "MLflow's tables"
 BUILT_FOLDER = "graphs"  # as batches name it
 
 
@@ -126,6 +128,8 @@ def _entry(path: Path) -> CacheEntry | None:
             about = {}
     elif path.parent.name == BUILT_FOLDER:
         kind = BUILT
+    elif path.name == SCORED_FOLDER:
+        kind, about = SCORED, {"num_graphs": sum(1 for _ in walk_paths(str(path)))}
     elif path.name.startswith("demo-"):
         kind = DEMO
     elif path.name.startswith("mlflow-"):

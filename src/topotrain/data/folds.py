@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -89,22 +89,14 @@ def make_folds(config: TrainConfig, num_folds: int, cache: Path | None = None) -
         )
     dealt = deal_targets(counts, num_folds)
     file = read_csv(path, config.labels.column)
-    header, rows = file.header, file.rows
     # By the words of the labels alone: a run of another machine is to find the same name.
-    text = as_csv([header, *([str(line), *row] for line, row in rows if line in lines)]) + repr(dealt)
+    rows = [[str(line), *row] for line, row in file.rows if line in lines]
+    text = as_csv([file.header, *rows]) + repr(dealt)
     name = f"{path.stem}-{num_folds}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
     root = (cache or cache_dir()) / "folds" / name
-
-    def write(folder: Path) -> None:
-        for number, names in enumerate(dealt, start=1):
-            inside = [row for line, row in rows if lines.get(line) in names]
-            outside = [row for line, row in rows if line in lines and lines[line] not in names]
-            for label_file, content in ((_val(folder, number), inside), (_train(folder, number), outside)):
-                label_file.write_text(as_csv([header, *content]), encoding="utf-8")
-
     try:
         if not root.exists():
-            make_whole(root, write)
+            make_whole(root, lambda folder: write_folds(folder, path, config.labels.column, lines, dealt))
     except OSError as error:
         raise DataError(
             f"{root}: folds can't be written ({one_line(error)})",
@@ -115,6 +107,30 @@ def make_folds(config: TrainConfig, num_folds: int, cache: Path | None = None) -
         Fold(number, _train(root, number), _val(root, number), tuple(names))
         for number, names in enumerate(dealt, start=1)
     ]
+
+
+def write_folds(
+    folder: Path, labels: Path, column: str, lines: Mapping[int, str], dealt: Sequence[Sequence[str]]
+) -> None:
+    """Two label files for each fold, its own rows and those of the others, as they are.
+
+    Args:
+        folder: where ``fold_N_train.csv`` and ``fold_N_val.csv`` go.
+        labels: the label file.
+        column: of the quality.
+        lines: target of each line that counts.
+        dealt: targets of each fold.
+
+    Raises:
+        DataError: the label file is malformed.
+        OSError: they can't be written.
+    """
+    file = read_csv(labels, column)
+    for number, names in enumerate(dealt, start=1):
+        inside = [row for line, row in file.rows if lines.get(line) in names]
+        outside = [row for line, row in file.rows if line in lines and lines[line] not in names]
+        for label_file, content in ((_val(folder, number), inside), (_train(folder, number), outside)):
+            label_file.write_text(as_csv([file.header, *content]), encoding="utf-8")
 
 
 def _train(folder: Path, number: int) -> Path:

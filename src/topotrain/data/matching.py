@@ -8,14 +8,29 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Protocol
 
-from topotrain.data.graph_dir import GraphDirectory
 from topotrain.data.labels import Label, two_values
 from topotrain.data.targets import Targets, is_decoy_folder
 from topotrain.errors import DataError
 from topotrain.fields import GRAPH_SUFFIX
 
 ENDING = re.compile(r"\.(?:pdb|ent|cif|mmcif|pt)(?:\.gz)?", re.IGNORECASE)
+
+
+class Decoys(Protocol):
+    """A directory of decoys, be they graphs or structures."""
+
+    @property
+    def root(self) -> Path:
+        """The directory."""
+
+    @property
+    def keys(self) -> Sequence[str]:
+        """The decoys' paths below it, without ending."""
+
+    def path(self, key: str) -> Path:
+        """The file of a key."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +60,7 @@ class _Claims:
     by_name_alone: dict[str, Label] = field(default_factory=dict)
 
 
-def match_labels(directory: GraphDirectory, targets: Targets, labels: Sequence[Label], label_path: Path) -> Matched:
+def match_labels(directory: Decoys, targets: Targets, labels: Sequence[Label], label_path: Path) -> Matched:
     """Find the graph of each label.
 
     Args:
@@ -91,7 +106,7 @@ def _refuse_difference(path: Path, key: str, one: Label, other: Label) -> None:
         raise two_values(path, key, one, other)
 
 
-def _warnings(claims: _Claims, directory: GraphDirectory) -> Iterator[str]:
+def _warnings(claims: _Claims, directory: Decoys) -> Iterator[str]:
     """A file about one target, joined with a flat directory by names alone, may be about another."""
     names = {label.target for label in claims.by_name_alone.values()}
     if len(names) == 1:
@@ -109,7 +124,7 @@ class LabelMatcher:
         targets: theirs.
     """
 
-    def __init__(self, directory: GraphDirectory, targets: Targets) -> None:
+    def __init__(self, directory: Decoys, targets: Targets) -> None:
         self.directory, self.targets = directory, targets
 
     def graph_of(self, label: Label) -> str | None:

@@ -135,13 +135,20 @@ class Targets:
         rule: what the user says of them.
         labelled: whether labels go with the directory: names of files in no folder are then cut at the first
             underscore, as the older stack wrote them.
+        flat: whether folders say nothing, unless the rule does: of files that were named one by one.
     """
 
     def __init__(
-        self, root: Path, keys: Sequence[str], rule: TargetRule | None = None, *, labelled: bool = False
+        self,
+        root: Path,
+        keys: Sequence[str],
+        rule: TargetRule | None = None,
+        *,
+        labelled: bool = False,
+        flat: bool = False,
     ) -> None:
         self.root, self.keys = root, keys
-        self.rule, self.labelled = rule or TargetRule(), labelled
+        self.rule, self.labelled, self.flat = rule or TargetRule(), labelled, flat
 
     @cached_property
     def root_name(self) -> str:
@@ -163,7 +170,7 @@ class Targets:
         """
         if self.rule.says:
             return Target(self.rule.target(key), str(self.rule))
-        *folders, name = key.split("/")
+        *folders, name = key.rsplit("/", 1)[-1:] if self.flat else key.split("/")
         folder = _target_folder(tuple(folders))
         if folder is not None:
             return Target(folder, FOLDER)

@@ -32,6 +32,13 @@ def is_archive(path: Path) -> bool:
     return path.name.lower().endswith(ZIP_SUFFIXES + TAR_SUFFIXES)
 
 
+def archive_stem(path: Path) -> str:
+    """An archive's name without ``.zip``, ``.tar.gz`` and the like."""
+    name = path.name.lower()
+    suffix = max((suffix for suffix in ZIP_SUFFIXES + TAR_SUFFIXES if name.endswith(suffix)), key=len, default="")
+    return path.name[: len(path.name) - len(suffix)]
+
+
 @contextmanager
 def folder_of(structures: Path) -> Iterator[Path]:
     """The folder that an archive holds, for as long as the block lasts; anything else is given back as it is.

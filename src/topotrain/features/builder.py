@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from topotrain.cluster.workers import EngineName, RunTasks, Workers
+from topotrain.data.graph_cache import GraphCache
 from topotrain.errors import DataError
-from topotrain.features.archives import folder_of
 from topotrain.features.graph import (
     GraphOutcome,
     GraphResult,
@@ -20,12 +20,14 @@ from topotrain.features.graph import (
     kept_outcome,
     write_graph,
 )
+from topotrain.features.inputs import StructureFiles, structure_files
+from topotrain.features.kept_graphs import KeptGraphs
 from topotrain.features.module_set import ModuleSet, recorded_modules, select_modules
+from topotrain.features.partners import Partners
 from topotrain.features.records import claim, total_stage_seconds, write_sidecar, write_summary
-from topotrain.features.structure import is_structure_file, structure_stem
 from topotrain.features.structure_changes import Changes, describe_changes, summary_line
 from topotrain.fields import SIDECAR_NAME
-from topotrain.files import TEMPORARY_PREFIX, TEMPORARY_SUFFIX, walk_files
+from topotrain.files import TEMPORARY_PREFIX, TEMPORARY_SUFFIX
 from topotrain.progress import OnItemDone
 from topotrain.text import one_line
 
@@ -49,6 +51,8 @@ class BuildReport:
         stage_seconds: {stage: seconds, added over structures and processes}.
         changes: {key: what reading its structure left out or changed}, of those where something was.
         num_files: how many structure files there were.
+        root: of the structures, as :class:`StructureFiles` has it; likewise ``flat``.
+        flat: whether files were named one by one.
     """
 
     out: Path
@@ -62,6 +66,8 @@ class BuildReport:
     stage_seconds: dict[str, float] = field(default_factory=dict)
     changes: dict[str, Changes] = field(default_factory=dict)
     num_files: int = 0
+    root: Path = field(default_factory=Path)
+    flat: bool = False
 
     @property
     def changes_line(self) -> str:
@@ -88,6 +94,7 @@ def build_graphs(
     address: str | None = None,
     strict: bool = False,
     models: Models = "first",
+    chains: str | None = None,
     replace_others: bool = False,
     progress: OnItemDone | None = None,
 ) -> BuildReport:
@@ -110,73 +117,80 @@ def build_graphs(
         address: of a Ray cluster.
         strict: raise where any structure failed, or was not read as it stands, after all the others are built.
         models: ``first`` MODEL of an ensemble, or ``all``: each a decoy, ``DECOY_1``, ``DECOY_2``, ...
+        chains: which chains are the partners: ``A,B:C`` is A and B together, and C; others are left out. By default
+            each chain is one.
         replace_others: whether graphs of other modules in the folder give way, all of them.
         progress: called with structures done, structures in all, and the key of the last.
 
     Raises:
-        UserInputError: an unknown module or parameter, or a cluster that can't do it.
+        UserInputError: an unknown module or parameter, chains that name no partners, or a cluster that can't do it.
         DataError: no structures found; two files for one graph; a folder with graphs of other modules; with ``strict``,
             any failure or change.
     """
     modules = select_modules(interface_module, topology_module, node_module, edge_module, settings)
-    how: dict[str, Any] = {"strict": strict, "models": models, "progress": progress}
+    how: dict[str, Any] = {"strict": strict, "models": models, "chains": chains, "progress": progress}
     workers = Workers(jobs, engine, address)
-    return build_with_modules(structures, out, modules, workers=workers, replace_others=replace_others, **how)
+    return build_with_modules(Path(structures), out, modules, workers=workers, replace_others=replace_others, **how)
 
 
 def build_recorded_graphs(
-    structures: Path | str,
+    structures: Path | Sequence[Path],
     out: Path | str,
     module_registry: Mapping[str, Any],
     *,
     workers: Workers = ONE,
     strict: bool = False,
     models: Models = "first",
+    chains: str | None = None,
+    cache: GraphCache | None = None,
     progress: OnItemDone | None = None,
 ) -> BuildReport:
     """Build graphs with exactly the modules and parameters that a feature schema records.
 
     Args:
-        structures: as in :func:`build_graphs`.
+        structures: as in :func:`build_graphs`, or several of them.
         out: the graph folder.
         module_registry: the schema's ``module_registry``.
         workers: what builds them.
         strict: as in :func:`build_graphs`.
         models: as in :func:`build_graphs`.
+        chains: as in :func:`build_graphs`.
+        cache: where graphs are kept for another build.
         progress: as in :func:`build_graphs`.
 
     Raises:
         SchemaError: a recorded module is not installed, or only in another version; it is named.
+        UserInputError: chains that name no partners.
         DataError: as in :func:`build_graphs`.
     """
     modules = recorded_modules(module_registry)
-    return build_with_modules(
-        structures, out, modules, workers=workers, strict=strict, models=models, progress=progress
-    )
+    how: dict[str, Any] = {"strict": strict, "models": models, "chains": chains, "progress": progress}
+    return build_with_modules(structures, out, modules, workers=workers, cache=cache, **how)
 
 
 def build_with_modules(
-    structures: Path | str,
+    structures: Path | Sequence[Path],
     out: Path | str,
     modules: ModuleSet,
     *,
     workers: Workers = ONE,
     strict: bool = False,
     models: Models = "first",
+    chains: str | None = None,
+    cache: GraphCache | None = None,
     replace_others: bool = False,
     progress: OnItemDone | None = None,
 ) -> BuildReport:
     """Build graphs with modules made already; see :func:`build_graphs`."""
-    structures, out = Path(structures), Path(out)
+    out, partners = Path(out), Partners.read(chains) if chains else None
     started = time.perf_counter()
-    with folder_of(structures) as folder:
-        found = find_structures(folder, structures)
+    with structure_files(structures) as files:
         _make_output(out)
         claim(out, modules, replace=replace_others)
-        tasks = _tasks(structures, folder, found, json.dumps(modules.specification(), sort_keys=True), models)
+        tasks = _tasks(files, modules, models, partners)
         outcomes: dict[str, GraphOutcome] = {}
-        with workers.ready(folder) as run_tasks:
-            for outcome in _build_all(tasks, out, modules, run_tasks):
+        with workers.ready(*files.places) as run_tasks:
+            for outcome in _build_all(tasks, out, modules, run_tasks, cache):
                 outcomes[outcome.key] = outcome
                 if progress is not None:
                     progress(len(outcomes), len(tasks), outcome.key)
@@ -184,7 +198,7 @@ def build_with_modules(
     seconds = time.perf_counter() - started
     try:
         write_sidecar(out, modules, ordered)
-        summary_path = write_summary(out, structures, modules, ordered, workers.jobs, seconds)
+        summary_path = write_summary(out, files.root, modules, ordered, workers.jobs, seconds)
     except OSError as error:
         raise DataError(
             f"{out.absolute()}: can't be written ({one_line(error)})", "a folder that can be written"
@@ -200,7 +214,9 @@ def build_with_modules(
         seconds=seconds,
         stage_seconds=total_stage_seconds(ordered),
         changes={item.key: item.changes for item in ordered if item.changes},
-        num_files=len(found),
+        num_files=len(files.found),
+        root=files.root,
+        flat=files.flat,
     )
     if strict:
         _refuse(report, ordered)
@@ -227,27 +243,18 @@ def _refuse(report: BuildReport, outcomes: list[GraphOutcome]) -> None:
         )
 
 
-def _tasks(
-    structures: Path, folder: Path, found: dict[str, Path], specification: str, models: Models
-) -> list[GraphTask]:
-    """What is to be built, by key: one graph a file, or one for each MODEL.
-
-    Args:
-        structures: what was asked for: a folder, a file or an archive.
-        folder: where it lies; an archive is unpacked.
-        found: {key: file}.
-        specification: of the modules.
-        models: which MODELs of ensembles.
-    """
+def _tasks(files: StructureFiles, modules: ModuleSet, models: Models, partners: Partners | None) -> list[GraphTask]:
+    """What is to be built, by key: one graph a file, or one for each MODEL."""
+    specification = json.dumps(modules.specification(), sort_keys=True)
+    chains = str(partners) if partners else ""
     tasks: dict[str, GraphTask] = {}
-    for key, path in found.items():
-        shown = path if folder == structures else structures / path.relative_to(folder)
-        task = GraphTask(key, str(shown), specification, str(path))
+    for key, path in files.found.items():
+        task = GraphTask(key, str(files.shown[key]), specification, str(path), chains=chains)
         number = _num_models(task) if models == "all" else 1
         several = [replace(task, key=f"{key}_{place + 1}", model=place) for place in range(number)]
         for one in several if number > 1 else [task]:
-            if one.key in tasks or (number > 1 and one.key in found):
-                other = tasks[one.key].source if one.key in tasks else found[one.key]
+            if one.key in tasks or (number > 1 and one.key in files.found):
+                other = tasks[one.key].source if one.key in tasks else files.shown[one.key]
                 raise DataError(
                     f"{one.source} and {other} would both become {one.key}.pt", "one graph for each name", "rename one"
                 )
@@ -260,45 +267,6 @@ def _num_models(task: GraphTask) -> int:
         return task.structure(task.content()).num_models
     except Exception:  # noqa: BLE001  the build will say what is wrong with it
         return 1
-
-
-def find_structures(structures: Path, named: Path | None = None) -> dict[str, Path]:
-    """Structure files by graph key, sorted.
-
-    Args:
-        structures: a folder, searched through, or one file.
-        named: what errors call it, where it is an unpacked archive's.
-
-    Raises:
-        DataError: nothing there, or two files for one key.
-    """
-    if structures.is_file():
-        return {"/".join(part for part in (structures.parent.name, structure_stem(structures)) if part): structures}
-    if not structures.is_dir():
-        raise DataError(
-            f"{structures.absolute()} does not exist",
-            "a folder of structures, an archive of one, or one structure file",
-            "check the path",
-        )
-    found: dict[str, Path] = {}
-    for path in walk_files(structures):
-        if not is_structure_file(path):
-            continue
-        key = (path.parent.relative_to(structures) / structure_stem(path)).as_posix()
-        if key in found:
-            raise DataError(
-                f"{found[key]} and {path} would both become {key}.pt",
-                "one file for each structure",
-                "rename or remove one",
-            )
-        found[key] = path
-    if not found:
-        raise DataError(
-            f"{(named or structures).absolute()} holds no structure files",
-            "files named .pdb, .ent, .cif or .mmcif, plain or compressed",
-            "check the path",
-        )
-    return dict(sorted(found.items()))
 
 
 def _make_output(out: Path) -> None:
@@ -315,17 +283,27 @@ def _make_output(out: Path) -> None:
         leftover.unlink(missing_ok=True)
 
 
-def _build_all(tasks: list[GraphTask], out: Path, modules: ModuleSet, run_tasks: RunTasks) -> Iterator[GraphOutcome]:
+def _build_all(
+    tasks: list[GraphTask], out: Path, modules: ModuleSet, run_tasks: RunTasks, cache: GraphCache | None
+) -> Iterator[GraphOutcome]:
     """Outcomes as they come: kept graphs first, then those computed; this process alone writes."""
     pending = []
+    others = KeptGraphs(cache, modules) if cache else None
     for task in tasks:
-        kept = kept_outcome(task, out / f"{task.key}.pt")
+        target = out / f"{task.key}.pt"
+        kept = kept_outcome(task, target) or (others.fetch(task, target) if others else None)
         if kept is not None:
             yield kept
         else:
             pending.append(task)
     for result in run_tasks(compute_task, pending, _process_died):
-        yield write_graph(result, out / f"{result.outcome.key}.pt", modules)
+        target = out / f"{result.outcome.key}.pt"
+        outcome = write_graph(result, target, modules)
+        if others and outcome.status == "built":
+            others.keep(result.digest, target)
+        yield outcome
+    if cache:
+        cache.trim()
 
 
 def _process_died(task: GraphTask) -> GraphResult:

@@ -18,7 +18,7 @@ BLOCK_CONTACTS = 2048
 def cross_chain_contacts(
     structure: Structure, residues: IntArray, low: float, high: float
 ) -> tuple[IntArray, FloatArray]:
-    """Pairs of residues of different chains by C-alpha distance.
+    """Pairs of residues of different partners (by default, of different chains) by C-alpha distance.
 
     Args:
         structure: the structure.
@@ -31,14 +31,14 @@ def cross_chain_contacts(
         distances in Angstrom. Residues without C-alpha have no contacts.
     """
     ca = structure.ca[residues]
-    chains = np.unique(structure.chain_ids[residues], return_inverse=True)[1]
+    partners = structure.partner_ids[residues]
     pairs, distances = [np.empty((0, 2), dtype=np.int64)], [np.empty(0)]
     rows = min(BLOCK_ROWS, BLOCK_DISTANCES // max(len(residues), 1) + 1)
     for start in range(0, len(residues), rows):
         block = slice(start, start + rows)
         distance = np.sqrt(((ca[block, None, :] - ca[None, start:, :]) ** 2).sum(axis=2))
         # A comparison with NaN (no C-alpha) is false, as wanted.
-        hit = (distance >= low) & (distance < high) & (chains[block, None] != chains[None, start:])
+        hit = (distance >= low) & (distance < high) & (partners[block, None] != partners[None, start:])
         first, second = np.nonzero(np.triu(hit, k=1))
         pairs.append(np.stack([first + start, second + start], axis=1))
         distances.append(distance[first, second])

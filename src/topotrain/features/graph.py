@@ -18,6 +18,7 @@ import numpy as np
 from topotrain.errors import DataError, UserInputError
 from topotrain.features.module_set import ModuleSet, recorded_modules
 from topotrain.features.modules import GraphContext, both_ways
+from topotrain.features.partners import Partners
 from topotrain.features.structure import (
     READER_VERSION,
     FloatArray,
@@ -27,11 +28,13 @@ from topotrain.features.structure import (
     read_structure,
 )
 from topotrain.features.structure_changes import Changes, describe_changes
+from topotrain.fields import NODE_IDS
 from topotrain.files import write_whole
 from topotrain.text import name_fault, one_line
 
 # Part of every digest: raise it when the builder itself makes other graphs from the same modules.
 FORMAT_VERSION = 1
+CHAINS = "chains"  # of graph metadata and summary: which were named as the partners
 READER = "reader"  # of graph metadata and summary: its version, and what it left out or changed
 STAGES = ("start", "read", "interface", "topology", "node", "edge", "write")
 
@@ -63,6 +66,7 @@ class GraphTask:
         specification: JSON of :meth:`ModuleSet.specification`.
         file: where it lies, if elsewhere: an archive's files are unpacked.
         model: which MODEL of an ensemble, from 0; None for the first.
+        chains: which chains are the partners, as :class:`Partners` writes them; "" for each chain one.
     """
 
     key: str
@@ -70,6 +74,7 @@ class GraphTask:
     specification: str
     file: str = ""
     model: int | None = None
+    chains: str = ""
 
     def content(self) -> bytes:
         """The file's bytes, still compressed where it is.
@@ -85,12 +90,14 @@ class GraphTask:
         Raises:
             DataError: it cannot be read.
         """
-        return read_structure(self.source, content, model=self.model)
+        partners = Partners.read(self.chains) if self.chains else None
+        return read_structure(self.source, content, model=self.model, partners=partners)
 
     def digest(self, content: bytes) -> str:
-        """SHA-256 of what decides the graph: builder format, modules, parameters, input bytes, which MODEL."""
+        """SHA-256 of what decides the graph: builder format, modules, parameters, input bytes, MODEL, partners."""
         model = "" if self.model is None else f"\nMODEL {self.model}"
-        parts = f"{FORMAT_VERSION}\n{self.specification}\n{hashlib.sha256(content).hexdigest()}{model}"
+        chains = f"\nCHAINS {self.chains}" if self.chains else ""
+        parts = f"{FORMAT_VERSION}\n{self.specification}\n{hashlib.sha256(content).hexdigest()}{model}{chains}"
         return hashlib.sha256(parts.encode()).hexdigest()
 
 
@@ -107,6 +114,7 @@ class GraphOutcome:
         seconds: {stage: seconds}.
         metadata: the graph's metadata.
         changes: what reading the structure left out or changed.
+        chains: as in the task.
     """
 
     key: str
@@ -117,6 +125,7 @@ class GraphOutcome:
     seconds: dict[str, float] = field(default_factory=dict)
     metadata: dict[str, Any] = field(default_factory=dict)
     changes: Changes = field(default_factory=dict)
+    chains: str = ""
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
@@ -154,7 +163,7 @@ def compute_task(task: GraphTask) -> GraphResult:
     Raises:
         UserInputError: something that every structure would meet, such as a program that is not installed.
     """
-    outcome = GraphOutcome(task.key, task.source)
+    outcome = GraphOutcome(task.key, task.source, chains=task.chains)
     try:
         with outcome.timed("start"):
             modules = _modules(task.specification)
@@ -188,7 +197,7 @@ def kept_outcome(task: GraphTask, target: Path) -> GraphOutcome | None:
         return None
     from topotrain.data.graph_file import read_graph  # torch: workers, which import this module, need none
 
-    outcome = GraphOutcome(task.key, task.source)
+    outcome = GraphOutcome(task.key, task.source, chains=task.chains)
     with outcome.timed("read"):
         try:
             metadata = dict(read_graph(target).metadata)
@@ -277,9 +286,10 @@ def _no_interface(structure: Structure, modules: ModuleSet) -> DataError:
             "a complex of two or more chains",
             "give every protein a chain of its own (column 22, or segment ids in columns 73-76), or remove the file",
         )
+    kind = "partners" if structure.partners else "chains"
     return DataError(
-        f"{structure.path}: no interface residues among chains {', '.join(chains)}",
-        f"two chains in contact ({modules.interface.module_id()}, {modules.interface.params})",
+        f"{structure.path}: no interface residues among {kind} {structure.partners or ', '.join(chains)}",
+        f"two {kind} in contact ({modules.interface.module_id()}, {modules.interface.params})",
         "remove the structure, or widen interface.cutoff",
     )
 
@@ -300,10 +310,11 @@ def graph_metadata(outcome: GraphOutcome, arrays: GraphArrays, modules: ModuleSe
         "edge_module": modules.edge.module_id(),
         "edge_params": modules.edge.params,
         "edge_info": info,
-        "node_ids": arrays.node_ids,
+        NODE_IDS: arrays.node_ids,
         "modules": modules.specification(),
         "digest": digest,
         READER: {"version": READER_VERSION, "changes": outcome.changes},
+        **({CHAINS: outcome.chains} if outcome.chains else {}),
     }
 
 

@@ -1,4 +1,4 @@
-"""interface/polar_cutoff/v1: residues near another chain."""
+"""interface/polar_cutoff/v1: residues near another partner."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ class PolarCutoffParameters(Parameters):
 
 
 class PolarCutoff(InterfaceModule):
-    """Residues whose C-alpha lies strictly within ``cutoff`` of a C-alpha of another chain.
+    """Residues whose C-alpha lies strictly within ``cutoff`` of a C-alpha of another partner.
+
+    A partner is a chain, where nobody says which chains belong together.
 
     Source: Han et al., Briefings in Bioinformatics 26(2), bbaf083 (2025), interface of TopoQA.
     """

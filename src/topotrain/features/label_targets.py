@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from topotrain.errors import DataError
-from topotrain.features.builder import Models, find_structures
+from topotrain.features.builder import Models
+from topotrain.features.inputs import find_structures
 from topotrain.features.structure import Structure, is_structure_file, read_content, read_structure, structure_stem
 from topotrain.text import did_you_mean
 

@@ -184,7 +184,7 @@ class EdgeModule(FeatureModule):
         raise NotImplementedError
 
     def contacts(self, context: GraphContext) -> tuple[IntArray, FloatArray]:
-        """Undirected contacts between nodes of different chains.
+        """Undirected contacts between nodes of different partners.
 
         Args:
             context: structure, nodes, topology.

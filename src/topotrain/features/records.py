@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from topotrain.errors import DataError
-from topotrain.features.graph import FORMAT_VERSION, READER, STAGES, GraphOutcome
+from topotrain.features.graph import CHAINS, FORMAT_VERSION, READER, STAGES, GraphOutcome
 from topotrain.features.module_set import ModuleSet, describe_set
 from topotrain.features.structure import READER_VERSION
 from topotrain.fields import SIDECAR_NAME, SUMMARY_NAME
@@ -154,7 +154,7 @@ def write_summary(
         "elapsed": round(seconds, 3),
         "stage_seconds": {stage: round(stages[stage], 3) for stage in STAGES},
         "seconds_per_structure": round(sum(stages.values()) / max(num_built, 1), 4),
-        "packages": _package_versions(),
+        "packages": package_versions(),
         "modules": describe_set(modules, jobs),
     }
     for kind in ("interface", "topology", "node", "edge"):
@@ -180,10 +180,11 @@ def write_summary(
 def _reading(outcomes: list[GraphOutcome]) -> dict[str, Any]:
     """The reader's version, and what it left out or changed, file by file."""
     changed = [{"model": item.key, "path": item.source, "changes": item.changes} for item in outcomes if item.changes]
-    return {"version": READER_VERSION, "changed": changed}
+    chains = next((item.chains for item in outcomes), "")  # the same of all
+    return {"version": READER_VERSION, "changed": changed, **({CHAINS: chains} if chains else {})}
 
 
-def _package_versions() -> dict[str, str]:
+def package_versions() -> dict[str, str]:
     """Versions of the libraries the numbers come from."""
     found = {}
     for name in LIBRARIES:

@@ -20,6 +20,7 @@ from topotrain.features.atom_table import AtomTable, BoolArray
 from topotrain.features.atom_table import FloatArray as FloatArray
 from topotrain.features.atom_table import IntArray as IntArray
 from topotrain.features.mmcif_file import parse_mmcif
+from topotrain.features.partners import Partners
 from topotrain.features.pdb_file import parse_pdb
 from topotrain.features.structure_chains import chosen_model, in_order, require_chains, segments_as_chains
 from topotrain.features.structure_changes import Changes
@@ -62,6 +63,7 @@ class Structure:
         insertion_codes: (num_residues,) insertion codes, "" for none.
         changes: what reading left out or changed; empty for a file that is read as it stands.
         num_models: how many decoys the file holds: the MODELs of an ensemble, else 1.
+        partners: which chains are which partner; None where each chain is one. Other chains were left out.
     """
 
     path: str
@@ -75,6 +77,7 @@ class Structure:
     insertion_codes: npt.NDArray[np.str_]
     changes: Changes = field(default_factory=dict)
     num_models: int = 1
+    partners: Partners | None = None
 
     @property
     def num_residues(self) -> int:
@@ -85,6 +88,13 @@ class Structure:
     def atom_residues(self) -> IntArray:
         """(num_atoms,) index of each atom's residue."""
         return np.repeat(np.arange(self.num_residues), np.diff(self.residue_starts))
+
+    @cached_property
+    def partner_ids(self) -> IntArray:
+        """(num_residues,) number of each residue's partner, from 0; contacts are between partners."""
+        if self.partners is not None:
+            return self.partners.numbers(self.chain_ids)
+        return np.unique(self.chain_ids, return_inverse=True)[1].astype(np.int64)
 
     @cached_property
     def ca(self) -> FloatArray:
@@ -120,16 +130,20 @@ def structure_stem(path: Path) -> str:
     return name[: -len(Path(name).suffix)] if is_structure_file(path) else name
 
 
-def read_structure(path: Path | str, content: bytes | None = None, *, model: int | None = None) -> Structure:
+def read_structure(
+    path: Path | str, content: bytes | None = None, *, model: int | None = None, partners: Partners | None = None
+) -> Structure:
     """Read one structure file into the form that everything is computed from.
 
     Args:
         path: a ``.pdb``, ``.ent``, ``.cif`` or ``.mmcif`` file, optionally ``.gz``, ``.bz2`` or ``.xz``.
         content: the file's bytes where the caller has them already (still compressed).
         model: which MODEL of an ensemble, from 0; None for the first, the others counted as left out.
+        partners: which chains are the partners, other chains being left out; by default each chain is one.
 
     Raises:
-        DataError: the file cannot be read, is malformed, or holds no residues of proteins or nucleic acids.
+        DataError: the file cannot be read, is malformed, holds no residues of proteins or nucleic acids, or lacks a
+            chain that was named.
     """
     path = Path(path)
     if not is_structure_file(path):
@@ -140,7 +154,7 @@ def read_structure(path: Path | str, content: bytes | None = None, *, model: int
         )
     content = read_content(path) if content is None else content
     try:
-        return _read(path, content, model)
+        return _read(path, content, model, partners)
     except DataError:
         raise
     except Exception as error:  # of a malformed file, the libraries that read it may raise anything
@@ -148,17 +162,21 @@ def read_structure(path: Path | str, content: bytes | None = None, *, model: int
         raise DataError(what, "a PDB or mmCIF file", "repair or remove the file") from error
 
 
-def _read(path: Path, content: bytes, model: int | None) -> Structure:
+def _read(path: Path, content: bytes, model: int | None, partners: Partners | None) -> Structure:
     text = unpacked(path, content)
     table, changes = (parse_mmcif if _is_mmcif(path, text) else parse_pdb)(path, text), Changes()
     del text
     table = segments_as_chains(table, polymer_records(table), changes)
     table, num_models = chosen_model(str(path), table, polymer_records(table), model, changes)
     require_chains(str(path), table, polymer_records(table))
-    table = residues_of_chains(table, changes)
+    everything = table
+    table = residues_of_chains(partners.named(table) if partners else table, changes)
+    if partners:
+        present = table.chains.texts().tolist()
+        partners.check(str(path), present, lambda: residues_of_chains(everything, {}).chains.texts().tolist())
     if not len(table):
         raise DataError(f"{path}: no heavy atoms of residues in ATOM records", "protein chains", "remove the file")
-    structure = _structure(str(path), in_order(table, changes), changes, num_models)
+    structure = _structure(str(path), in_order(table, changes), changes, num_models, partners)
     _refuse_excess(path, structure)
     return structure
 
@@ -233,7 +251,7 @@ def _too_large(path: Path, what: str, limit: Limit) -> DataError:
     return DataError(f"{path}: {what}", "one structure", f"check the file; {limit.raise_it}")
 
 
-def _structure(path: str, table: AtomTable, changes: Changes, num_models: int) -> Structure:
+def _structure(path: str, table: AtomTable, changes: Changes, num_models: int, partners: Partners | None) -> Structure:
     """Residues of the atoms in order, each atom once."""
     names, atoms = table.names.texts(), table.atoms.texts()
     groups = np.cumsum(np.diff(table.residue_keys(), prepend=-1) != 0) - 1
@@ -255,6 +273,7 @@ def _structure(path: str, table: AtomTable, changes: Changes, num_models: int) -
         insertion_codes=heads.codes.texts(),
         changes=changes,
         num_models=num_models,
+        partners=partners,
     )
 
 

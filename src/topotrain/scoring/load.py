@@ -42,7 +42,7 @@ def scorer_of(model: str | None, tracking_uri: str | None) -> tuple[Scorer, str]
 
 
 def load_scorer(model: str, store: Store | None) -> Scorer:
-    """Load a model version's network and schema; nothing is unpickled.
+    """Load a model version's networks and schema; nothing is unpickled.
 
     A version whose files are not those that were registered is refused; one that was registered without their digest
     is taken, and a line says so.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 DECIMALS = 6
 ROW_GROUP = 10_000  # rows; of Parquet, whatever the batch size, so that the bytes do not depend on it
 
-MODEL, TARGET, RANK = "MODEL", "TARGET", "RANK"
+MODEL, TARGET, RANK, ERROR = "MODEL", "TARGET", "RANK", "ERROR"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,9 +35,10 @@ class Scored:
         pred_dockq: predicted DockQ, or the quality that the model predicts, to the decimals that are written, so that
             a rank can be checked against them.
         dockq: the true one, where it is known.
-        rank: its place within its target, from 1; 0 where no ranks were asked for.
+        rank: its place within its target, from 1; 0 where no ranks were asked for, or there is no score.
         spread: of an ensemble's members around ``pred_dockq``, to the decimals that are written; ``None`` where a
             single network predicted.
+        error: why there is no score; "" where there is one.
     """
 
     model: str
@@ -45,12 +47,18 @@ class Scored:
     dockq: float | None = None
     rank: int = 0
     spread: float | None = None
+    error: str = ""
 
     @classmethod
     def of(cls, model: str, target: str, predicted: Prediction, dockq: float | None = None) -> Scored:
         """A row, its numbers rounded and its names made fit for a text file."""
         spread = None if predicted.spread is None else round(predicted.spread, DECIMALS)
         return cls(_text(model), _text(target), round(predicted.score, DECIMALS), dockq, spread=spread)
+
+    @classmethod
+    def failed(cls, model: str, target: str, error: str) -> Scored:
+        """A row of a decoy that has no score."""
+        return cls(_text(model), _text(target), math.nan, error=_text(error))
 
 
 @dataclass(frozen=True)
@@ -62,31 +70,35 @@ class Columns:
         spread: whether an ensemble predicted.
         labelled: whether the true quality stands beside the predicted one.
         ranked: whether rows have ranks.
+        errors: whether rows without a score are there, and say why.
     """
 
     quality: str = DOCKQ_COLUMN
     spread: bool = False
     labelled: bool = False
     ranked: bool = False
+    errors: bool = False
 
     @property
     def names(self) -> tuple[str, ...]:
         """In order."""
         predicted, spread, true = predicted_name(self.quality), spread_name(self.quality), quality_name(self.quality)
-        return (MODEL, TARGET, *self._chosen(predicted.upper(), spread.upper(), true, RANK))
+        return (MODEL, TARGET, *self._chosen(predicted.upper(), spread.upper(), true, RANK, ERROR))
 
     def values(self, row: Scored) -> list[Any]:
         """What a row has in them."""
-        return [row.model, row.target, *self._chosen(row.pred_dockq, row.spread, row.dockq, row.rank)]
+        return [row.model, row.target, *self._chosen(row.pred_dockq, row.spread, row.dockq, row.rank, row.error)]
 
     def texts(self, row: Scored) -> list[Any]:
         """The same for a text file: what is predicted has all its decimals, the true quality those it came with."""
         spread = None if row.spread is None else _decimals(row.spread)
-        return [row.model, row.target, *self._chosen(_decimals(row.pred_dockq), spread, row.dockq, row.rank)]
+        predicted, rank = (None, None) if row.error else (_decimals(row.pred_dockq), row.rank)
+        return [row.model, row.target, *self._chosen(predicted, spread, row.dockq, rank, row.error)]
 
-    def _chosen(self, predicted: Any, spread: Any, true: Any, rank: Any) -> list[Any]:
-        wanted = ((predicted, True), (spread, self.spread), (true, self.labelled), (rank, self.ranked))
-        return [value for value, shown in wanted if shown]
+    def _chosen(self, *values: Any) -> list[Any]:
+        """Those that are shown of predicted, spread, true quality, rank and error."""
+        shown = (True, self.spread, self.labelled, self.ranked, self.errors)
+        return [value for value, wanted in zip(values, shown, strict=True) if wanted]
 
 
 def _decimals(value: float) -> str:
@@ -94,19 +106,23 @@ def _decimals(value: float) -> str:
 
 
 def rank_by_target(rows: Iterable[Scored]) -> list[Scored]:
-    """Rank rows within each target, the best first; equal scores are ordered by name."""
+    """Rank rows within each target, the best first; equal scores are ordered by name, rows without one come last."""
     ranked: list[Scored] = []
-    for row in sorted(rows, key=lambda row: (row.target, -row.pred_dockq, row.model)):
+    for row in sorted(rows, key=_place):
         follows = ranked and ranked[-1].target == row.target
-        ranked.append(replace(row, rank=ranked[-1].rank + 1 if follows else 1))
+        ranked.append(row if row.error else replace(row, rank=ranked[-1].rank + 1 if follows else 1))
     return ranked
 
 
+def _place(row: Scored) -> tuple[str, bool, float, str]:
+    return row.target, bool(row.error), 0.0 if row.error else -row.pred_dockq, row.model
+
+
 def scores_csv(rows: Sequence[Scored], quality: str = DOCKQ_COLUMN) -> str:
-    """Ranked scores as the text of a CSV."""
+    """Ranked scores as the text of a CSV; with a column of errors where there are any."""
     text = io.StringIO()
-    spread = any(row.spread is not None for row in rows)
-    _write_csv(text, rows, Columns(quality, spread=spread, ranked=True))
+    spread, errors = any(row.spread is not None for row in rows), any(row.error for row in rows)
+    _write_csv(text, rows, Columns(quality, spread=spread, ranked=True, errors=errors))
     return text.getvalue()
 
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from topotrain.cluster.workers import EngineName, Workers
+from topotrain.data.graph_cache import GraphCache
 from topotrain.data.graph_dir import GraphDirectory
 from topotrain.data.targets import TargetRule, Targets, show_targets
 from topotrain.errors import DataError
 from topotrain.features import build_recorded_graphs
-from topotrain.features.builder import Models
+from topotrain.features.archives import archive_stem, is_archive
+from topotrain.features.builder import BuildReport, Models
 from topotrain.fields import DOCKQ_COLUMN
 from topotrain.progress import OnItemDone
 from topotrain.schema.check import GraphJudge
@@ -18,6 +21,7 @@ from topotrain.schema.resolve import DirectoryMetadata
 from topotrain.scoring.directory_scores import score_directory
 from topotrain.scoring.load import scorer_of
 from topotrain.scoring.score_table import Scored, rank_by_target
+from topotrain.scoring.scorer import Scorer
 from topotrain.scratch import scratch
 
 
@@ -26,8 +30,8 @@ class ScoreReport:
     """What scoring did.
 
     Attributes:
-        rows: scored structures, by target and rank.
-        failures: {MODEL: one line} of structures that gave no graph.
+        rows: the structures, by target and rank; those without a score come last in their target.
+        failures: {MODEL: one line} of structures that gave no graph, or no score.
         changes_line: what reading left out or changed, on one line; "" for nothing.
         quality: the column of what was predicted.
     """
@@ -37,9 +41,14 @@ class ScoreReport:
     changes_line: str = ""
     quality: str = DOCKQ_COLUMN
 
+    @property
+    def scored(self) -> tuple[Scored, ...]:
+        """Rows with a score."""
+        return tuple(row for row in self.rows if not row.error)
+
 
 def score_structures(
-    structures: Path,
+    structures: Path | str | Sequence[Path | str],
     model: str | None,
     *,
     targets: TargetRule | None = None,
@@ -48,13 +57,16 @@ def score_structures(
     address: str | None = None,
     strict: bool = False,
     models: Models = "first",
+    chains: str | None = None,
+    keep_graphs: bool = True,
     progress: OnItemDone | None = None,
     tracking_uri: str | None = None,
 ) -> ScoreReport:
     """Build graphs with exactly the modules that the model's schema records, score and rank them.
 
     Args:
-        structures: a folder of structure files, flat or by target, an archive of one (zip, tar), or one file.
+        structures: a folder of structure files, flat or by target, an archive of one (zip, tar), or files; several
+            are as the folder around them. Files that are named one by one are models of one complex.
         model: URI of a version, or a local folder; by default the champion, else the candidate.
         targets: where targets are written; by default read off the layout, and a flat folder is one target.
         jobs: processes that build graphs.
@@ -62,34 +74,52 @@ def score_structures(
         address: of the Ray cluster; by default Ray is started on this machine, and ended afterwards.
         strict: raise where any structure gives no graph, or was not read as it stands.
         models: ``first`` MODEL of an ensemble, or ``all``: each a decoy of its own.
+        chains: which chains are the partners: ``A,B:C`` is A and B together, and C; others are left out. By default
+            each chain is one.
+        keep_graphs: whether graphs are kept for another call, and taken from an earlier one.
         progress: takes (done, total, structure).
         tracking_uri: of the model's store; by default MLFLOW_TRACKING_URI, else ``mlflow.db`` here.
 
     Raises:
         SchemaError: a recorded module is not installed, or in another version.
-        ConfigError: a cluster that can't do it.
+        UserInputError: chains that name no partners, or a cluster that can't do it.
         DataError: no structures, or none that gives a graph; with ``strict``, any failure or change.
         TrackingError: no such model.
     """
+    given = [structures] if isinstance(structures, Path | str) else structures
     workers = Workers(jobs, engine, address)
     scorer, _ = scorer_of(model, tracking_uri)
     with scratch("score") as folder:
         report = build_recorded_graphs(
-            structures,
+            [Path(path) for path in given],
             folder,
             scorer.schema.module_registry,
             workers=workers,
             strict=strict,
             models=models,
+            chains=chains,
+            cache=GraphCache() if keep_graphs else None,
             progress=progress,
         )
         if not report.num_graphs:
             first = next(iter(report.failures.values()), "no structures")
-            raise DataError(f"{structures}: no structure gives a graph; the first: {first}", "at least one")
-        metadata = DirectoryMetadata.read(Path(folder))
-        directory = GraphDirectory(Path(folder))
-        target = Targets(structures, directory.keys, targets).by_key
-        show_targets(target)
-        predicted = score_directory(scorer, directory, hold=GraphJudge(scorer.schema, metadata))
-        rows = rank_by_target(Scored.of(key, target[key].name, one) for key, one in predicted)
-    return ScoreReport(tuple(rows), report.failures, report.changes_line, scorer.schema.label_column)
+            raise DataError(f"{report.root}: no structure gives a graph; the first: {first}", "at least one")
+        rows, failures = _scored(scorer, report, Path(folder), targets)
+        if all(row.error for row in rows):
+            raise DataError(f"{report.root}: no structure gives a score; the first: {rows[0].error}", "at least one")
+    return ScoreReport(tuple(rows), failures, report.changes_line, scorer.schema.label_column)
+
+
+def _scored(
+    scorer: Scorer, report: BuildReport, folder: Path, rule: TargetRule | None
+) -> tuple[list[Scored], dict[str, str]]:
+    """Rows of all structures, and {MODEL: one line} of those without a score."""
+    directory, failures = GraphDirectory(folder), dict(report.failures)
+    root = report.root.with_name(archive_stem(report.root)) if is_archive(report.root) else report.root
+    target = Targets(root, [*directory.keys, *failures], rule, flat=report.flat).by_key
+    show_targets({key: target[key] for key in directory.keys})
+    judge = GraphJudge(scorer.schema, DirectoryMetadata.read(folder))
+    scores = dict(score_directory(scorer, directory, hold=judge, failures=failures))
+    rows = [Scored.of(key, target[key].name, score) for key, score in scores.items()]
+    failed = [Scored.failed(key, target[key].name, error) for key, error in failures.items()]
+    return rank_by_target([*rows, *failed]), failures

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import PurePath
 
-from topotrain.fields import DEMO, EVAL_RANKING_LOSS, EVAL_SPEARMAN, TAG_EVAL_DIGEST, VAL_LOSS
+from topotrain.fields import DEMO, EVAL_RANKING_LOSS, EVAL_SPEARMAN, TAG_EVAL_DIGEST, TAG_NUM_MEMBERS, VAL_LOSS
 from topotrain.reading.numbers import number
 from topotrain.tracking.records import VersionRecord
 from topotrain.tracking.store import Store
@@ -17,8 +17,10 @@ def version_in_words(version: VersionRecord, store: Store) -> str:
         TrackingError: the store can't be asked.
     """
     aliases = f" ({', '.join(version.aliases)})" if version.aliases else ""
-    parts = [_trained(version, store), _judged(version, store)]
-    return f"{version.name} version {version.number}{aliases}: {'; '.join(filter(None, parts))}"
+    members = version.tags.get(TAG_NUM_MEMBERS)
+    ensemble = f"ensemble of {members}, " if members else ""
+    parts = "; ".join(filter(None, [_trained(version, store), _judged(version, store)]))
+    return f"{version.name} version {version.number}{aliases}: {ensemble}{parts}"
 
 
 def _trained(version: VersionRecord, store: Store) -> str:
