@@ -14,8 +14,17 @@ from topotrain.config import LoadedConfig
 from topotrain.credentials import mask_credentials
 from topotrain.data.prepare import PreparedData, prepare_data
 from topotrain.errors import DataError, DiskError, InterruptedRunError
-from topotrain.fields import CHECKPOINT_DIR, DOCKQ_COLUMN, INTERRUPTED_NOTE, TAG_TRIAL, quality_name
+from topotrain.fields import (
+    CHECKPOINT_DIR,
+    DEMO,
+    DOCKQ_COLUMN,
+    INTERRUPTED_NOTE,
+    TAG_TRIAL,
+    TREES,
+    quality_name,
+)
 from topotrain.invocation import resume_command, sync_advice
+from topotrain.metrics.paired import METRIC_WORDS, difference_in_words
 from topotrain.model.lightning import STEP
 from topotrain.model.network import TopoQANetwork
 from topotrain.progress import track
@@ -37,6 +46,7 @@ from topotrain.training.record import record_figures, record_recipe
 from topotrain.training.register import TakeCandidate, numbers_of, register_kept
 from topotrain.training.selection import Selection
 from topotrain.training.step_end import MID_EPOCH, StepEnd, batches_seen
+from topotrain.training.summary import run_summary
 from topotrain.version import __version__
 
 log = logging.getLogger("topotrain")
@@ -60,6 +70,7 @@ class TrainResult:
         journal: folder that holds what the server does not have yet; ``None`` where it has everything.
         page: address of the run's page, where the store is a server.
         quality: name of what was learned.
+        graphs: where it was learned from; ``demo`` for the demo data set.
     """
 
     run_id: str
@@ -74,6 +85,7 @@ class TrainResult:
     journal: Path | None = None
     page: str | None = None
     quality: str = quality_name(DOCKQ_COLUMN)
+    graphs: str = DEMO
 
 
 class TrainingRun:
@@ -197,7 +209,9 @@ class TrainingRun:
         self._record_baselines(judged)
         if self.selection.has_epochs_left:
             self._train(network, data)
+        self._summarise(judged)
         record_figures(self.recorder, self.selection, judged, self.workdir)
+        self._say_verdict(judged)
         versions = self._register(judged, candidate=self.take_candidate)
         patience = self.config.mlflow.flush_timeout
         delivered = self.recorder.flush(patience)
@@ -210,6 +224,16 @@ class TrainingRun:
         there = self.continuation.recorded.metrics if self.continuation else set()
         if missing := {name: value for name, value in judged.baselines.metrics.items() if name not in there}:
             self.recorder.metrics(missing, step=0)
+        self._summarise(judged)
+
+    def _summarise(self, judged: Judged) -> None:
+        self.recorder.summary(run_summary(self.config, judged, self.selection, self.recorder.run_id))
+
+    def _say_verdict(self, judged: Judged) -> None:
+        best = self.selection.best
+        found = judged.against_baselines(best).get(TREES, {}) if best else {}
+        if words := [f"{METRIC_WORDS[metric]} {difference_in_words(one)}" for metric, one in found.items()]:
+            log.info("best epoch less boosted trees on the validation targets: %s", ", ".join(words))
 
     @property
     def _num_ranks(self) -> int:
@@ -252,6 +276,7 @@ class TrainingRun:
         try:
             self.recorder.end(status, note)
             if self.judged is not None and self.selection.kept and not full:
+                self._summarise(self.judged)
                 self._register(self.judged, candidate="never")
         except Exception as error:  # noqa: BLE001 (what ended the run matters more)
             if not full:
@@ -345,4 +370,5 @@ class TrainingRun:
             journal=recorder.journal,
             page=recorder.page,
             quality=quality_name(self.config.labels.column),
+            graphs=self.config.paths.graph,
         )
