@@ -196,7 +196,7 @@ def test_a_call_that_was_cut_off_goes_on(decoys, model, cache, quick_python, kin
     command = [quick_python, "-m", "topotrain", "score", str(decoys), "--tracking-uri", model]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     try:
-        wait_for(lambda: cache.is_dir() and sum(path.suffix == SUFFIX for path in cache.iterdir()) >= 3)
+        wait_for(lambda: process.poll() is not None or len(list(cache.glob(f"*{SUFFIX}"))) >= 3)
         process.send_signal(kind)
         out, _ = process.communicate(timeout=60)
     finally:

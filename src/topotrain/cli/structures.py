@@ -301,6 +301,8 @@ def score(
     deliver(text, out)
     say_changes(report.changes_line)
     say_outcome(report.failures, f"{len(report.scored)} structures scored")
+    for sentence in report.sentences:
+        say(sentence)
     keep_report("score", text, "scores.csv", tracking_uri)
 
 

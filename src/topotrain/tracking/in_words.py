@@ -16,9 +16,14 @@ def version_in_words(version: VersionRecord, store: Store) -> str:
     Raises:
         TrackingError: the store can't be asked.
     """
-    aliases = f" ({', '.join(version.aliases)})" if version.aliases else ""
     parts = [_trained(version, store), _judged(version, store)]
-    return f"{version.name} version {version.number}{aliases}: {'; '.join(filter(None, parts))}"
+    return f"{version_name(version)}: {'; '.join(filter(None, parts))}"
+
+
+def version_name(version: VersionRecord) -> str:
+    """``topoqa version 3 (champion)``."""
+    aliases = f" ({', '.join(version.aliases)})" if version.aliases else ""
+    return f"{version.name} version {version.number}{aliases}"
 
 
 def _trained(version: VersionRecord, store: Store) -> str:
