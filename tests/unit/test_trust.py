@@ -42,7 +42,8 @@ SPREAD_OUT = [0.9, 0.7, 0.5, 0.3, 0.1, 0.05]
 def test_which_model_what_it_learned_from_and_how_often_its_first_choice_was_right() -> None:
     assert trust(SPREAD_OUT).sentences[0] == (
         "topoqa version 3 (champion) learned from 440 structures of 2 complexes of the demo data set; of 4 complexes "
-        "that it had not learned from and that had an acceptable structure (DockQ of at least 0.23), it put one first for 2."
+        "that it had not learned from and that had an acceptable structure (DockQ of at least 0.23), it put "
+        "one first for 2."
     )
     other = {**RECIPE, "config": {"paths": {"graph": "/data/graphs"}}, "first_choice": None}
     first = trust(SPREAD_OUT, other).sentences[0]

@@ -53,7 +53,7 @@ class ScoreReport:
 
 def score_structures(
     structures: Path | str | Sequence[Path | str],
-    model: str | None,
+    model: str | None = None,
     *,
     targets: TargetRule | None = None,
     jobs: int = 1,
