@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from topotrain.reports.monitor import monitor as monitor
     from topotrain.reports.summarise import summarise as summarise
     from topotrain.reports.verify import verify as verify
+    from topotrain.scoring.ensemble import ensemble as ensemble
+    from topotrain.scoring.explain import explain as explain
     from topotrain.scoring.import_checkpoint import import_checkpoint as import_checkpoint
     from topotrain.scoring.predict_directory import predict_directory as predict  # noqa: F401 (by another name)
     from topotrain.scoring.structures import score_structures as score  # noqa: F401 (by another name)
@@ -42,7 +44,9 @@ _DOORS = {
     "build_graphs": ("features", "build_graphs"),
     "compare": ("evaluation.compare", "compare"),
     "describe": ("reports.describe", "describe"),
+    "ensemble": ("scoring.ensemble", "ensemble"),
     "evaluate": ("evaluation.evaluate", "evaluate"),
+    "explain": ("scoring.explain", "explain"),
     "fit": ("training.fit", "fit"),
     "fit_or_resume": ("training.fit_or_resume", "fit_or_resume"),
     "import_checkpoint": ("scoring.import_checkpoint", "import_checkpoint"),

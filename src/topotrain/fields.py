@@ -36,6 +36,7 @@ def spread_name(column: str) -> str:
 # Files beside the graphs.
 GRAPH_SUFFIX = ".pt"
 SIDECAR_NAME = "graph_metadata.json"
+NODE_IDS = "node_ids"  # of a graph's metadata: CHAIN:NUMBER of each node
 SUMMARY_NAME = "graph_builder_summary.json"
 
 # Artifacts of a run.
@@ -44,7 +45,8 @@ COVERAGE_ARTIFACT = "dataset_coverage.json"
 CONFIG_ARTIFACT = "config/config.yaml"
 ORIGINAL_CONFIG_ARTIFACT = "config/original_config.yaml"
 CHECKPOINT_DIR = "checkpoints"
-LAST_CHECKPOINT = "last.ckpt"
+LAST_CHECKPOINT = "last.ckpt"  # of the last epoch that ended
+MID_EPOCH_CHECKPOINT = "mid_epoch.ckpt"  # of the step at which a run was stopped, until its epoch ends
 KEPT_INDEX = "kept.json"
 BATCH_SUMMARY_ARTIFACT = "batch_summary.json"
 TUNE_SUMMARY_ARTIFACT = "tune_summary.json"
@@ -148,6 +150,9 @@ MEMBER_ARTIFACT = "member_{number}_of_{total}" + WEIGHTS_SUFFIX  # of an ensembl
 RECIPE_ARTIFACT = "recipe.json"
 CARD_ARTIFACT = "README.md"
 TREES_ARTIFACT = "trees.json"  # the baseline that was trained on the same graphs
+
+TAG_MEMBERS = "topotrain.members"  # of a run that made an ensemble: the versions that it is of, sorted
+TAG_NUM_MEMBERS = "members"  # of a model version: how many networks it holds, where that is more than one
 
 # Inference.
 PRED_DOCKQ = "pred_dockq"  # imported by what versions made by topotrain 0.1 bring along

@@ -107,3 +107,49 @@ def group_server_alone(_group_server: GroupServer, _shared_folder: Path) -> Iter
     """As ``group_server``, for a test that stops it, or puts something in the place of its data."""
     with in_use(_shared_folder, alone=True):
         yield _group_server
+
+
+@dataclass(frozen=True)
+class StructureModel:
+    """A model version that was trained on graphs of structures, the champion of its store."""
+
+    root: Path
+    uri: str
+
+    @property
+    def structures(self) -> Path:
+        """Helix pairs of three targets, ``T1/m0.pdb`` and so on."""
+        return self.root / "structures"
+
+    @property
+    def graphs(self) -> Path:
+        return self.root / "graphs"
+
+
+@pytest.fixture(scope="session")
+def structure_model(_empty_store: Path, tmp_path_factory: pytest.TempPathFactory) -> StructureModel:
+    """Read only: graphs of the default modules but for the topology, which takes most of the time."""
+    import topotrain
+    from kit.structures import write_models
+
+    root = tmp_path_factory.mktemp("structure model")
+    shutil.copyfile(_empty_store, root / "mlflow.db")
+    made = StructureModel(root, f"sqlite:///{root / 'mlflow.db'}")
+    slides = (0.0, 1.0, 2.5, 4.0)
+    for target, name in (("T1", "train"), ("T2", "train"), ("T3", "val")):
+        keys = write_models(made.structures, slides, target)
+        with (root / f"{name}.csv").open("a") as file:
+            file.write("MODEL,dockq\n" if target != "T2" else "")
+            file.writelines(f"{key},{1 - slide / 5}\n" for key, slide in zip(keys, slides, strict=True))
+    topotrain.build_graphs(made.structures, made.graphs, topology_module="topology/none/v1")
+    overrides = [f"paths.{key}={root / name}" for key, name in PATHS.items()]
+    overrides += ["trainer.num_epochs=2", "checkpoints.keep=1", "dataloader.batch_size=4"]
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith("MLFLOW_")]:
+            patch.delenv(name)
+        patch.chdir(root)
+        topotrain.fit(overrides=overrides, tracking_uri=made.uri)
+    return made
+
+
+PATHS = {"graph": "graphs", "train_labels": "train.csv", "val_labels": "val.csv"}

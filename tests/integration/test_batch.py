@@ -430,7 +430,7 @@ def report(name: str, status: Any, **more: Any) -> JobReport:
 
 
 def result(*reports: JobReport) -> BatchResult:
-    return BatchResult("r", "b", "sqlite:///x.db", list(reports))
+    return BatchResult(list(reports), run_id="r", run_name="b", tracking_uri="sqlite:///x.db")
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,6 @@ import json
 import math
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -26,17 +25,26 @@ PARTS = (
 )
 
 
-def run_script(root: Path, name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(root / "benchmarks" / name), *arguments]
+# The script as ``python SCRIPT`` runs it, by a Python that starts its commands quickly: how fast they are is not asked.
+AS_SCRIPT = """
+import os, runpy, sys
+del sys.argv[0]
+sys.path.insert(0, os.path.dirname(sys.argv[0]))
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def run_script(python: str, root: Path, name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [python, "-c", AS_SCRIPT, str(root / "benchmarks" / name), *arguments]
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.run(command, env=env, text=True, capture_output=True)
 
 
 @pytest.mark.long
-def test_every_part_beside_the_reference(root, tmp_path):
+def test_every_part_beside_the_reference(root, tmp_path, quick_python):
     """Equal losses and gradients on equal weights are held by the part ``step`` itself."""
     out = tmp_path / "results.json"
-    done = run_script(root, "run.py", "--smoke", "--json", str(out), "--workdir", str(tmp_path / "work"))
+    done = run_script(quick_python, root, "run.py", "--smoke", "--json", str(out), "--workdir", str(tmp_path / "work"))
     assert done.returncode == 0, done.stderr
     content = json.loads(out.read_text())
     rows = content["rows"]
@@ -54,30 +62,46 @@ def test_every_part_beside_the_reference(root, tmp_path):
 
 
 @pytest.mark.long
-def test_every_format_gives_what_was_written(root, tmp_path):
+def test_every_format_gives_what_was_written(root, tmp_path, quick_python):
     """Each reader holds its first batch against what was made."""
     out = tmp_path / "formats.json"
     sizes = ["--shape", "demo", "--graphs", "20", "--rounds", "1"]
-    done = run_script(root, "store_formats.py", *sizes, "--workdir", str(tmp_path), "--json", str(out))
+    done = run_script(quick_python, root, "store_formats.py", *sizes, "--workdir", str(tmp_path), "--json", str(out))
     assert done.returncode == 0, done.stderr
     rows = json.loads(out.read_text())["formats"]
     assert len(rows) >= 6 and all(row["warm ms a batch"]["median"] > 0 for row in rows)
 
 
 @pytest.mark.long
-def test_a_step_on_every_device(root):
-    done = run_script(root, "devices.py", "--batches", "2", "3", "--nodes", "8", "--edges", "20", "--rounds", "1")
+def test_a_step_on_every_device(root, quick_python):
+    done = run_script(
+        quick_python, root, "devices.py", "--batches", "2", "3", "--nodes", "8", "--edges", "20", "--rounds", "1"
+    )
     assert done.returncode == 0, done.stderr
     assert [line.split(": ")[1][:4] for line in done.stdout.splitlines()[1:]] == ["CPU "] * 2
 
 
 @pytest.mark.long
-def test_what_goes_beyond_one_process(root, tmp_path):
+def test_what_goes_beyond_one_process(root, tmp_path, quick_python):
     given = ["ddp", "--graphs", "24", "--rounds", "1", "--workdir", str(tmp_path), "--json", str(tmp_path / "out.json")]
-    done = run_script(root, "scale.py", *given)
+    done = run_script(quick_python, root, "scale.py", *given)
     assert done.returncode == 0, done.stderr
     rows = json.loads((tmp_path / "out.json").read_text())["ddp"]
     assert len(rows) == 3 and all(row["times as fast"]["median"] > 0 for row in rows)
+
+
+@pytest.mark.long
+def test_structures_and_graphs_by_one_process_by_several_and_on_ray(root, tmp_path, quick_python):
+    pytest.importorskip("ray")
+    given = ["build", "score", "--graphs", "4", "--rounds", "1", "--workdir", str(tmp_path / "work")]
+    done = run_script(quick_python, root, "scale.py", *given, "--json", str(tmp_path / "out.json"))
+    assert done.returncode == 0, done.stderr
+    content = json.loads((tmp_path / "out.json").read_text())
+    for part in ("build", "score"):
+        assert [row["by"].partition(" ")[2] for row in content[part]] == [
+            *("process", "processes", "on a Ray that is up", "on a Ray of its own")
+        ]
+        assert all(row["what"].startswith("4 ") and row["times as fast as one"]["least"] > 0 for row in content[part])
 
 
 @pytest.mark.parametrize(

@@ -137,10 +137,10 @@ def test_files_and_figures(judged, tmp_path):
     report = json.loads((folder / "report.json").read_text())
     assert report == json.loads(json.dumps(evaluation.to_dict()))
     assert report["model"]["uri"] == f"models:/topoqa/{evaluation.model.version}"
-    assert list(report["figures"]) == ["model", "constant", "best raw feature"]
+    assert list(report["figures"]) == ["model", "constant", "best raw feature", "trees"]
     rows = list(csv.DictReader((folder / "per_target.csv").open()))
     assert [(row["predictor"], row["target"]) for row in rows[:3]] == [("model", f"V{i}") for i in range(3)]
-    assert len(rows) == 9
+    assert len(rows) == 12
     for name in pictures:
         content = (folder / name).read_bytes()
         assert content.startswith(b"\x89PNG")

@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,10 @@ from kit.commands import exit_status
 from kit.dying import ended
 from kit.graphs import GraphSet, write_graph_set
 from kit.recorded import artifact_names, metric_history, mlflow_client
+from kit.servers import Server
+from kit.unreliable import Unreliable
 from kit.waiting import PATIENCE, wait_for
-from topotrain.batches import scheduler, study
+from topotrain.batches import scheduler, study, tune
 from topotrain.batches.display import BatchDisplay, JobReport
 from topotrain.batches.space import load_space
 from topotrain.batches.study import Study
@@ -389,6 +392,48 @@ def test_what_was_stopped_while_a_trial_was_pruned_is_closed_by_who_goes_on(
     assert len(trials_of(store_uri)[0]) == 1
 
 
+@pytest.mark.server
+@pytest.mark.parametrize("kind", ["tune", "batch"])
+def test_a_server_that_is_away_when_all_has_run_is_waited_for(
+    graph_set: GraphSet,
+    mlflow_server: Server,
+    tmp_path: Path,
+    quickly: None,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    kind: str,
+) -> None:
+    """Which version is the best, and which has the alias, is asked at the very end."""
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    proxy = Unreliable(mlflow_server.address)
+    owner, method = (tune, "record_pictures") if kind == "tune" else (scheduler.Scheduler, "run")
+    real = getattr(owner, method)
+
+    def then_away(*given: Any) -> None:
+        real(*given)
+        proxy.mode = "refuse"
+
+    def come_back() -> None:
+        wait_for(lambda: "what is left to do waits for it" in caplog.text)
+        proxy.mode = "pass"
+
+    monkeypatch.setattr(owner, method, then_away)
+    other = threading.Thread(target=come_back)
+    other.start()
+    recipe = write_recipe(tmp_path, graph_set, trainer={"num_epochs": 1})
+    (tmp_path / "space.yaml").write_text(SPACE)
+    (tmp_path / "jobs.yaml").write_text(yaml.safe_dump({"jobs": [{"name": "a", "config": str(recipe)}]}))
+    if kind == "tune":
+        result = topotrain.tune("space.yaml", trials=1, config=recipe, tracking_uri=proxy.address)
+    else:
+        result = topotrain.batch("jobs.yaml", tracking_uri=proxy.address)
+    other.join()
+    proxy.stop()
+    assert caplog.text.count("asking again") == 1
+    assert (result.exit_status, result.undelivered, result.candidates) == (0, None, {"topoqa": "1"})
+    assert all_runs(mlflow_server.address, kind)[0].info.status == "FINISHED"
+
+
 def test_after_the_time_is_up_no_trial_begins(
     graph_set: GraphSet, store_uri: str, tmp_path: Path, quickly: None
 ) -> None:
@@ -427,12 +472,13 @@ def test_the_table_and_what_failed() -> None:
     values = {"optimizer.learning_rate": 0.00123456, "model.pooling_type": "mean", "edge_schema.use_layer_norm": True}
     good = TrialReport(0, "finished", values, 0.12345, 12, 61.25, {"seed_1": "f" * 32})
     bad = TrialReport(1, "failed", values, None, 0, 1.0, {"seed_1": None}, "why", (1, 2))
-    result = TuneResult("r", "t", "sqlite:///x.db", "val_loss", [good, bad], best=0)
+    own = {"run_id": "r", "run_name": "t", "tracking_uri": "sqlite:///x.db"}
+    result = TuneResult("val_loss", [good, bad], best=0, **own)
     head, first, second = table_lines(result)
     assert head.split()[-3:] == ["seconds", "run", "id"]
     assert first.split() == ["0", "*", "finished", "0.1235", "0.001235", "mean", "true", "12", "61.2", "f" * 32]
     assert second.split() == ["1", "failed", "-", "0.001235", "mean", "true", "0", "1.0", "-"]
-    none = TuneResult("r", "t", "sqlite:///x.db", "val_loss", [bad])
+    none = TuneResult("val_loss", [bad], **own)
     assert (result.exit_status, none.exit_status) == (0, 1)
     assert failure_line(none).startswith("none of 1 trials finished; trial 1: why; expected one that did;")
 

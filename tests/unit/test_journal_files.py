@@ -196,3 +196,17 @@ def test_a_long_outage_keeps_no_more_than_the_last_files(journal: Journal, tmp_p
         backlog.done(group)
     assert order == [["File"], ["File"], ["Points"] * 20, *[["Removal"]] * 19]
     assert Journal.open(journal.folder)[0].new() == []
+
+
+def test_a_file_that_was_removed_and_is_written_again_stays(journal: Journal, tmp_path: Path) -> None:
+    """A run was stopped within two epochs, and the server was away meanwhile."""
+    backlog, name = Backlog(journal), "checkpoints/mid_epoch.ckpt"
+    path = tmp_path / "mid_epoch.ckpt"
+    path.write_text("of the second")
+    journal.append(Removal(artifact=name))
+    journal.append(File(kept=journal.keep(path), artifact=name))
+    backlog.take_in()
+    backlog.done(waiting := backlog.next())
+    assert [type(one.entry) for one in waiting] == [File]
+    assert backlog.next() == []
+    assert Journal.open(journal.folder)[0].new() == []

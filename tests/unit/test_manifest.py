@@ -225,6 +225,14 @@ def test_resources_of_shared_and_job_are_merged_and_decide_no_result(write):
     assert (alone.resources, alone.digest) == (UNBOUND, a.digest)
 
 
+def test_a_job_of_several_processes_takes_a_core_for_each_unless_it_says_otherwise(write):
+    pair = {"overrides": {"trainer.devices": 2}}
+    jobs = [{"name": "a", **pair}, {"name": "b", **pair, "resources": {"cpus": 1}}]
+    jobs += [{"name": "c", **pair, "resources": {"memory": "1GB"}}, {"name": "d"}]
+    taken = [job.takes for job in write({"jobs": jobs}).jobs]
+    assert taken == [Resources(2), Resources(1), Resources(2, None, 1_000_000_000), UNBOUND]
+
+
 JOB = {"name": "a"}
 
 

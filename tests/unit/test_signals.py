@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from topotrain import signals
 from topotrain.errors import InterruptedRunError
-from topotrain.signals import interruptible, release
+from topotrain.signals import heeding, interruptible, release
 
 
 def test_a_query_that_a_signal_cut_off_locks_nothing(tmp_path: Path) -> None:
@@ -57,3 +58,41 @@ def test_a_signal_in_a_finaliser_is_heard_all_the_same() -> None:
         work()
     assert stop.value.signum == signal.SIGTERM
     assert sys.unraisablehook is hook
+
+
+def test_a_signal_is_heeded_where_it_suits() -> None:
+    done = []
+    with interruptible(), pytest.raises(InterruptedRunError) as stop, heeding() as wish:
+        os.kill(os.getpid(), signal.SIGUSR1)
+        done.append("the step")
+        wish.heed()
+        done.append("another")
+    assert (stop.value.signum, done) == (signal.SIGUSR1, ["the step"])
+
+
+def test_a_wish_that_nobody_heeded_and_what_failed_because_of_it_end_as_the_signal_asks() -> None:
+    with interruptible(), pytest.raises(InterruptedRunError), heeding():
+        os.kill(os.getpid(), signal.SIGTERM)
+    with interruptible(), pytest.raises(InterruptedRunError), heeding():
+        os.kill(os.getpid(), signal.SIGTERM)
+        raise RuntimeError("a process that reads data is gone")
+    with interruptible(), pytest.raises(RuntimeError), heeding():
+        raise RuntimeError("nobody asked for anything")
+
+
+def test_a_step_that_does_not_end_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(signals, "STEP_SECONDS", 0.05)
+    with interruptible(), pytest.raises(InterruptedRunError), heeding():
+        os.kill(os.getpid(), signal.SIGTERM)
+        threading.Event().wait(30)
+        pytest.fail("it waited to the end")
+
+
+def test_nothing_is_cut_off_once_the_steps_are_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last records of a run that was stopped may take longer than a step."""
+    monkeypatch.setattr(signals, "STEP_SECONDS", 0.01)
+    with interruptible():
+        with pytest.raises(InterruptedRunError), heeding() as wish:
+            os.kill(os.getpid(), signal.SIGTERM)
+            wish.heed()
+        threading.Event().wait(0.1)

@@ -6,8 +6,8 @@ import logging
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import yaml
@@ -16,14 +16,13 @@ from topotrain.batches.display import BatchDisplay, JobReport
 from topotrain.batches.engine import Engine
 from topotrain.batches.engines import check_store, open_engine
 from topotrain.batches.manifest import Job, Manifest, load_manifest
-from topotrain.batches.parent_run import Parent, held, open_parent
-from topotrain.batches.scheduler import JobState, Scheduler
+from topotrain.batches.parent_run import Parent, ParentResult, closing, held, open_parent, point_candidates
+from topotrain.batches.scheduler import JobState, Scheduler, answered
 from topotrain.cluster.workers import EngineName, check_engine
 from topotrain.credentials import mask_credentials
-from topotrain.errors import EXIT_UNDELIVERED, InterruptedRunError, TrackingError
+from topotrain.errors import TrackingError
 from topotrain.fields import (
     BATCH_SUMMARY_ARTIFACT,
-    INTERRUPTED_NOTE,
     TAG_BATCH_JOB,
     TAG_BATCH_JOB_DIGEST,
     TAG_BATCH_MANIFEST,
@@ -32,42 +31,28 @@ from topotrain.fields import (
 )
 from topotrain.messages import lines_shown
 from topotrain.scratch import scratch
-from topotrain.signals import interruptible, release
+from topotrain.signals import interruptible
 from topotrain.tracking.address import resolve_tracking_uri
 from topotrain.tracking.batches import COMMAND
 from topotrain.tracking.heartbeat import is_alive
-from topotrain.tracking.journal import journals_dir
 from topotrain.tracking.recorder import Recorder
 from topotrain.tracking.records import RunRecord
 from topotrain.tracking.store import CONNECT_SECONDS, Store
-from topotrain.tracking.versions import CANDIDATE
 
 log = logging.getLogger("topotrain")
 
 
 @dataclass(frozen=True)
-class BatchResult:
-    """What a batch left.
+class BatchResult(ParentResult):
+    """What a batch left, beside what any run with children leaves.
 
     Attributes:
-        run_id: of the batch's own run.
-        run_name: its name.
-        tracking_uri: of the store it is on.
         jobs: one report for each job, in the manifest's order.
         best: name of the best job, if any finished.
-        candidates: {registered model: version that is the candidate now}.
-        interrupted: whether a signal ended it.
-        journal: folder that holds what the server does not have yet of the batch's own run.
     """
 
-    run_id: str
-    run_name: str
-    tracking_uri: str = field(repr=False)  # it may hold a password
     jobs: list[JobReport]
     best: str | None = None
-    candidates: dict[str, str] = field(default_factory=dict)
-    interrupted: bool = False
-    journal: Path | None = None
 
     @property
     def unfinished(self) -> list[JobReport]:
@@ -75,10 +60,9 @@ class BatchResult:
         return [report for report in self.jobs if report.status != "finished"]
 
     @property
-    def undelivered(self) -> Path | None:
-        """Folder that holds what the server does not have yet, of the batch's own run or of its jobs'."""
-        late = any(report.exit_status == EXIT_UNDELIVERED for report in self.jobs)
-        return journals_dir() if late else self.journal
+    def child_statuses(self) -> list[int]:
+        """Exit statuses of the jobs."""
+        return [report.exit_status for report in self.jobs if report.exit_status is not None]
 
     @property
     def exit_status(self) -> int:
@@ -95,7 +79,7 @@ class BatchResult:
             "run_name": self.run_name,
             "status": "interrupted" if self.interrupted else "failed" if self.unfinished else "finished",
             "best": self.best,
-            "candidates": self.candidates,
+            "candidates": dict(self.candidates),
             "jobs": [report.to_dict() for report in self.jobs],
         }
 
@@ -174,7 +158,7 @@ class _Batch:
 
     def run(self) -> BatchResult:
         recorder = self.recorder
-        try:
+        with closing(recorder, lambda: self._record(replace(self._result(), interrupted=True))):
             log.info("batch %s (%s): %d jobs", recorder.run_name, recorder.run_id, len(self.states))
             recorder.text(self.plan.text, f"batch/{self.plan.path.name}")
             recorder.text(yaml.safe_dump(self.plan.to_dict(), sort_keys=False), "batch/resolved.yaml")
@@ -186,26 +170,16 @@ class _Batch:
             recorder.end("FAILED" if lost else "FINISHED", note)
             recorder.close()
             return replace(result, journal=recorder.journal)
-        except InterruptedRunError as stop:
-            release(stop)
-            self._record(replace(self._result(), interrupted=True))
-            recorder.end("KILLED", f"{INTERRUPTED_NOTE} {stop.signum}")
-            raise
-        except BaseException as error:
-            recorder.end("FAILED", f"{type(error).__name__}: {error}")
-            raise
-        finally:
-            recorder.close(0)
 
-    def _result(self, best: str | None = None, candidates: Mapping[str, str] | None = None) -> BatchResult:
+    def _result(self) -> BatchResult:
         recorder = self.recorder
         reports = [state.report for state in self.states.values()]
-        return BatchResult(recorder.run_id, recorder.run_name, recorder.uri, reports, best, dict(candidates or {}))
+        return BatchResult(reports, run_id=recorder.run_id, run_name=recorder.run_name, tracking_uri=recorder.uri)
 
     def _finish(self) -> BatchResult:
         best = best_state([state for state in self.states.values() if state.report.status == "finished"])
         candidates = self._point_at_best()
-        result = self._result(best.job.name if best else None, candidates)
+        result = replace(self._result(), best=best.job.name if best else None, candidates=candidates)
         if best is not None and best.report.run_id:
             self.recorder.tags({TAG_BEST_CHILD: best.report.run_id})
         self._record(result)
@@ -224,18 +198,15 @@ class _Batch:
         for state in self.states.values():
             name = state.job.config.mlflow.model_name
             if state.report.status == "finished" and state.report.run_id:
-                version = self.recorder.store.versions.best_of_run(state.report.run_id, name)
+                version = answered(partial(self.recorder.store.versions.best_of_run, state.report.run_id, name))
                 if version is not None:
                     by_model.setdefault(name, []).append((state, version.number))
-        asked: dict[str, str] = {}
+        numbers: dict[str, str] = {}
         for name, made in by_model.items():
             best = best_state([state for state, _ in made])
             if best is not None:
-                asked[name] = next(version for state, version in made if state is best)
-                self.recorder.alias(name, CANDIDATE, asked[name], if_better=not self.take_candidate)
-        self.recorder.flush()
-        versions = self.recorder.store.versions
-        return {name: it.number for name in asked if (it := versions.with_alias(name, CANDIDATE)) is not None}
+                numbers[name] = next(version for state, version in made if state is best)
+        return point_candidates(self.recorder, numbers, take=self.take_candidate)
 
 
 def best_state(states: Sequence[JobState]) -> JobState | None:
@@ -255,7 +226,7 @@ def best_state(states: Sequence[JobState]) -> JobState | None:
 def _check(plan: Manifest, engine: Engine) -> None:
     """See that the engine can run every job, before any is begun."""
     engine.check(
-        {job.name: job.resources for job in plan.jobs},
+        {job.name: job.takes for job in plan.jobs},
         {job.name: job.reads for job in plan.jobs},
         [job.build.out.parent for job in plan.jobs if job.build],
     )

@@ -23,7 +23,7 @@ from topotrain.batches.manifest_file import (
     read_part,
     undotted,
 )
-from topotrain.batches.resources import UNBOUND, Resources, size_in_bytes
+from topotrain.batches.resources import UNBOUND, Resources, size_in_bytes, taken_by
 from topotrain.config import (
     EVERYWHERE,
     HARDWARE,
@@ -63,7 +63,7 @@ class Job:
         resume_from: checkpoint to start from: a path, ``runs:/...`` or ``models:/...``.
         best_of: jobs whose best checkpoint to start from, instead.
         build: graphs to make first.
-        resources: what it takes of a machine while it runs.
+        resources: what it says to take of a machine while it runs.
         tags: more tags of its run.
         digest: SHA-256 over what decides the result, the same wherever the project lies.
     """
@@ -88,6 +88,11 @@ class Job:
         return self.config.selection.primary_metric
 
     @property
+    def takes(self) -> Resources:
+        """What it takes of a machine while it runs."""
+        return taken_by(self.config, self.resources)
+
+    @property
     def reads(self) -> list[str]:
         """Absolute paths of what has to be there when it begins."""
         paths = self.config.paths.model_dump(exclude={"cache"}, exclude_none=True)
@@ -105,7 +110,7 @@ class Job:
             **self.limits,
             "resume_from": f"best-of({', '.join(self.best_of)})" if self.best_of else self.resume_from,
             "build": self.build.to_dict() if self.build else None,
-            "resources": self.resources.to_dict(),
+            "resources": self.takes.to_dict(),
             "digest": self.digest,
             "config": self.config.to_dict(),
         }

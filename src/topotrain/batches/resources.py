@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import psutil
 
+from topotrain.config import TrainConfig, processes_here
 from topotrain.errors import ConfigError
 from topotrain.processes import cores
 
@@ -48,6 +49,12 @@ class Resources:
 
 
 UNBOUND = Resources()
+
+
+def taken_by(config: TrainConfig, given: Resources = UNBOUND) -> Resources:
+    """What a run takes: what is given and, where that says nothing of cores, one for each of several processes."""
+    processes = processes_here(config)
+    return replace(given, cpus=processes) if given.cpus is None and processes > 1 else given
 
 
 def total(several: Iterable[Resources]) -> Resources:
@@ -91,7 +98,7 @@ def check_fits(jobs: Mapping[str, Resources], machines: Mapping[str, Resources])
             raise ConfigError(
                 f"job {name!r} asks for more than {where} has ({', '.join(lacks)})",
                 "resources that are there",
-                "lower the job's resources",
+                "lower the job's resources, or trainer.devices where they follow from it",
             )
 
 

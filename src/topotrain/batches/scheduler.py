@@ -6,8 +6,9 @@ import json
 import logging
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import yaml
 
@@ -29,6 +30,24 @@ TICK_SECONDS = 0.2
 WATCH_SECONDS = 2.0  # between two looks at the server, also while it does not answer
 INTERRUPTED = (130, 143, EXIT_AGAIN)
 MOST_LOSSES = 3  # machines that a job may lose, and go on
+T = TypeVar("T")
+
+
+def answered(ask: Callable[[], T]) -> T:
+    """What the server answers once all jobs have ended; as long as it gives no answer, it is asked again.
+
+    Args:
+        ask: raises ``OutageError`` where there is none.
+    """
+    reported = False
+    while True:
+        try:
+            return ask()
+        except OutageError as error:
+            if not reported:
+                log.warning("%s; what is left to do waits for it, asking again", error)
+            reported = True
+        time.sleep(WATCH_SECONDS)
 
 
 @dataclass
@@ -153,7 +172,7 @@ class Scheduler:
                 state.report.status = "skipped"
                 state.report.note = f"{', '.join(lost)} did not finish" if lost else "after a failure"
             elif all(report.status == "finished" for report in awaited):
-                if self.engine.has_room(sum(o.under_way for o in self.states.values()), state.job.resources):
+                if self.engine.has_room(sum(o.under_way for o in self.states.values()), state.job.takes):
                     self._start(state)
 
     def _start(self, state: JobState) -> None:
@@ -161,7 +180,7 @@ class Scheduler:
             if state.job.build is not None:
                 log.info("%s: building graphs in %s", state.job.name, state.job.build.out)
                 state.report.status = "building"
-                self._begin(state, state.job.build.arguments(self.engine.cores_of(state.job.resources)))
+                self._begin(state, state.job.build.arguments(self.engine.cores_of(state.job.takes)))
             else:
                 self._train(state)
         except UserInputError as error:
@@ -177,7 +196,7 @@ class Scheduler:
 
     def _begin(self, state: JobState, arguments: list[str], config: str | None = None) -> None:
         tags = {TAG_BATCH_JOB: state.job.name, TAG_BATCH_JOB_DIGEST: state.job.digest, **state.job.tags}
-        state.process = self.engine.submit(Work(state.job.name, tuple(arguments), config, tags, state.job.resources))
+        state.process = self.engine.submit(Work(state.job.name, tuple(arguments), config, tags, state.job.takes))
 
     def _run_arguments(self, job: Job) -> list[str]:
         checkpoint = self._best_of(job) if job.best_of else job.resume_from

@@ -7,14 +7,15 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from topotrain.batches.display import BatchDisplay
 from topotrain.batches.engine import Engine
 from topotrain.batches.engines import check_store, open_engine
-from topotrain.batches.parent_run import Parent, held, open_parent
-from topotrain.batches.resources import UNBOUND
-from topotrain.batches.scheduler import JobState
+from topotrain.batches.parent_run import Parent, closing, held, open_parent, point_candidates
+from topotrain.batches.resources import taken_by
+from topotrain.batches.scheduler import JobState, answered
 from topotrain.batches.study import PrunerName, SamplerName
 from topotrain.batches.trials import Trial, earlier_trials, state_of
 from topotrain.batches.tune_figures import record_pictures
@@ -24,9 +25,8 @@ from topotrain.batches.tune_scheduler import TuneScheduler, described
 from topotrain.cluster.workers import EngineName, check_engine
 from topotrain.credentials import mask_credentials
 from topotrain.disk import EXPECTED, unwritable
-from topotrain.errors import DataError, InterruptedRunError
+from topotrain.errors import DataError
 from topotrain.fields import (
-    INTERRUPTED_NOTE,
     TAG_BEST_CHILD,
     TAG_TUNE_STUDY,
     TUNE_SUMMARY_ARTIFACT,
@@ -35,12 +35,11 @@ from topotrain.fields import (
 from topotrain.files import write_text
 from topotrain.messages import lines_shown
 from topotrain.scratch import scratch
-from topotrain.signals import interruptible, release
+from topotrain.signals import interruptible
 from topotrain.tracking.address import resolve_tracking_uri
 from topotrain.tracking.batches import TUNE_COMMAND
 from topotrain.tracking.recorder import Recorder
 from topotrain.tracking.store import CONNECT_SECONDS, Store
-from topotrain.tracking.versions import CANDIDATE
 
 log = logging.getLogger("topotrain")
 
@@ -121,7 +120,7 @@ def _engine(
 ) -> Iterator[Engine]:
     """An engine that can run every trial."""
     with open_engine(engine, address, store.uri, folder, jobs) as runner:
-        runner.check({"trials": UNBOUND}, {"trials": plan.reads}, [])
+        runner.check({"trials": taken_by(plan.recipe)}, {"trials": plan.reads}, [])
         yield runner
 
 
@@ -160,7 +159,7 @@ class _Tuning:
 
     def run(self) -> TuneResult:
         recorder = self.recorder
-        try:
+        with closing(recorder, lambda: self._record(replace(self._result(), interrupted=True))):
             log.info("tuning %s (%s): %d trials", recorder.run_name, recorder.run_id, self.plan.trials)
             self._record_plan()
             with BatchDisplay(table=self.progress) as display:
@@ -170,16 +169,6 @@ class _Tuning:
             recorder.end("FAILED" if result.exit_status else "FINISHED", self._note(result))
             recorder.close()
             return replace(result, journal=recorder.journal)
-        except InterruptedRunError as stop:
-            release(stop)
-            self._record(replace(self._result(), interrupted=True))
-            recorder.end("KILLED", f"{INTERRUPTED_NOTE} {stop.signum}")
-            raise
-        except BaseException as error:
-            recorder.end("FAILED", f"{type(error).__name__}: {error}")
-            raise
-        finally:
-            recorder.close(0)
 
     def _record_plan(self) -> None:
         plan, recorder = self.plan, self.recorder
@@ -199,8 +188,8 @@ class _Tuning:
             result = self._result()
             self._record(result)
             return result
-        self._write_winner(best)
-        state = self._winner_state(scheduler, best)
+        self._write_winner(best, scheduler.experiment)
+        state = answered(lambda: self._winner_state(scheduler, best))
         if state is not None:
             scheduler.make_winner(state)
         record_pictures(scheduler.study.optuna, self.recorder, self.folder, self.plan)
@@ -210,13 +199,12 @@ class _Tuning:
         self._record(result)
         return result
 
-    def _write_winner(self, best: Trial) -> None:
+    def _write_winner(self, best: Trial, experiment: str) -> None:
         plan, recorder = self.plan, self.recorder
         heading = [
             f"trial {best.number} of the tuning {recorder.run_name} ({recorder.run_id})",
             f"{plan.metric} {best.value:.4f}: {described(best)}",
         ]
-        experiment = recorder.store.runs.experiment_name(recorder.experiment_id)
         text = as_recipe(plan.space.config(best.values), experiment, heading)
         recorder.text(text, TUNE_WINNER_ARTIFACT)
         write_text(text, self.winner_file)
@@ -254,27 +242,25 @@ class _Tuning:
         report = state.report
         if report.status != "finished" or report.run_id is None:
             return replace(result, winner_note=report.note or report.status)
-        curve = scheduler.store.runs.values(report.run_id, self.plan.metric)
+        store = scheduler.store
+        curve = answered(partial(store.runs.values, report.run_id, self.plan.metric))
         value = curve.get(report.best_epoch) if report.best_epoch is not None else None
-        candidates = self._candidates(report.run_id, state.job.config.mlflow.model_name)
+        name = state.job.config.mlflow.model_name
+        version = answered(partial(store.versions.best_of_run, report.run_id, name))
+        numbers = {name: version.number} if version is not None else {}
+        candidates = point_candidates(self.recorder, numbers, take=self.take_candidate)
         return replace(result, winner_run=report.run_id, winner_value=value, candidates=candidates)
-
-    def _candidates(self, winner_run: str, name: str) -> dict[str, str]:
-        """After the alias was moved to the winner's best version, if that is better: which has it."""
-        versions = self.recorder.store.versions
-        version = versions.best_of_run(winner_run, name)
-        if version is None:
-            return {}
-        self.recorder.alias(name, CANDIDATE, version.number, if_better=not self.take_candidate)
-        self.recorder.flush()
-        holder = versions.with_alias(name, CANDIDATE)
-        return {name: holder.number} if holder is not None else {}
 
     def _result(self) -> TuneResult:
         recorder = self.recorder
         trials = self.scheduler.trials if self.scheduler else self.known
         reports = [_report(trial) for _, trial in sorted(trials.items())]
-        return TuneResult(recorder.run_id, recorder.run_name, recorder.uri, self.plan.metric, reports)
+        return TuneResult(
+            *(self.plan.metric, reports),
+            run_id=recorder.run_id,
+            run_name=recorder.run_name,
+            tracking_uri=recorder.uri,
+        )
 
     def _record(self, result: TuneResult) -> None:
         self.recorder.json(result.to_dict(), TUNE_SUMMARY_ARTIFACT)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from topotrain.batches.parent_run import ParentResult
 from topotrain.batches.tune_scheduler import shown_value
-from topotrain.errors import EXIT_UNDELIVERED
 from topotrain.text import MISSING, aligned
-from topotrain.tracking.journal import journals_dir
 
 
 @dataclass(frozen=True)
@@ -41,13 +40,10 @@ class TrialReport:
 
 
 @dataclass(frozen=True)
-class TuneResult:
-    """What a tuning left.
+class TuneResult(ParentResult):
+    """What a tuning left, beside what any run with children leaves.
 
     Attributes:
-        run_id: of the tuning's own run.
-        run_name: its name.
-        tracking_uri: of the store it is on.
         metric: what trials are compared by.
         trials: in the order of their numbers.
         best: number of the best trial, if any finished.
@@ -55,14 +51,8 @@ class TuneResult:
         winner_run: the run that made the winner's model.
         winner_value: the metric of that run's best epoch, on the recipe's own validation labels.
         winner_note: why the winner's model could not be made.
-        candidates: {registered model: version that is the candidate now}.
-        interrupted: whether a signal ended it.
-        journal: folder that holds what the server does not have yet of the tuning's own run.
     """
 
-    run_id: str
-    run_name: str
-    tracking_uri: str = field(repr=False)  # it may hold a password
     metric: str
     trials: list[TrialReport]
     best: int | None = None
@@ -70,9 +60,6 @@ class TuneResult:
     winner_run: str | None = None
     winner_value: float | None = None
     winner_note: str = ""
-    candidates: Mapping[str, str] = field(default_factory=dict)
-    interrupted: bool = False
-    journal: Path | None = None
 
     @property
     def winner(self) -> TrialReport | None:
@@ -88,18 +75,16 @@ class TuneResult:
         return words
 
     @property
-    def undelivered(self) -> Path | None:
-        """Folder that holds what the server does not have yet, of the tuning's own run or of its trials'."""
-        late = any(EXIT_UNDELIVERED in trial.exit_statuses for trial in self.trials)
-        return journals_dir() if late else self.journal
+    def child_statuses(self) -> list[int]:
+        """Exit statuses of the trials' processes."""
+        return [status for trial in self.trials for status in trial.exit_statuses]
 
     @property
     def exit_status(self) -> int:
         """0 where there is a winner and its model; else that of a trial that failed."""
         if self.best is not None and not self.winner_note:
             return 0
-        failed = [status for trial in self.trials for status in trial.exit_statuses if status > 0]
-        return min(failed, default=1)
+        return min((status for status in self.child_statuses if status > 0), default=1)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for the record."""

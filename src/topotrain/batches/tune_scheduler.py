@@ -9,6 +9,7 @@ import time
 from topotrain.batches.display import BatchDisplay, JobReport
 from topotrain.batches.engine import Engine
 from topotrain.batches.manifest import Job
+from topotrain.batches.resources import taken_by
 from topotrain.batches.scheduler import JobState, Scheduler
 from topotrain.batches.study import Pruning, Study
 from topotrain.batches.trials import Trial, new_trial
@@ -47,6 +48,7 @@ class TuneScheduler(Scheduler):
         self.study: Study = plan.study()
         self.pruning = Pruning(plan.pruner, plan.num_epochs, maximise=plan.maximise)
         self.trials: dict[int, Trial] = {}
+        self._taken = taken_by(plan.recipe)
         self._started = time.monotonic()
         self._stopping = False
         self._here = 0  # trials that ended in this process
@@ -108,7 +110,7 @@ class TuneScheduler(Scheduler):
             self._wants_more()
             and not any(state.report.status == "waiting" for state in self._states.values())
             and not any(trial.status == "running" and not trial.at_work for trial in self.trials.values())
-            and self.engine.has_room(sum(state.under_way for state in self._states.values()))
+            and self.engine.has_room(sum(state.under_way for state in self._states.values()), self._taken)
         ):
             number = len(self.trials)
             trial = new_trial(self.plan, number, self.study.suggest(number))

@@ -1,4 +1,4 @@
-"""Commands on models: evaluate, promote, metrics, predict, describe, verify, import-checkpoint."""
+"""Commands on models: evaluate, promote, metrics, predict, describe, verify."""
 
 from __future__ import annotations
 
@@ -339,32 +339,3 @@ def verify(model: str, tracking_uri: str | None) -> None:
 
     done = verify_model(model, tracking_uri)
     deliver(f"{done.uri}: {done.files} files as they were registered, SHA-256 {done.digest}\n")
-
-
-@click.command("import-checkpoint")
-@click.argument("path", type=InputPath())
-@option("--model-name", required=True, metavar="NAME", help="Registered model that gets a new version.")
-@option("--pooling", type=click.Choice(["mean", "add"]), help="By default what the file says, else mean.")
-@option("--metadata", type=InputPath(), metavar="JSON", help="feature_metadata.json, where the file holds none.")
-@TRACKING_URI
-def import_checkpoint(
-    path: str, model_name: str, pooling: str | None, metadata: str | None, tracking_uri: str | None
-) -> None:
-    """Register the network of a Lightning checkpoint of the original TopoQA. Prints the version's URI.
-
-    \b
-    topotrain import-checkpoint topoqa.ckpt --model-name published --pooling mean
-    topotrain import-checkpoint old.ckpt --model-name topoqa --metadata feature_metadata.json
-    """
-    with heavy_imports():
-        from topotrain.scoring.import_checkpoint import import_checkpoint as import_file
-
-    done = import_file(
-        Path(path),
-        model_name,
-        pooling=pooling,
-        metadata=Path(metadata) if metadata else None,
-        tracking_uri=tracking_uri,
-    )
-    say(f"imported by run {done.run_id}; its story: topotrain describe {done.version}")
-    click.echo(done.version)

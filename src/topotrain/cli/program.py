@@ -12,7 +12,7 @@ from typing import ClassVar
 
 import click
 
-from topotrain.cli import cache, models, reports, splitting, structures, sync, training, tuning
+from topotrain.cli import cache, explain, models, reports, splitting, structures, sync, training, tuning, versions
 from topotrain.cli.output import say
 from topotrain.cli.startup import end_quickly
 from topotrain.errors import EXIT_FAULT, EXIT_USER, InterruptedRunError, TopotrainError, UndeliveredError, shortened
@@ -71,6 +71,7 @@ for command in (
     splitting.split,
     structures.features,
     structures.score,
+    explain.explain,
     models.evaluate,
     models.compare,
     models.promote,
@@ -78,7 +79,8 @@ for command in (
     models.predict,
     models.describe,
     models.verify,
-    models.import_checkpoint,
+    versions.ensemble,
+    versions.import_checkpoint,
     structures.demo_graphs,
     structures.demo_structures,
     reports.ui,

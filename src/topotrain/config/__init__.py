@@ -20,9 +20,11 @@ from topotrain.config.sections import PositiveInt as PositiveInt
 from topotrain.config.sections import SelectionConfig as SelectionConfig
 from topotrain.config.sections import TrainConfig as TrainConfig
 from topotrain.config.sections import TrainerConfig as TrainerConfig
+from topotrain.config.sections import flat_values as flat_values
 from topotrain.config.sizes import EVERYWHERE as EVERYWHERE
 from topotrain.config.sizes import HARDWARE as HARDWARE
 from topotrain.config.sizes import check_sizes as check_sizes
+from topotrain.config.sizes import processes_here as processes_here
 from topotrain.config.validation import as_config_error as as_config_error
 from topotrain.config.validation import known_dotted_keys as known_dotted_keys
 from topotrain.config.validation import shown as shown

@@ -259,7 +259,12 @@ class TrainConfig(_Section):
 
     def flat(self) -> dict[str, str]:
         """Dotted keys and text values, as logged to the tracking server."""
-        return {key: _as_text(value) for key, value in _flatten(self.to_dict())}
+        return flat_values(self.to_dict())
+
+
+def flat_values(nested: Mapping[str, Any]) -> dict[str, str]:
+    """Sections of a configuration, or some of them, by dotted keys, as text."""
+    return {key: _as_text(value) for key, value in _flatten(nested)}
 
 
 def _flatten(nested: Mapping[str, Any], prefix: str = "") -> Sequence[tuple[str, Any]]:

@@ -14,6 +14,12 @@ EVERYWHERE = TrainerConfig().model_dump(include=HARDWARE)
 BYTES_OF_A_PARAMETER = 16  # the parameter, its gradient, and two moments of Adam, four bytes each
 
 
+def processes_here(config: TrainConfig) -> int:
+    """Processes that train on each machine: one for each device, where the configuration gives their number."""
+    devices = str(config.trainer.devices).strip()
+    return int(devices) if devices.isdecimal() else 1
+
+
 def check_sizes(config: TrainConfig) -> None:
     """Refuse a run that this machine could not begin, before there is one.
 
@@ -23,11 +29,10 @@ def check_sizes(config: TrainConfig) -> None:
     model, workers = config.model, config.dataloader.num_workers
     if workers > WORKERS.value:
         raise ConfigError(f"dataloader.num_workers is {workers}", f"at most {WORKERS.value}", WORKERS.raise_it)
-    devices = str(config.trainer.devices).strip()
-    ranks = config.trainer.num_nodes * (int(devices) if devices.isdecimal() else 1)
+    ranks = config.trainer.num_nodes * processes_here(config)
     if ranks > WORKERS.value:
         raise ConfigError(
-            f"trainer: devices {devices} and num_nodes {config.trainer.num_nodes} are {ranks} processes",
+            f"trainer: devices {config.trainer.devices} and num_nodes {config.trainer.num_nodes} are {ranks} processes",
             f"at most {WORKERS.value}",
             WORKERS.raise_it,
         )

@@ -13,7 +13,7 @@ from typing import Any
 
 from topotrain.data.demo_codec import DemoGraph, pdb_texts, unpack_graphs, unpack_structures
 from topotrain.errors import DataError
-from topotrain.fields import SIDECAR_NAME, SUMMARY_NAME
+from topotrain.fields import NODE_IDS, SIDECAR_NAME, SUMMARY_NAME
 from topotrain.files import cache_dir, make_new, make_whole
 from topotrain.text import csv_writer, one_line
 
@@ -141,7 +141,7 @@ def make_demo(root: Path) -> None:
             x=torch.from_numpy(graph.x),
             edge_index=torch.from_numpy(graph.edge_index),
             edge_attr=torch.from_numpy(graph.edge_attr),
-            metadata={**index["metadata"], "edge_info": edge_info, "node_ids": graph.node_ids},
+            metadata={**index["metadata"], "edge_info": edge_info, NODE_IDS: graph.node_ids},
         )
         # To a buffer, not to a file: torch writes the file's name into the archive.
         buffer = io.BytesIO()

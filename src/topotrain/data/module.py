@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from functools import partial
 
@@ -13,6 +14,7 @@ from topotrain.config import DataloaderConfig
 from topotrain.data.packed_graphs import PackedGraphs
 from topotrain.data.packing import GraphBatch
 from topotrain.data.sharing import Seat
+from topotrain.signals import ignore_stopping
 
 
 class EpochSampler(Sampler[int]):
@@ -22,10 +24,12 @@ class EpochSampler(Sampler[int]):
         size: number of graphs.
         seed: of the run.
         epoch: the first one; workers ask for its order before Lightning says which it is.
+        num_seen: graphs that the first epoch begins after.
     """
 
-    def __init__(self, size: int, seed: int, epoch: int = 0) -> None:
+    def __init__(self, size: int, seed: int, epoch: int = 0, num_seen: int = 0) -> None:
         self.size, self.seed, self.epoch = size, seed, epoch
+        self._first, self._num_seen = epoch, num_seen
 
     def set_epoch(self, epoch: int) -> None:
         """Lightning calls this before each epoch."""
@@ -33,7 +37,8 @@ class EpochSampler(Sampler[int]):
 
     def __iter__(self) -> Iterator[int]:
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
-        return iter(torch.randperm(self.size, generator=generator).tolist())
+        order: list[int] = torch.randperm(self.size, generator=generator).tolist()
+        return iter(order[self._num_seen if self.epoch == self._first else 0 :])
 
     def __len__(self) -> int:
         return self.size
@@ -52,6 +57,11 @@ class _Positions(Dataset[int]):
         return index
 
 
+def _leave_signals(worker: int) -> None:
+    """Of a process that reads data: a terminal signals it too, and it ends when it is told to, by SIGTERM."""
+    ignore_stopping(but=signal.SIGTERM)
+
+
 class GraphDataModule(pl.LightningDataModule):
     """Training and validation batches.
 
@@ -62,17 +72,19 @@ class GraphDataModule(pl.LightningDataModule):
 
     Attributes:
         first_epoch: at which training begins; more than 0 in a run that goes on.
+        first_batch: of that epoch; more than 0 where the run goes on within it.
         seat: of this process among those that compute each batch together, in one and the same order.
     """
 
     def __init__(self, train: PackedGraphs, val: PackedGraphs, config: DataloaderConfig) -> None:
         super().__init__()
         self.train, self.val, self.config = train, val, config
-        self.first_epoch, self.seat = 0, Seat()
+        self.first_epoch, self.first_batch, self.seat = 0, 0, Seat()
 
     def train_dataloader(self) -> DataLoader[GraphBatch]:
         """Shuffled batches; the last one may be smaller, none is dropped."""
-        return self._loader(self.train, EpochSampler(len(self.train), self.config.seed, self.first_epoch))
+        num_seen = self.first_batch * self.config.batch_size
+        return self._loader(self.train, EpochSampler(len(self.train), self.config.seed, self.first_epoch, num_seen))
 
     def val_dataloader(self) -> DataLoader[GraphBatch]:
         """Batches in the order of the label file."""
@@ -85,6 +97,7 @@ class GraphDataModule(pl.LightningDataModule):
             sampler=sampler,
             num_workers=self.config.num_workers,
             persistent_workers=False,
+            worker_init_fn=_leave_signals,
             collate_fn=graphs.batch if self.seat.size == 1 else partial(graphs.part, seat=self.seat),
             # Each iteration draws a seed for workers: from here, so that dropout does not depend on how often that was.
             generator=torch.Generator().manual_seed(self.config.seed),

@@ -153,7 +153,7 @@ class _Judged:
         for name in [part.strip() for part in text.split(",") if part.strip()]:
             is_model = name.startswith("models:/") or Path(name).is_dir()
             store, model = find_model(name if is_model else None, None if is_model else name, **where)
-            scorer = load_model(store, model)
+            scorer, _ = load_model(store, model)
             column = scorer.schema.label_column
             if split is None or split.column != column:
                 split = _labelled(graphs, column, how)

@@ -1,4 +1,4 @@
-"""Evaluate a model on labelled graphs, beside two free baselines, and keep the verdict on the server."""
+"""Evaluate a model on labelled graphs, beside free baselines, and keep the verdict on the server."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,13 @@ import numpy as np
 
 from topotrain.data.demo import demo_paths
 from topotrain.data.graph_dir import GraphDirectory
+from topotrain.data.pooled_columns import pooled_columns
 from topotrain.data.raw_features import raw_features, truth
 from topotrain.data.split import Split, SplitRules, read_split
 from topotrain.data.targets import TargetRule
 from topotrain.errors import DataError
 from topotrain.evaluation.figures import FigureData, write_figures
-from topotrain.evaluation.table import render, target_csv
+from topotrain.evaluation.table import against_table, render, target_csv
 from topotrain.fields import (
     DATASET_DIGEST_LENGTH,
     DEMO,
@@ -28,15 +30,18 @@ from topotrain.fields import (
     TAG_EVAL_AT,
     TAG_EVAL_DIGEST,
     TAG_EVAL_TARGETS,
+    TREES,
     quality_name,
 )
 from topotrain.figures.shared import CURVES
 from topotrain.metrics.baselines import CONSTANT, FEATURE, constant_baseline, feature_baseline
+from topotrain.metrics.paired import against
 from topotrain.metrics.report import RankingReport, ranking_report
+from topotrain.metrics.trees import Trees
 from topotrain.model.checkpoint import load_network
 from topotrain.progress import Track
 from topotrain.schema.check import SchemaCheck
-from topotrain.scoring.load import load_scorer
+from topotrain.scoring.load import fetch_files, scorer_of_files, trees_of_files
 from topotrain.scoring.scorer import Scorer
 from topotrain.scratch import scratch
 from topotrain.text import as_json
@@ -48,6 +53,8 @@ from topotrain.tracking.store import Store, find_store, store_of_model
 log = logging.getLogger("topotrain")
 
 MODEL = "model"
+WITH_TREES = f"{TREES}: boosted trees on pooled columns, which learned from the model's own training graphs"
+WITHOUT_TREES = f"{TREES}: none, this model brings none (versions made by earlier topotrain, and checkpoints)"
 
 
 @dataclass(frozen=True)
@@ -56,7 +63,7 @@ class Evaluation:
 
     Attributes:
         model: what was evaluated.
-        reports: of the model and of the baselines, by name, the model's first.
+        reports: of the model and of the baselines, by name, the model's first; of the trees where it brings some.
         data: what it was evaluated on.
         run_id: where the verdict is kept; ``None`` for a model that is on no server.
         at: when, in UTC.
@@ -84,7 +91,14 @@ class Evaluation:
             "data": dict(self.data),
             "evaluated_at": self.at,
             "figures": {name: report.to_dict() for name, report in self.reports.items()},
+            "first_choice": self.reports[MODEL].first_choice,
+            "against_baselines": self.against_baselines,
         }
+
+    @cached_property
+    def against_baselines(self) -> dict[str, Any]:
+        """How the model differs from each baseline, over the targets (see ``paired.against``)."""
+        return against(self.reports[MODEL], {name: one for name, one in self.reports.items() if name != MODEL})
 
     def text(self, form: str, *, per_target: bool = False) -> str:
         """What is printed: ``table``, ``json`` or ``csv``."""
@@ -99,8 +113,9 @@ class Evaluation:
             f"{self.model.title} on {data['labels']}",
             f"data digest {data['digest']}; targets by {data['targets_by']}",
             f"{CONSTANT}: the mean true {quality_name(self.quality)} of these data; {FEATURE}: {data['raw_feature']}",
+            WITH_TREES if TREES in self.reports else WITHOUT_TREES,
         ]
-        return "\n".join([*head, "", table])
+        return "\n".join([*head, "", table, *against_table(self.against_baselines), ""])
 
 
 def evaluate(
@@ -136,7 +151,7 @@ def evaluate(
             without names.
     """
     store, evaluated = find_model(model, run, experiment, tracking_uri)
-    scorer = load_model(store, evaluated)
+    scorer, trees = load_model(store, evaluated)
     graph_dir, label_path = data_paths(graphs, labels)
     directory = GraphDirectory(graph_dir)
     held = SchemaCheck.of_directory(scorer.schema, directory.root, allow_unverified=allow_unverified)
@@ -150,7 +165,7 @@ def evaluate(
         "targets_by": f"{split.targets_by}; label {quality_name(column)}",
     }
     at = datetime.now(UTC).isoformat(timespec="seconds")
-    reports, data["raw_feature"] = _reports(scorer, split)
+    reports, data["raw_feature"] = _reports(scorer, trees, split)
     evaluation = Evaluation(evaluated, reports, data, evaluated.run_id, at, column)
     run_id = None if store is None else _record(store, evaluation, split)
     if run_id is None:
@@ -209,24 +224,29 @@ def data_paths(graphs: str, labels: str) -> tuple[Path, Path]:
     return Path(graphs), Path(labels).absolute()
 
 
-def load_model(store: Store | None, evaluated: EvaluatedModel) -> Scorer:
-    """Its network and schema, be it a version, a checkpoint or a local folder."""
-    if store is None or not evaluated.uri.startswith("runs:/"):
-        return load_scorer(evaluated.uri, store)
+def load_model(store: Store | None, evaluated: EvaluatedModel) -> tuple[Scorer, Trees | None]:
+    """Its networks and schema, be it a version, a checkpoint or a local folder, and the trees that it brings."""
     with tempfile.TemporaryDirectory() as folder:
-        return Scorer(*load_network(store.artifacts.fetch(checkpoint_of_uri(evaluated.uri), Path(folder))))
+        if store is None or not evaluated.uri.startswith("runs:/"):
+            files = fetch_files(evaluated.uri, store, Path(folder))
+            return scorer_of_files(files, evaluated.uri), trees_of_files(files)
+        return Scorer(*load_network(store.artifacts.fetch(checkpoint_of_uri(evaluated.uri), Path(folder)))), None
 
 
-def _reports(scorer: Scorer, split: Split) -> tuple[dict[str, RankingReport], str]:
+def _reports(scorer: Scorer, trees: Trees | None, split: Split) -> tuple[dict[str, RankingReport], str]:
     """Of the model and of the baselines, and which raw feature was the best."""
-    predicted = np.array(list(scorer.scores(split.known())))
+    quality, schema = split.column, scorer.schema
     true, targets = truth(split)
-    feature, report = feature_baseline(raw_features(split), true, targets, quality=split.column)
+    predicted = np.array(list(scorer.scores(split.known())))
+    feature, report = feature_baseline(raw_features(split), true, targets, quality=quality)
     reports = {
-        MODEL: ranking_report(predicted, true, targets, quality=split.column),
-        CONSTANT: constant_baseline(true, targets, quality=split.column),
+        MODEL: ranking_report(predicted, true, targets, quality=quality),
+        CONSTANT: constant_baseline(true, targets, quality=quality),
         FEATURE: report,
     }
+    if trees is not None:
+        pooled = pooled_columns(split.packed(schema), schema.node_dim, schema.edge_dim)
+        reports[TREES] = ranking_report(trees.predict(pooled), true, targets, quality=quality)
     return reports, feature
 
 

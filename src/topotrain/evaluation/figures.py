@@ -15,7 +15,11 @@ from topotrain.figures.shared import DOCKQ, QUALITY_LIMITS, learning_curves, pre
 from topotrain.metrics.calibration import NUM_BINS, calibration_bins
 
 MODEL_COLOUR, COUNT_COLOUR = PALETTE[0], "#bbccdd"
-BASELINES: tuple[tuple[Marker, str], ...] = (("circle", PALETTE[3]), ("diamond", PALETTE[1]))
+BASELINES: tuple[tuple[Marker, str], ...] = (
+    ("circle", PALETTE[3]),
+    ("diamond", PALETTE[1]),
+    ("square", PALETTE[2]),
+)
 PAGE = "figures.html"
 
 
@@ -72,7 +76,7 @@ def ranking_loss(shown: FigureData) -> Chart:
     (model, losses), *baselines = shown.ranking_loss.items()
     names = sorted(losses, key=lambda name: (losses[name], name), reverse=True)
     series = [Series("lying bars", [losses[name] for name in names], names, MODEL_COLOUR, label=model)]
-    for (label, values), (marker, colour) in zip(baselines, BASELINES, strict=True):
+    for (label, values), (marker, colour) in zip(baselines, BASELINES, strict=False):
         series.append(Series("points", [values[name] for name in names], names, colour, label=label, marker=marker))
     reach = max(value for one in shown.ranking_loss.values() for value in one.values()) or 1.0
     return Chart(

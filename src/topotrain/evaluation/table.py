@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from topotrain.fields import DOCKQ_COLUMN, quality_name
+from topotrain.metrics.paired import METRIC_WORDS, difference_in_words
 from topotrain.text import aligned, as_csv, as_json
 
 Document = Mapping[str, Any]
@@ -36,6 +37,7 @@ NOTES = (
     f"{INTERVALS} Hits: targets with a decoy of at least acceptable/medium/high quality",
     f"(DockQ 0.23, 0.49, 0.80) in the top. {DEFINED}",
 )
+DIFFERENCES = "model less: mean difference over targets [95 % bootstrap interval, the same targets for both]."
 NOTES_WITHOUT_CLASSES = (f"{INTERVALS} {DEFINED}",)
 
 
@@ -108,6 +110,13 @@ def render(columns: Mapping[str, Document], form: str, first: str, *, per_target
         for name, document in columns.items():
             lines += ["", f"{first} {name}", *target_table(document)]
     return "\n".join(lines) + "\n"
+
+
+def against_table(found: Mapping[str, Document]) -> list[str]:
+    """How a model differs from each baseline, as ``paired.against`` says."""
+    cells = [["model less", *METRIC_WORDS.values()]]
+    cells += [[name, *(difference_in_words(row.get(key)) for key in METRIC_WORDS)] for name, row in found.items()]
+    return [*aligned(cells, left=1), "", DIFFERENCES]
 
 
 def _cell(document: Document, key: str) -> str:

@@ -28,6 +28,7 @@ from topotrain.features.structure import (
     read_structure,
 )
 from topotrain.features.structure_changes import Changes, describe_changes
+from topotrain.fields import NODE_IDS
 from topotrain.files import write_whole
 from topotrain.text import name_fault, one_line
 
@@ -309,7 +310,7 @@ def graph_metadata(outcome: GraphOutcome, arrays: GraphArrays, modules: ModuleSe
         "edge_module": modules.edge.module_id(),
         "edge_params": modules.edge.params,
         "edge_info": info,
-        "node_ids": arrays.node_ids,
+        NODE_IDS: arrays.node_ids,
         "modules": modules.specification(),
         "digest": digest,
         READER: {"version": READER_VERSION, "changes": outcome.changes},

@@ -15,7 +15,7 @@ DPI = 130
 LEGEND_ENTRIES = 20  # more would not fit
 CAPTION_CHARACTERS = 15  # an inch
 SMALL = 8  # points, for captions and legends
-MARKERS = {"circle": "o", "diamond": "D"}
+MARKERS = {"circle": "o", "diamond": "D", "square": "s"}
 
 
 def write_png(chart: Chart, path: Path, title: str) -> None:

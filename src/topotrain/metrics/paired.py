@@ -13,6 +13,7 @@ from topotrain.metrics.report import RankingReport, TargetReport, interval
 
 MSE = "mse"
 COMPARED = {"ranking_loss": False, "spearman": True, MSE: False}  # metric of a target: whether more is better
+METRIC_WORDS = {"ranking_loss": "ranking loss", "spearman": "Spearman", MSE: "MSE"}
 FIRST, SECOND = "first", "second"
 
 
@@ -117,6 +118,14 @@ def against(
             low, high = one.interval or (None, None)
             found[name][one.metric] = {"difference": one.mean, "low": low, "high": high, "verdict": one.verdict}
     return found
+
+
+def difference_in_words(found: Mapping[str, Any] | None) -> str:
+    """One metric of one baseline in what ``against`` says: ``-0.0310 [-0.052, -0.011] better``."""
+    if found is None:
+        return "undefined"
+    between = "" if found["low"] is None else f" [{found['low']:+.3f}, {found['high']:+.3f}]"
+    return f"{found['difference']:+.4f}{between} {found['verdict']}"
 
 
 def _values(report: RankingReport, metric: str) -> Mapping[str, float]:

@@ -115,6 +115,15 @@ class _Scheduler(Section):
     last_epoch: Count
 
 
+class _MidEpoch(Section):
+    """Of the part of an epoch that was trained."""
+
+    train_errors: InstanceOf[Tensor]
+    random: InstanceOf[Tensor]
+    cuda_random: InstanceOf[Tensor] | None = None
+    seconds: Finite
+
+
 class _Resumable(_Weights):
     """What a run goes on from."""
 
@@ -126,6 +135,7 @@ class _Resumable(_Weights):
     loops: _Loops
     optimizer_states: Annotated[list[_Optimizer], Field(min_length=1)]
     lr_schedulers: Annotated[list[_Scheduler], Field(min_length=1)]
+    mid_epoch: _MidEpoch | None = None
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -153,12 +163,20 @@ def check_resumable(content: Mapping[str, Any], name: str) -> None:
         DataError: it does not.
     """
     found = _check(_Resumable, content, name)
-    epochs, progress = found.epoch + 1, found.loops.fit_loop.epoch_progress.current
-    counted = {len(found.selection.history), max(found.selection.history, default=-1) + 1}
-    counted |= {progress.ready, progress.started, progress.processed}
-    if counted != {epochs} or progress.completed not in (epochs - 1, epochs):
+    begun, progress = found.epoch + 1, found.loops.fit_loop.epoch_progress.current
+    ended = begun - 1 if found.mid_epoch else begun
+    counted = {len(found.selection.history), max(found.selection.history, default=-1) + 1, progress.processed}
+    if (
+        counted != {ended}
+        or {progress.ready, progress.started} != {begun}
+        or progress.completed not in (found.epoch, ended)
+    ):
+        counted |= {progress.ready, progress.started}
         raise DataError(f"{name}: its parts are of different epochs ({', '.join(map(str, sorted(counted)))})", WRITTEN)
-    batches = set(dict(found.loops.fit_loop.batch_progress.current).values())
+    of_batches = found.loops.fit_loop.batch_progress.current
+    batches = {of_batches.ready, of_batches.started, of_batches.processed, of_batches.completed}
+    if found.mid_epoch:  # saved before its last step counts as completed
+        batches.discard(of_batches.ready - 1)
     if len(batches) > 1:
         raise DataError(f"{name}: its epoch has not ended ({' or '.join(map(str, sorted(batches)))} batches)", WRITTEN)
 

@@ -73,7 +73,17 @@ class ScoringModule(pl.LightningModule):
     @property
     def train_mse(self) -> float:
         """Mean squared error over the graphs that this epoch, and this process, has seen so far."""
-        return float(torch.cat(self._train_errors).double().mean())
+        return float(self.train_errors.double().mean())
+
+    @property
+    def train_errors(self) -> Tensor:
+        """(num_graphs,) squared errors of those."""
+        return torch.cat(self._train_errors)
+
+    @train_errors.setter
+    def train_errors(self, errors: Tensor) -> None:
+        """Of an epoch that goes on."""
+        self._train_errors = [errors]
 
     def on_train_epoch_end(self) -> None:
         """Publish the mean over every graph seen in this epoch, then step the scheduler.
@@ -90,7 +100,7 @@ class ScoringModule(pl.LightningModule):
         """The same over the graphs of all processes."""
         if self.trainer.world_size == 1:
             return self.train_mse
-        errors = torch.cat(self._train_errors).double()
+        errors = self.train_errors.double()
         total, count = self._summed(torch.stack([errors.sum(), errors.new_tensor(len(errors))])).tolist()
         return float(total / count)
 

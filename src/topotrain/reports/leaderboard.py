@@ -79,7 +79,8 @@ def leaderboard(
     """Training runs, best first; those of other primary metrics or validation data are ranked apart, group by group.
 
     Validation data are the same where decoys and labels are, whatever the features. Metrics are those of a run's best
-    epoch. Runs without one yet come last in their group, without a rank.
+    epoch. Runs without one yet come last in their group, without a rank. An ensemble stands among them where it was
+    judged on their validation data.
 
     Args:
         limit: how many of each group; ``None`` for all.
@@ -139,10 +140,13 @@ def _row(
     versions: dict[tuple[str | None, int | None], VersionRecord],
 ) -> Row:
     from topotrain.tracking.heartbeat import is_alive
+    from topotrain.tracking.runs import ENSEMBLE
 
     params = run.params
     history = store.runs.history(run, SHOWN_METRICS)
     best = history.get(run.best_epoch, {}) if run.best_epoch is not None else {}
+    if run.command == ENSEMBLE:  # which has no epochs
+        best, history = dict(run.metrics), {}
     value = run.metrics.get(BEST_OF[primary]) if primary else None
     version = versions.get((run.run_id, run.best_epoch))
     digest = run.tags.get(TAG_SCHEMA_DIGEST) or params.get("schema.digest")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from topotrain.fields import (
@@ -18,6 +18,7 @@ from topotrain.fields import (
     VAL_SPEARMAN,
     quality_name,
 )
+from topotrain.metrics.paired import METRIC_WORDS, difference_in_words
 from topotrain.schema.feature_schema import FeatureSchema
 
 SHOWN_TARGETS = 12
@@ -39,7 +40,8 @@ def model_card(recipe: Mapping[str, Any], schema: FeatureSchema) -> str:
         recipe: the version's ``recipe.json``.
         schema: what its network takes.
     """
-    parts = (_heading, _takes, _trained_on, _metrics, _not_for, _use, _made_with)
+    ensemble = (_members,) if "members" in recipe else ()
+    parts = (_heading, _takes, *ensemble, _trained_on, _metrics, _not_for, _use, _made_with)
     return "\n\n".join("\n".join(part(recipe, schema)) for part in parts) + "\n"
 
 
@@ -48,10 +50,12 @@ def _paragraph(text: str) -> list[str]:
 
 
 def _heading(recipe: Mapping[str, Any], schema: FeatureSchema) -> Iterator[str]:
-    run, checkpoint = recipe["run"], recipe["checkpoint"]
+    run, checkpoint = recipe["run"], recipe.get("checkpoint", {})
     yield f"# {recipe['model_name']}: predicted {quality_name(schema.label_column)} of interface graphs"
     yield ""
-    if "data" in recipe:
+    if "members" in recipe:
+        made = f"An ensemble of {len(recipe['members'])} models, made by run {run['name']} (`{run['id']}`)"
+    elif "data" in recipe:
         made = f"Epoch {checkpoint['epoch']} (counted from 0) of the training run {run['name']} (`{run['id']}`)"
     else:
         made = f"Imported from `{checkpoint['file']}` (SHA-256 `{checkpoint['sha256']}`) by run `{run['id']}`"
@@ -63,7 +67,8 @@ def _takes(recipe: Mapping[str, Any], schema: FeatureSchema) -> Iterator[str]:
     yield ""
     yield from _paragraph(
         f"One graph of a protein-protein interface, {schema.node_dim} node and {schema.edge_dim} edge columns in raw "
-        f"units, to a predicted {quality_name(schema.label_column)} between 0 and 1."
+        f"units, to a predicted {quality_name(schema.label_column)} between 0 and 1"
+        + (", the mean over its members, and their standard deviation." if "members" in recipe else ".")
     )
     yield ""
     yield f"- edge module: {schema.edge_module or 'unknown'}, variant: {schema.edge_variant or 'unknown'}"
@@ -77,6 +82,23 @@ def _takes(recipe: Mapping[str, Any], schema: FeatureSchema) -> Iterator[str]:
     yield f"- schema digest: `{schema.digest}`"
 
 
+def _members(recipe: Mapping[str, Any], schema: FeatureSchema) -> Iterator[str]:
+    yield "## Its members"
+    yield ""
+    yield "| version | run | epoch | training graphs | its own settings | mean squared error | Spearman |"
+    yield "|---|---|---|---|---|---|---|"
+    for one in recipe["members"]:
+        run, metrics = one["run"], one["metrics"] or {}
+        settings = ", ".join(f"{key}={value}" for key, value in one["own_settings"].items())
+        cells = [one["version"], f"{run['name'] or 'run'} (`{run['id']}`)", one["epoch"], one["train_graphs"], settings]
+        cells += [_number(metrics[name]) if name in metrics else None for name in (VAL_LOSS, VAL_SPEARMAN)]
+        yield f"| {' | '.join('-' if cell in (None, '') else str(cell) for cell in cells)} |"
+    yield ""
+    yield "SHA-256 of their weights, which are here byte for byte:"
+    yield ""
+    yield from (f"- {one['version']}: `{one['weights_sha256']}`" for one in recipe["members"])
+
+
 def _trained_on(recipe: Mapping[str, Any], schema: FeatureSchema) -> Iterator[str]:
     yield "## What it was trained on"
     yield ""
@@ -84,69 +106,79 @@ def _trained_on(recipe: Mapping[str, Any], schema: FeatureSchema) -> Iterator[st
     if data is None:
         yield "Not known here: the weights were trained elsewhere."
         return
-    if recipe["config"]["paths"]["graph"] == DEMO:
+    if "train" not in data:
+        yield "Its members were trained on different data, or do not say on which."
+        return
+    if recipe["config"]["paths"].get("graph") == DEMO:
         yield "The demo data set of topotrain, which is there to try the program out."
         yield ""
     for name, word in (("train", "training"), ("val", "validation")):
-        split = data[name]
+        split = data.get(name)
+        if split is None:
+            yield f"- {word}: not the same for all members"
+            continue
         targets = split["targets"]
         more = f" and {len(targets) - SHOWN_TARGETS} more" if len(targets) > SHOWN_TARGETS else ""
         shown = f"{', '.join(targets[:SHOWN_TARGETS])}{more}"
         yield f"- {word}: {split['num_graphs']} graphs of {len(targets)} targets ({shown})"
         yield f"  - digest of graphs and labels `{split['digest']}`"
         yield f"  - digest of labels alone `{split['label_digest']}`"
-    yield from (f"- note: {line}" for line in data["warnings"])
+    yield from (f"- note: {line}" for line in data.get("warnings", []))
 
 
 def _metrics(recipe: Mapping[str, Any], schema: FeatureSchema) -> Iterator[str]:
     yield "## How it does"
     yield ""
-    metrics = recipe.get("metrics")
+    metrics, members = recipe.get("metrics"), recipe.get("members")
     if not metrics:
-        yield "No metrics: it was imported, not trained here. Evaluate it on your own labelled graphs first."
+        why = (
+            "its members share no validation data that could be read"
+            if members
+            else "it was imported, not trained here"
+        )
+        yield f"No metrics: {why}. Evaluate it on your own labelled graphs first."
         return
-    split, quality = recipe["data"]["val"], quality_name(schema.label_column)
+    split, quality, baselines = recipe["data"]["val"], quality_name(schema.label_column), recipe.get("baselines", {})
+    beside = (
+        f", beside predictors that cost next to nothing: the mean {quality} of the training graphs, a line in the "
+        "number of edges, and boosted trees on each graph's columns pooled, fitted to the same graphs"
+    )
+    epoch = "The epochs of its members were" if members else "The epoch was"
     yield from _paragraph(
-        f"On the {split['num_graphs']} validation graphs, beside predictors that cost next to nothing: the mean "
-        f"{quality} of the training graphs, a line in the number of edges, and boosted trees on each graph's columns "
-        "pooled, fitted to the same graphs. Correlations pool all graphs; "
-        f"ranking loss (best true {quality} minus that of the top-ranked graph) is the mean over targets. The epoch "
-        "was chosen by these very graphs, so its metrics are somewhat too good."
+        f"On the {split['num_graphs']} validation graphs{beside if baselines else ''}. Correlations pool all graphs; "
+        f"ranking loss (best true {quality} minus that of the top-ranked graph) is the mean over targets. {epoch} "
+        "chosen by these very graphs, so its metrics are somewhat too good."
     )
     yield ""
-    rows = {"this model": metrics, **recipe["baselines"]}
+    rows = {"this model": metrics, **(_mean_of(members) if members else {}), **baselines}
     yield "| | " + " | ".join(heading for _, heading, _ in METRICS) + " |"
     yield "|---|" + "---|" * len(METRICS)
     for name, row in rows.items():
         yield f"| {name} | " + " | ".join(_number(row.get(metric)) for metric, _, _ in METRICS) + " |"
     lost = [
         f"{heading} of the {name}"
-        for name, row in recipe["baselines"].items()
+        for name, row in baselines.items()
         for metric, heading, more in METRICS
         if row[metric] is not None and (metrics[metric] <= row[metric] if more else metrics[metric] >= row[metric])
     ]
-    yield ""
-    won = "It beats all of them in every metric that is defined."
-    yield f"**It does not beat: {'; '.join(lost)}.**" if lost else won
+    if baselines:
+        won = "It beats all of them in every metric that is defined."
+        yield ""
+        yield f"**It does not beat: {'; '.join(lost)}.**" if lost else won
     yield from _over_targets(recipe)
+
+
+def _mean_of(members: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
+    """The mean of each metric over members that were judged on the same data."""
+    mean = {name: sum(one["metrics"][name] for one in members) / len(members) for name, _, _ in METRICS}
+    return {"mean of its members": mean}
 
 
 def _over_targets(recipe: Mapping[str, Any]) -> Iterator[str]:
     """What the validation targets, drawn again and again, say of the differences."""
     against, choice = recipe.get("against_baselines"), recipe.get("first_choice")
-    if against is None:
-        return
-    yield ""
-    yield from _paragraph(
-        "Over the targets (mean difference, this model less the baseline, with its 95 % interval, bootstrap over "
-        "targets, the same ones for both):"
-    )
-    yield ""
-    names = {"ranking_loss": "ranking loss", "spearman": "Spearman", "mse": "mean squared error"}
-    yield "| | " + " | ".join(names.values()) + " |"
-    yield "|---|" + "---|" * len(names)
-    for name, row in against.items():
-        yield f"| less {name} | " + " | ".join(_difference(row.get(metric)) for metric in names) + " |"
+    if against is not None:
+        yield from _differences(against)
     if choice is not None:
         yield ""
         yield from _paragraph(
@@ -155,11 +187,17 @@ def _over_targets(recipe: Mapping[str, Any]) -> Iterator[str]:
         )
 
 
-def _difference(found: Mapping[str, Any] | None) -> str:
-    if found is None:
-        return "undefined"
-    between = "" if found["low"] is None else f" [{found['low']:+.3f}, {found['high']:+.3f}]"
-    return f"{found['difference']:+.4f}{between} {found['verdict']}"
+def _differences(against: Mapping[str, Any]) -> Iterator[str]:
+    yield ""
+    yield from _paragraph(
+        "Over the targets (mean difference, this model less the baseline, with its 95 % interval, bootstrap over "
+        "targets, the same ones for both):"
+    )
+    yield ""
+    yield "| | " + " | ".join(METRIC_WORDS.values()) + " |"
+    yield "|---|" + "---|" * len(METRIC_WORDS)
+    for name, row in against.items():
+        yield f"| less {name} | " + " | ".join(difference_in_words(row.get(metric)) for metric in METRIC_WORDS) + " |"
 
 
 def _number(value: float | None) -> str:
@@ -175,10 +213,10 @@ def _not_for(recipe: Mapping[str, Any], schema: FeatureSchema) -> Iterator[str]:
     yield "  before it was evaluated on labelled graphs of that kind."
     yield "- Any decision about a person's health."
     data = recipe.get("data")
-    if data and len(data["train"]["targets"]) < FEW_TARGETS:
+    if data and {"train", "val"} <= data.keys() and len(data["train"]["targets"]) < FEW_TARGETS:
         train, val = (len(data[name]["targets"]) for name in ("train", "val"))
         yield f"- Conclusions in general: {train} training and {val} validation targets are few."
-    if data and recipe["config"]["paths"]["graph"] == DEMO:
+    if data and recipe["config"]["paths"].get("graph") == DEMO:
         yield "- Real work: it was trained on the demo data set."
 
 

@@ -9,26 +9,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from topotrain.config import TrainConfig
-from topotrain.data.graph_file import Graph
-from topotrain.errors import DataError, SchemaError, UndeliveredError
+from topotrain.errors import DataError, SchemaError
 from topotrain.fields import SCHEMA_ARTIFACT, TAG_SCHEMA_DIGEST
-from topotrain.invocation import sync_advice
 from topotrain.model.checkpoint import load_plain
 from topotrain.model.network import TopoQANetwork
 from topotrain.model.original import load_original
 from topotrain.reading.json_file import read_json
 from topotrain.schema.check import check_fits
 from topotrain.schema.feature_schema import FeatureSchema
-from topotrain.scoring.export import export_model
+from topotrain.scoring.export import export_model, two_residues
 from topotrain.scoring.recipe import base_recipe
+from topotrain.scoring.version_run import uri_of, version_run
 from topotrain.scratch import scratch
 from topotrain.tracking.address import resolve_tracking_uri
-from topotrain.tracking.opening import open_run
-from topotrain.tracking.provenance import provenance_tags
 from topotrain.tracking.recorder import NewVersion, Recorder
 from topotrain.tracking.store import Store
 
@@ -87,23 +81,13 @@ def import_checkpoint(
         raise DataError(f"{path}: {error.what}", error.expected, error.do) from None
     network.requires_grad_(False)
     uri = resolve_tracking_uri(tracking_uri, None, log.info)
-    tags = {**provenance_tags(), TAG_SCHEMA_DIGEST: schema.digest}
-    recorder = open_run(
-        Store.open(uri), TrainConfig().mlflow.experiment, command="import", run_name=f"import_{path.stem}", tags=tags
-    )
-    try:
+    name, tags = f"import_{path.stem}", {TAG_SCHEMA_DIGEST: schema.digest}
+    experiment = TrainConfig().mlflow.experiment
+    with version_run(
+        Store.open(uri), experiment, command="import", run_name=name, default_name=name, tags=tags
+    ) as recorder:
         version = _register(recorder, path, content, model_name, network, schema)
-        recorder.flush()
-        recorder.end("FINISHED")
-    except BaseException as error:
-        recorder.end("FAILED", f"{type(error).__name__}: {error}")
-        raise
-    finally:
-        recorder.close()
-    if recorder.journal is not None or version.number is None:
-        journal = recorder.journal or Path()
-        raise UndeliveredError(journal, sync_advice(journal))
-    return Imported(f"models:/{model_name}/{version.number}", recorder.run_id)
+    return Imported(uri_of(version, model_name, recorder), recorder.run_id)
 
 
 def _pooling(content: Mapping[str, Any]) -> str:
@@ -166,12 +150,6 @@ def _register(
         "pooling_type": network.spec.pooling_type,
     }
     with scratch("import") as folder:
-        files = export_model(network, schema, _example(schema), folder / "model", recipe)
+        files = export_model(network, schema, two_residues(schema), folder / "model", recipe)
         version = recorder.version(files, model_name, title=f"{model_name}-imported", step=0, tags=tags)
     return version
-
-
-def _example(schema: FeatureSchema) -> Graph:
-    """Two residues in contact, every feature zero: what the served model takes, not what it is good for."""
-    edge_index: Tensor = torch.tensor([[0, 1], [1, 0]])
-    return Graph("example", torch.zeros(2, schema.node_dim), edge_index, torch.zeros(2, schema.edge_dim))

@@ -10,7 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from topotrain.errors import DataError
-from topotrain.fields import MEMBER_ARTIFACT, MODEL_FILES, RECIPE_ARTIFACT, SCHEMA_ARTIFACT, WEIGHTS_ARTIFACT
+from topotrain.fields import (
+    MEMBER_ARTIFACT,
+    MODEL_FILES,
+    RECIPE_ARTIFACT,
+    SCHEMA_ARTIFACT,
+    TREES_ARTIFACT,
+    WEIGHTS_ARTIFACT,
+)
+from topotrain.metrics.trees import WRITTEN, Trees
 from topotrain.reading.json_file import read_json
 from topotrain.scoring.scorer import Scorer
 from topotrain.tracking.in_words import version_in_words, version_name
@@ -127,6 +135,16 @@ def scorer_of_files(files: Path, model: str) -> Scorer:
         if not path.is_file():
             raise DataError(f"model {model!r} has no {path.name}", "a model version made by topotrain")
     return Scorer.load(weights, schema, *others)
+
+
+def trees_of_files(files: Path) -> Trees | None:
+    """The boosted trees that learned from a model's training graphs; ``None`` where it carries none.
+
+    Raises:
+        DataError: they are malformed.
+    """
+    path = files / TREES_ARTIFACT
+    return Trees.from_dict(read_json(path, WRITTEN), str(path)) if path.is_file() else None
 
 
 def _parts(folder: Path) -> list[Path]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import mlflow
+import numpy as np
 import pandas as pd
 
 from topotrain.data.graph_file import Graph
@@ -48,7 +49,7 @@ class ServedScorer(mlflow.pyfunc.PythonModel):  # type: ignore[name-defined, mis
 
 
 def _numbers(values: Sequence[float | None]) -> pd.Series:
-    numbers = pd.Series(values, dtype="float64")
+    numbers = pd.Series(np.array(values, dtype="float64"))
     return numbers.astype(object).where(numbers.notna(), None) if os.environ.get(SERVING) == "true" else numbers
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from topotrain.fields import CHECKPOINT_DIR, KEPT_INDEX, LAST_CHECKPOINT
+from topotrain.fields import CHECKPOINT_DIR, KEPT_INDEX, LAST_CHECKPOINT, MID_EPOCH_CHECKPOINT
 from topotrain.tracking.entries import (
     Alias,
     End,
@@ -111,14 +111,15 @@ class Backlog:
         return _turn(one.entry)
 
     def _withdrawn(self, artifact: str) -> list[int]:
-        """Numbers of a file that waited to be written, and need not be any more."""
-        old = next((w for w in self._waiting if isinstance(w.entry, File) and w.entry.artifact == artifact), None)
-        if old is None:
-            return []
-        assert isinstance(old.entry, File)  # noqa: S101 (for the type checker)
-        self._waiting.remove(old)
-        self._journal.drop(old.entry.kept)
-        return old.numbers
+        """Numbers of what waited to be done with a file, and need not be any more."""
+        numbers = []
+        for old in [one for one in self._waiting if isinstance(one.entry, File | Removal)]:
+            if old.entry.artifact == artifact:
+                self._waiting.remove(old)
+                numbers += old.numbers
+                if isinstance(old.entry, File):
+                    self._journal.drop(old.entry.kept)
+        return numbers
 
 
 def _is_checkpoint(entry: Entry) -> bool:
@@ -128,7 +129,7 @@ def _is_checkpoint(entry: Entry) -> bool:
 def _turn(entry: Entry) -> int:
     match entry:
         case File(artifact=artifact) if _is_checkpoint(entry):
-            return {LAST_CHECKPOINT: 1, KEPT_INDEX: 2}.get(PurePosixPath(artifact).name, 0)
+            return {LAST_CHECKPOINT: 1, KEPT_INDEX: 2, MID_EPOCH_CHECKPOINT: 2}.get(PurePosixPath(artifact).name, 0)
         case Removal():
             return 4
         case Version() | VersionTags() | Alias():

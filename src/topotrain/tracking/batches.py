@@ -14,6 +14,7 @@ from topotrain.fields import (
     BEST_VAL_LOSS,
     CHECKPOINT_DIR,
     LAST_CHECKPOINT,
+    MID_EPOCH_CHECKPOINT,
     TAG_BATCH_JOB,
     TAG_BATCH_JOB_DIGEST,
     TAG_BATCH_MANIFEST,
@@ -133,7 +134,7 @@ class Batches(Asker):
         """Whether a run was cut off and left a checkpoint to go on from."""
         if run.status not in ("RUNNING", "KILLED") or is_alive(run):
             return False
-        return LAST_CHECKPOINT in self._artifacts.names(run, CHECKPOINT_DIR)
+        return bool({LAST_CHECKPOINT, MID_EPOCH_CHECKPOINT} & self._artifacts.names(run, CHECKPOINT_DIR))
 
     @asks
     def close_dead(self, run_id: str, note: str) -> None:

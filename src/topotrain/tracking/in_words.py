@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import PurePath
 
-from topotrain.fields import DEMO, EVAL_RANKING_LOSS, EVAL_SPEARMAN, TAG_EVAL_DIGEST, VAL_LOSS
+from topotrain.fields import DEMO, EVAL_RANKING_LOSS, EVAL_SPEARMAN, TAG_EVAL_DIGEST, TAG_NUM_MEMBERS, VAL_LOSS
 from topotrain.reading.numbers import number
 from topotrain.tracking.records import VersionRecord
 from topotrain.tracking.store import Store
@@ -16,8 +16,10 @@ def version_in_words(version: VersionRecord, store: Store) -> str:
     Raises:
         TrackingError: the store can't be asked.
     """
-    parts = [_trained(version, store), _judged(version, store)]
-    return f"{version_name(version)}: {'; '.join(filter(None, parts))}"
+    members = version.tags.get(TAG_NUM_MEMBERS)
+    ensemble = f"ensemble of {members}, " if members else ""
+    parts = "; ".join(filter(None, [_trained(version, store), _judged(version, store)]))
+    return f"{version_name(version)}: {ensemble}{parts}"
 
 
 def version_name(version: VersionRecord) -> str:

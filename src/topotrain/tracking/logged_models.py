@@ -29,7 +29,7 @@ class ModelFiles:
         artifacts: its files by name.
         requirements: pinned, one a line.
         input_example: a table as the served model takes it.
-        output: the column in which it gives its scores.
+        outputs: the columns in which it gives numbers: its scores, and their spread where it has one.
     """
 
     loader: Path
@@ -37,14 +37,16 @@ class ModelFiles:
     artifacts: Mapping[str, Path]
     requirements: list[str]
     input_example: Any
-    output: str
+    outputs: tuple[str, ...]
 
     @property
     def signature(self) -> ModelSignature:
         """What the served model takes and gives."""
         return ModelSignature(
             inputs=Schema([ColSpec("string", "graph", required=False), ColSpec("string", "path", required=False)]),
-            outputs=Schema([ColSpec("double", self.output), ColSpec("string", "error", required=False)]),
+            outputs=Schema(
+                [*(ColSpec("double", name) for name in self.outputs), ColSpec("string", "error", required=False)]
+            ),
         )
 
     def save(self, folder: Path) -> None:

@@ -27,6 +27,7 @@ log = logging.getLogger("topotrain")
 
 LATEST = "latest"
 RUN_COMMANDS = ("run", "resume")
+ENSEMBLE = "ensemble"  # ranked beside them, where it was judged as they are
 MIN_PREFIX = 8
 PAGE = 1000
 RECENT = 200  # runs among whose names a near one is looked for
@@ -133,6 +134,8 @@ class Runs(Asker):
     ) -> list[RunRecord]:
         """Training runs of one primary metric on the same data, ordered by the server by their best value, then age.
 
+        Ensembles are among them where they were judged on these data.
+
         Args:
             primary: the metric's name; ``None`` for runs that recorded no configuration, the oldest first.
             validation: digest of the validation data; ``None`` for runs that recorded none.
@@ -146,7 +149,7 @@ class Runs(Asker):
         runs = self._search(
             self._experiment_ids(experiment), query, [*order, *OLDEST_FIRST], PAGE if limit is None else limit
         )
-        return list(islice((run for run in runs if run.command in RUN_COMMANDS), limit))
+        return list(islice((run for run in runs if _is_ranked(run, primary)), limit))
 
     def children(self, run_id: str) -> list[RunRecord]:
         """Runs that are part of a run, the oldest first."""
@@ -292,7 +295,12 @@ def run_record(run: Run) -> RunRecord:
 
 
 def _ranked_by(primary: str | None, trials: bool) -> str:
-    """Training runs of a primary metric, in MLflow's words."""
+    """Runs of a primary metric, in MLflow's words, which know no OR: what is not ranked is left out afterwards."""
     metric = f"params.`{PRIMARY_PARAM}` = '{primary}'" if primary else f"params.`{PRIMARY_PARAM}` IS NULL"
-    # MLflow's filter knows no OR: both commands begin with r, and what else does is left out afterwards.
-    return f"tags.`{TAG_COMMAND}` LIKE 'r%' AND {metric}" + ("" if trials else f" AND tags.`{TAG_TRIAL}` IS NULL")
+    ours = f"tags.`{TAG_COMMAND}` LIKE '{'%' if primary else 'r%'}'"  # training begins with r
+    return f"{ours} AND {metric}" + ("" if trials else f" AND tags.`{TAG_TRIAL}` IS NULL")
+
+
+def _is_ranked(run: RunRecord, primary: str | None) -> bool:
+    """Whether a run has a place beside others of a primary metric: training, or an ensemble that was judged."""
+    return run.command in RUN_COMMANDS or (run.command == ENSEMBLE and BEST_OF.get(primary or "") in run.metrics)

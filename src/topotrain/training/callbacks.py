@@ -60,7 +60,8 @@ class EpochSeeds(Callback):
 class OwnSignals(Callback):
     """Keeps what this process does at a signal.
 
-    Among several processes Lightning would call the others from within its handler, in the middle of another call.
+    Lightning would end it after a batch, whether or not a step is complete; and among several processes call the others
+    from within its handler, in the middle of another call.
     """
 
     def __init__(self) -> None:
@@ -123,10 +124,24 @@ class EpochEnd(Checkpoint):
         self._started = 0.0
         self._learning_rate = 0.0
 
-    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Note when the epoch began and at which learning rate."""
-        self._started = time.perf_counter()
+    @property
+    def seconds(self) -> float:
+        """That the epoch has taken so far."""
+        return time.perf_counter() - self._started
+
+    def begin(self, trainer: pl.Trainer, seconds: float = 0.0) -> None:
+        """Note when an epoch began and at which learning rate.
+
+        Args:
+            trainer: at its beginning, or going on within it.
+            seconds: that it has taken already.
+        """
+        self._started = time.perf_counter() - seconds
         self._learning_rate = float(trainer.optimizers[0].param_groups[0]["lr"])
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """It begins."""
+        self.begin(trainer)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Select, save, record."""
@@ -135,7 +150,7 @@ class EpochEnd(Checkpoint):
         metrics = {
             **pl_module.epoch_metrics,
             LEARNING_RATE: self._learning_rate,
-            EPOCH_SECONDS: time.perf_counter() - self._started,
+            EPOCH_SECONDS: self.seconds,
         }
         outcome = self.selection.update(epoch, metrics)
         self._save(trainer, outcome.keep.file_name if outcome.keep else None)
@@ -211,6 +226,12 @@ class EpochLines(Callback):
         self.selection, self.every_n_steps = selection, every_n_steps
         self._steps_before = self._last_step = 0  # optimiser steps of the epochs before, and when last looked at
         self._reported = max(selection.history, default=-1)  # by an earlier part of a run that goes on
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Of an epoch that goes on, steps were made before."""
+        seen = trainer.fit_loop.epoch_loop.batch_progress.current.processed
+        self._last_step = trainer.global_step
+        self._steps_before = trainer.global_step - -(-seen // trainer.accumulate_grad_batches)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Report the epoch before: its last callbacks have run."""

@@ -17,6 +17,7 @@ from topotrain.fields import (
     CHECKPOINT_DIR,
     CONFIG_ARTIFACT,
     LAST_CHECKPOINT,
+    MID_EPOCH_CHECKPOINT,
     TAG_BEST_CHECKPOINT,
     TAG_BEST_EPOCH,
     TAG_PARAM_DRIFT,
@@ -31,13 +32,16 @@ from topotrain.tracking.recorder import MAX_TAG_LENGTH, Recorder
 from topotrain.tracking.records import RunRecord
 from topotrain.tracking.store import Store
 from topotrain.training.network_shape import check_shape, network_spec
+from topotrain.training.ranks import Place
 from topotrain.training.selection import Selection, write_kept_index
+from topotrain.training.step_end import MID_EPOCH, batches_seen, checkpoint_name
 
 log = logging.getLogger("topotrain")
 
 # Where a run is tracked and what it shows are no settings of its training.
 NOT_DRIFT = ("mlflow.", "logging.", "paths.cache")
 RATE = "optimizer.learning_rate"
+BATCHES = ("dataloader.batch_size", "dataloader.seed", "trainer.accumulate_grad_batches")  # decide what they are
 
 
 @dataclass(frozen=True)
@@ -76,7 +80,7 @@ class Continuation:
 
     Attributes:
         content: of the checkpoint, as ``read_checkpoint`` gives it.
-        source: folder that holds ``last.ckpt`` (the checkpoint) and those of the kept ones that could be fetched.
+        source: folder that holds it under ``name``, and those of the others that could be fetched.
         selection: its state when the checkpoint was made.
         drift: settings that differ from the checkpoint's, each with the old and the new value, as text.
         same_run: whether the run goes on in place, with its records up to the checkpoint.
@@ -90,6 +94,11 @@ class Continuation:
     same_run: bool
     recorded: Recorded
 
+    @property
+    def name(self) -> str:
+        """Of the checkpoint's file, where it is the newest of its run."""
+        return checkpoint_name(self.content)
+
     def restore(self, recorder: Recorder, loaded: LoadedConfig, checkpoints: Path) -> dict[int, str]:
         """Bring checkpoint folder and the run's records to where the checkpoint was made.
 
@@ -102,7 +111,9 @@ class Continuation:
             file.replace(checkpoints / file.name)
         selection = self.selection
         _keep_what_is_there(selection, checkpoints)
-        log.info("going on after epoch %d", max(selection.history, default=-1))
+        newest, batches = max(selection.history, default=-1), batches_seen(self.content)
+        where = f"in epoch {newest + 1}, after {batches} batches" if batches else f"after epoch {newest}"
+        log.info("going on %s", where)
         if self.content.get("step", 1) != STEP:
             log.warning(
                 "the checkpoint is of another topotrain (%s), whose dropout falls otherwise: the results will differ "
@@ -110,8 +121,8 @@ class Continuation:
                 self.content.get("topotrain_version", "unknown"),
             )
         kept_names = [kept.file_name for kept in selection.kept]
-        for name in [LAST_CHECKPOINT, *kept_names]:
-            if name not in self.recorded.checkpoints:
+        for name in [LAST_CHECKPOINT, *kept_names, MID_EPOCH_CHECKPOINT]:
+            if name not in self.recorded.checkpoints and (checkpoints / name).exists():
                 recorder.checkpoint(checkpoints / name)
         recorder.checkpoint(write_kept_index(selection, checkpoints))
         steps = self.recorded.steps
@@ -119,8 +130,9 @@ class Continuation:
             missing = {name: value for name, value in metrics.items() if epoch not in steps.get(name, ())}
             if missing:
                 recorder.epoch(missing, step=epoch)
-        for name in self.recorded.checkpoints - set(kept_names):
-            if name.startswith("epoch_"):  # dropped, but the run was cut off before it was removed
+        for name in self.recorded.checkpoints - {*kept_names, self.name}:
+            # Dropped, but the run was cut off before it was removed; or not what is gone on from.
+            if name.startswith("epoch_") or name == MID_EPOCH_CHECKPOINT:
                 recorder.remove(f"{CHECKPOINT_DIR}/{name}")
         if selection.best is not None:
             best = selection.best
@@ -172,17 +184,17 @@ def restored_selection(content: Mapping[str, Any], config: TrainConfig) -> Selec
 
 def _keep_what_is_there(selection: Selection, checkpoints: Path) -> None:
     """A kept checkpoint whose file is gone is no longer kept."""
-    newest = max(selection.history, default=-1)
+    newest, last = max(selection.history, default=-1), checkpoints / LAST_CHECKPOINT
     for kept in list(selection.kept):
         path = checkpoints / kept.file_name
-        if kept.epoch == newest and not path.exists():  # cut off after last.ckpt, before its copy
-            shutil.copyfile(checkpoints / LAST_CHECKPOINT, path)
+        if kept.epoch == newest and not path.exists() and last.exists():  # cut off after last.ckpt, before its copy
+            shutil.copyfile(last, path)
         if not path.exists():
             log.warning("the checkpoint of epoch %d is no longer there; it is not kept", kept.epoch)
             selection.kept.remove(kept)
-    if selection.history and not selection.kept:  # none is left: the one at hand is the best there is
+    if selection.history and not selection.kept and last.exists():  # none is left: the one at hand is the best there is
         selection.keep(newest)
-        shutil.copyfile(checkpoints / LAST_CHECKPOINT, checkpoints / selection.kept[0].file_name)
+        shutil.copyfile(last, checkpoints / selection.kept[0].file_name)
 
 
 def drift_of(config: TrainConfig, content: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, tuple[str, str]]:
@@ -207,6 +219,28 @@ def drift_of(config: TrainConfig, content: Mapping[str, Any], overrides: Sequenc
         for key in sorted({*before, *now})
         if before.get(key, "null") != now.get(key, "null") and not key.startswith(NOT_DRIFT)
     }
+
+
+def why_from_its_beginning(content: Mapping[str, Any], config: TrainConfig, place: Place | None, newest: int) -> str:
+    """Why the epoch within which a checkpoint was made is trained from its beginning; empty where it goes on.
+
+    Args:
+        content: of the checkpoint.
+        config: of today.
+        place: of this process among several that train together.
+        newest: epoch that has ended.
+
+    Raises:
+        DataError: the checkpoint is malformed.
+    """
+    if not content.get(MID_EPOCH):
+        return ""
+    selection, drift = restored_selection(content, config), drift_of(config, content, ())
+    if place is not None:
+        return "several processes train it now"
+    if max(selection.history, default=-1) < newest or not selection.has_epochs_left:
+        return "it has ended since, or is asked for no more"
+    return ", ".join(f"{key} is {now} and was {was}" for key, (was, now) in drift.items() if key in BATCHES)
 
 
 def check_same(content: Mapping[str, Any], data: PreparedData, config: TrainConfig) -> None:

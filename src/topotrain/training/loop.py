@@ -96,7 +96,7 @@ class Loop:
         module = ScoringModule(network, self.config, data.val.targets)
         settings = ConfiguredSettings(self.config, new_learning_rate=self.new_learning_rate)
         seeds = EpochSeeds(self.config.dataloader.seed)
-        trainer = self._trainer([settings, seeds, *([OwnSignals()] if self.place else []), *callbacks])
+        trainer = self._trainer([settings, seeds, OwnSignals(), *callbacks])
         if self.place:
             data.seat = self.place.seat
         with warnings.catch_warnings():

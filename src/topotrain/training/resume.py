@@ -18,6 +18,7 @@ from topotrain.fields import (
     CONFIG_ARTIFACT,
     KEPT_INDEX,
     LAST_CHECKPOINT,
+    MID_EPOCH_CHECKPOINT,
     TAG_CONTINUED_BY,
     TAG_OFFLINE_ID,
     TAG_RECIPE_DIGEST,
@@ -40,13 +41,21 @@ from topotrain.tracking.records import Checkpoint, RunRecord
 from topotrain.tracking.runs import LATEST
 from topotrain.tracking.store import CONNECT_SECONDS, Store, find_store
 from topotrain.tracking.sync import deliver_first
-from topotrain.training.continuation import Continuation, Recorded, check_same, drift_of, restored_selection
+from topotrain.training.continuation import (
+    Continuation,
+    Recorded,
+    check_same,
+    drift_of,
+    restored_selection,
+    why_from_its_beginning,
+)
 from topotrain.training.crew import dismiss, place_of
 from topotrain.training.hardware import check_hardware
 from topotrain.training.loop import Limits, limits_of
 from topotrain.training.network_shape import check_network
 from topotrain.training.ranks import Place, outer_place
 from topotrain.training.register import TakeCandidate
+from topotrain.training.step_end import checkpoint_name
 from topotrain.training.training_run import TrainingRun, TrainResult
 
 log = logging.getLogger("topotrain")
@@ -88,7 +97,8 @@ def resume(
 
     Args:
         run: id, unique prefix, name or ``latest``; by default that of ``mlflow run --run-id``, else the latest.
-        checkpoint: ``last``, ``best``, ``second_best``, ``third_best``, a checkpoint's name, or the path of a file.
+        checkpoint: ``last`` (of the step at which it was stopped, else of its last epoch), ``best``, ``second_best``,
+            ``third_best``, a checkpoint's name, or the path of a file.
         overrides: ``dotted.key=value``; these win over what the checkpoint stored.
         run_name: of a new run.
         force: go on even if the run seems alive.
@@ -166,20 +176,32 @@ def _prepare(
     name = _artifact_name(store, original, checkpoint, present)
     content = _fetch(store, original, checkpoint, name, present, folder)
     loaded, place = _recipe(store, original, overrides, folder)
+    newest = max(store.runs.values(original.run_id, VAL_LOSS), default=-1)
+    if why := why_from_its_beginning(content, loaded.config, place, newest if checkpoint == LAST else -1):
+        if checkpoint != LAST:
+            raise ConfigError(f"checkpoint {checkpoint} was made within an epoch, and {why}", f"--checkpoint {LAST}")
+        log.info("the epoch in which the run was stopped is trained from its beginning: %s", why)
+        present_whole = present - {MID_EPOCH_CHECKPOINT}
+        name = _artifact_name(store, original, LAST, present_whole)
+        content = _fetch(store, original, LAST, name, present_whole, folder)
     state = restored_selection(content, loaded.config)
     check_network(content, loaded.config)
     limits = limits_of(content)
     reached = max(state.history, default=-1)
-    newest = max(store.runs.values(original.run_id, VAL_LOSS), default=-1)
     complete = original.status == "FINISHED" and reached >= newest and not state.has_epochs_left
     if complete and not _is_to_register(store, original, content, loaded.config):
         return AlreadyComplete(original.run_id, original.name, len(state.history))
     data = _same_data(content, loaded.config, progress)
-    for kept in {kept.file_name for kept in state.kept} & present:
-        _fetch_to(store, original, kept, folder / kept)
+    others = {kept.file_name for kept in state.kept}
+    if checkpoint_name(content) == MID_EPOCH_CHECKPOINT:
+        (folder / LAST_CHECKPOINT).rename(folder / MID_EPOCH_CHECKPOINT)
+        others.add(LAST_CHECKPOINT)
+    for other in others & present:
+        _fetch_to(store, original, other, folder / other)
     same_run = adopted in (None, original.run_id) and reached >= newest
     drift = drift_of(loaded.config, content, overrides)
-    unchanged = present if name == LAST_CHECKPOINT else present - {LAST_CHECKPOINT}
+    newest_names = {LAST_CHECKPOINT, checkpoint_name(content)}
+    unchanged = present if name in newest_names else present - newest_names
     recorded = Recorded.of(store, original, state, unchanged) if same_run else Recorded()
     continuation = Continuation(content, folder, state, drift, same_run, recorded)
     return _Prepared(loaded, data, continuation, name, limits, place)
@@ -224,6 +246,8 @@ def _check_can_go_on(run: RunRecord, *, force: bool) -> None:
 
 def _artifact_name(store: Store, run: RunRecord, checkpoint: str, present: set[str]) -> str:
     """``best`` and the like to a file name below ``checkpoints/``; another name stays."""
+    if checkpoint == LAST and MID_EPOCH_CHECKPOINT in present:
+        return MID_EPOCH_CHECKPOINT
     if checkpoint == LAST:
         epochs = [name for name in present if name.endswith(".ckpt")]
         # A delivery that was cut off may have brought an epoch's checkpoint, and not yet the last one, which equals it.

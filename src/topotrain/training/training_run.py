@@ -14,13 +14,13 @@ from topotrain.config import LoadedConfig
 from topotrain.credentials import mask_credentials
 from topotrain.data.prepare import PreparedData, prepare_data
 from topotrain.errors import DataError, DiskError, InterruptedRunError
-from topotrain.fields import CHECKPOINT_DIR, DOCKQ_COLUMN, INTERRUPTED_NOTE, LAST_CHECKPOINT, TAG_TRIAL, quality_name
+from topotrain.fields import CHECKPOINT_DIR, DOCKQ_COLUMN, INTERRUPTED_NOTE, TAG_TRIAL, quality_name
 from topotrain.invocation import resume_command, sync_advice
 from topotrain.model.lightning import STEP
 from topotrain.model.network import TopoQANetwork
 from topotrain.progress import track
 from topotrain.scratch import make_scratch, remove_scratch, writing
-from topotrain.signals import release
+from topotrain.signals import heeding, release
 from topotrain.text import one_line
 from topotrain.tracking.journal import JournalError
 from topotrain.tracking.recorder import AWAY_SECONDS, STOP_SECONDS, NewVersion, Recorder, Status
@@ -35,6 +35,7 @@ from topotrain.training.ranks import Place
 from topotrain.training.record import record_figures, record_recipe
 from topotrain.training.register import TakeCandidate, numbers_of, register_kept
 from topotrain.training.selection import Selection
+from topotrain.training.step_end import MID_EPOCH, StepEnd, batches_seen
 from topotrain.version import __version__
 
 log = logging.getLogger("topotrain")
@@ -109,6 +110,7 @@ class TrainingRun:
         self.selection = continuation.selection if continuation else Selection(self.config)
         self.judged: Judged | None = None
         self.crew: Crew | None = None
+        self.batches = 0  # of the epoch in which the run was stopped
 
     @cached_property
     def workdir(self) -> Path:
@@ -142,8 +144,9 @@ class TrainingRun:
                 result = self._run(data)
         except InterruptedRunError as stop:
             release(stop)
-            self._end("KILLED", f"{INTERRUPTED_NOTE} {stop.signum} after {self.epochs} epochs")
-            if self.epochs:
+            within = f" and {self.batches} batches" if self.batches else ""
+            self._end("KILLED", f"{INTERRUPTED_NOTE} {stop.signum} after {self.epochs} epochs{within}")
+            if self.epochs or within:
                 log.info("to resume: %s", resume_command(self.recorder.run_id, self.recorder.uri))
             raise
         except BaseException as error:
@@ -275,16 +278,21 @@ class TrainingRun:
             "step": STEP,
             "num_ranks": self._num_ranks,
         }
-        callbacks = [
-            progress_callback(self.selection, self.config.logging, bar=self.progress),
-            EpochEnd(self.selection, self.recorder, self.checkpoints, carried),
-        ]
+        epoch_end = EpochEnd(self.selection, self.recorder, self.checkpoints, carried)
+        callbacks = [progress_callback(self.selection, self.config.logging, bar=self.progress), epoch_end]
         data.module.first_epoch = self.epochs
-        last = self.checkpoints / LAST_CHECKPOINT if continuation else None
+        last = self.checkpoints / continuation.name if continuation else None
         new_rate = RATE in continuation.drift if continuation else False
         loop = Loop(self.config, self.limits, self.workdir, self.place, last, new_rate)
         if self.crew is None:
-            loop.run(network, data.module, callbacks)
+            before = continuation.content if continuation else {}
+            data.module.first_batch = batches_seen(before)
+            with heeding() as wish:
+                step_end = StepEnd(wish, epoch_end, before.get(MID_EPOCH))
+                try:
+                    loop.run(network, data.module, [*callbacks, step_end])
+                finally:
+                    self.batches = step_end.batches
             return
         self.crew.brief(
             {
