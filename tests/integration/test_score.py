@@ -181,7 +181,7 @@ def test_one_unreadable_file_costs_one_row(few, model, capsys):
     assert scored(capsys, model, few, "--strict", status=2)[0] == ""
     alone, told = scored(capsys, model, few / "bad.pdb", status=2)
     assert alone == ""
-    assert "no structure gives a graph; the first: " in told.splitlines()[-1]
+    assert told.splitlines()[-1].startswith(f"error: {few}: no structure gives a graph; the first: {few / 'bad.pdb'}")
 
 
 def test_an_unknown_chain_is_one_error_that_lists_the_chains(few, model, capsys):

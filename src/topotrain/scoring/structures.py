@@ -93,12 +93,11 @@ def score_structures(
     given = [structures] if isinstance(structures, Path | str) else structures
     workers = Workers(jobs, engine, address)
     loaded = load_model(model, tracking_uri)
-    scorer = loaded.scorer
     with scratch("score") as folder:
-        report = build_recorded_graphs(
+        built = build_recorded_graphs(
             [Path(path) for path in given],
             folder,
-            scorer.schema.module_registry,
+            loaded.scorer.schema.module_registry,
             workers=workers,
             strict=strict,
             models=models,
@@ -106,30 +105,34 @@ def score_structures(
             cache=GraphCache() if keep_graphs else None,
             progress=progress,
         )
-        if not report.num_graphs:
-            first = next(iter(report.failures.values()), "no structures")
-            raise DataError(f"{report.root}: no structure gives a graph; the first: {first}", "at least one")
-        rows, failures, beyond = _scored(loaded, report, Path(folder), targets)
-        if all(row.error for row in rows):
-            raise DataError(f"{report.root}: no structure gives a score; the first: {rows[0].error}", "at least one")
-    quality = scorer.schema.label_column
-    trust = Trust(loaded.name, loaded.recipe, rows, quality, beyond, len(scorer.networks))
-    return ScoreReport(tuple(rows), failures, report.changes_line, quality, trust.sentences)
+        if not built.num_graphs:
+            raise _none(built, "graph", next(iter(built.failures.values()), ""))
+        return _scored(loaded, built, Path(folder), targets)
 
 
-def _scored(
-    loaded: LoadedModel, report: BuildReport, folder: Path, rule: TargetRule | None
-) -> tuple[list[Scored], dict[str, str], dict[str, list[Beyond]]]:
-    """Rows of all structures, {MODEL: one line} of those without a score, and in what they lie beyond the training."""
-    directory, failures = GraphDirectory(folder), dict(report.failures)
-    root = report.root.with_name(archive_stem(report.root)) if is_archive(report.root) else report.root
-    target = Targets(root, [*directory.keys, *failures], rule, flat=report.flat).by_key
+def _none(built: BuildReport, what: str, first: str) -> DataError:
+    return DataError(f"{built.root}: no structure gives a {what}; the first: {first}")
+
+
+def _scored(loaded: LoadedModel, built: BuildReport, folder: Path, rule: TargetRule | None) -> ScoreReport:
+    """Score the graphs that were built."""
+    scorer, quality = loaded.scorer, loaded.scorer.schema.label_column
+    directory, failures = GraphDirectory(folder), dict(built.failures)
+    root = built.root.with_name(archive_stem(built.root)) if is_archive(built.root) else built.root
+    target = Targets(root, [*directory.keys, *failures], rule, flat=built.flat).by_key
     show_targets({key: target[key] for key in directory.keys})
-    judge = GraphJudge(loaded.scorer.schema, DirectoryMetadata.read(folder))
-    scores = dict(score_directory(loaded.scorer, directory, hold=judge, failures=failures))
-    rows = [Scored.of(key, target[key].name, score) for key, score in scores.items()]
+    judge = GraphJudge(scorer.schema, DirectoryMetadata.read(folder))
+    scores = dict(score_directory(scorer, directory, hold=judge, failures=failures))
+    if not scores:
+        raise _none(built, "score", next(iter(failures.values())))
     failed = [Scored.failed(key, target[key].name, error) for key, error in failures.items()]
-    return rank_by_target([*rows, *failed]), failures, _beyond(loaded, directory, list(scores))
+    rows = rank_by_target([*(Scored.of(key, target[key].name, score) for key, score in scores.items()), *failed])
+    trust = Trust(
+        *(loaded.name, loaded.recipe, rows, quality),
+        beyond=_beyond(loaded, directory, list(scores)),
+        num_networks=len(scorer.networks),
+    )
+    return ScoreReport(tuple(rows), failures, built.changes_line, quality, trust.sentences)
 
 
 def _beyond(loaded: LoadedModel, directory: GraphDirectory, keys: Sequence[str]) -> dict[str, list[Beyond]]:

@@ -156,10 +156,7 @@ class Trust:
         worst: dict[str, Beyond] = {}
         for one in sorted((one for found in far.values() for one in found), key=lambda one: -one.deviations):
             worst.setdefault(one.column, one)
-        named = [
-            f"{one.column} is {one.value:.3g} where it saw {one.low:.3g} to {one.high:.3g}"
-            for one in list(worst.values())[:SHOWN]
-        ]
+        named = [f"{one.column} is {one.value:.3g} where it saw {_seen(one)}" for one in list(worst.values())[:SHOWN]]
         targets = list(dict.fromkeys(row.target for row in self.rows if row.model in far))
         where = "" if len(self._by_target()) == 1 else f" (of {_first(targets)})"
         total = sum(not row.error for row in self.rows)
@@ -181,6 +178,10 @@ class Trust:
         ]
         if lost:
             yield f"on complexes that it had not learned from it chose no better than {_and(lost)}"
+
+
+def _seen(one: Beyond) -> str:
+    return f"{one.low:.3g} alone" if one.low == one.high else f"{one.low:.3g} to {one.high:.3g}"
 
 
 def _group(number: int, total: int) -> str:
