@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -179,7 +181,7 @@ def test_one_unreadable_file_costs_one_row(few, model, capsys):
     assert scored(capsys, model, few, "--strict", status=2)[0] == ""
     alone, told = scored(capsys, model, few / "bad.pdb", status=2)
     assert alone == ""
-    assert "no structure gives a graph; the first: " in told.splitlines()[-1]
+    assert told.splitlines()[-1].startswith(f"error: {few}: no structure gives a graph; the first: {few / 'bad.pdb'}")
 
 
 def test_an_unknown_chain_is_one_error_that_lists_the_chains(few, model, capsys):
@@ -196,7 +198,7 @@ def test_a_call_that_was_cut_off_goes_on(decoys, model, cache, quick_python, kin
     command = [quick_python, "-m", "topotrain", "score", str(decoys), "--tracking-uri", model]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     try:
-        wait_for(lambda: cache.is_dir() and sum(path.suffix == SUFFIX for path in cache.iterdir()) >= 3)
+        wait_for(lambda: process.poll() is not None or len(list(cache.glob(f"*{SUFFIX}"))) >= 3)
         process.send_signal(kind)
         out, _ = process.communicate(timeout=60)
     finally:
@@ -213,3 +215,22 @@ def test_a_call_that_was_cut_off_goes_on(decoys, model, cache, quick_python, kin
     assert len([path for path in cache.iterdir() if path.suffix == SUFFIX]) == DECOYS
     again = subprocess.run([*command, "--no-cache"], capture_output=True, check=True, timeout=120)
     assert tables == [again.stdout, again.stdout]
+
+
+def test_the_page(root, model, tmp_path, monkeypatch, capsys):
+    """docs/score.md as it is written; ``model`` stands for the user's."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", model)
+    found = re.findall(r"```(bash|python)\n(.*?)```", (root / "docs" / "score.md").read_text(), flags=re.DOTALL)
+    assert [language for language, _ in found] == ["bash", "python"]
+    for line in found[0][1].strip().splitlines():
+        assert exit_status(*shlex.split(line, comments=True)[1:]) == 0, capsys.readouterr().err
+    table = (tmp_path / "scores.csv").read_text()
+    shown = capsys.readouterr()
+    assert "2 structures scored, 0 failed" in shown.err
+    assert len(shown.out.splitlines()) == 3
+    exec(found[1][1], {})
+    first = table.splitlines()[1].split(",")
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0] == f"{first[0]} {float(first[2])}"
+    assert "learned from 8 structures of 2 complexes" in printed[1]

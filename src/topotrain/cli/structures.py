@@ -16,7 +16,6 @@ from topotrain.cli.options import (
     KeyValue,
     Words,
     engine_options,
-    flag,
     jobs_option,
     model_option,
     option,
@@ -247,7 +246,7 @@ def features(kind: str | None, as_json: bool) -> None:
 @engine_options
 @MODELS
 @CHAINS
-@flag("--no-cache", help="Build every graph, and keep none for another call.")
+@click.option("--no-cache", is_flag=True, help="Build every graph, and keep none for another call.")
 @STRICT
 @TRACKING_URI
 def score(
@@ -301,6 +300,8 @@ def score(
     deliver(text, out)
     say_changes(report.changes_line)
     say_outcome(report.failures, f"{len(report.scored)} structures scored")
+    for sentence in report.sentences:
+        say(sentence)
     keep_report("score", text, "scores.csv", tracking_uri)
 
 

@@ -14,7 +14,7 @@ from topotrain.data.matching import match_labels
 from topotrain.data.targets import TargetRule, Targets
 from topotrain.errors import DataError, UserInputError
 from topotrain.features.archives import folder_of
-from topotrain.features.builder import find_structures
+from topotrain.features.inputs import find_structures
 from topotrain.features.residue_names import AMINO_ACIDS
 from topotrain.features.similarity import MIN_IDENTITY, UNKNOWN_LETTER, Link, clusters_of, find_links
 from topotrain.features.structure import read_content, read_structure

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from topotrain.cluster.workers import EngineName, Workers
+from topotrain.data.column_ranges import Beyond, ColumnRanges, graph_beyond
 from topotrain.data.graph_cache import GraphCache
 from topotrain.data.graph_dir import GraphDirectory
+from topotrain.data.graph_file import read_graph
 from topotrain.data.targets import TargetRule, Targets, show_targets
 from topotrain.errors import DataError
 from topotrain.features import build_recorded_graphs
@@ -19,9 +21,9 @@ from topotrain.progress import OnItemDone
 from topotrain.schema.check import GraphJudge
 from topotrain.schema.resolve import DirectoryMetadata
 from topotrain.scoring.directory_scores import score_directory
-from topotrain.scoring.load import scorer_of
+from topotrain.scoring.load import LoadedModel, load_model
 from topotrain.scoring.score_table import Scored, rank_by_target
-from topotrain.scoring.scorer import Scorer
+from topotrain.scoring.trust import Trust
 from topotrain.scratch import scratch
 
 
@@ -34,12 +36,14 @@ class ScoreReport:
         failures: {MODEL: one line} of structures that gave no graph, or no score.
         changes_line: what reading left out or changed, on one line; "" for nothing.
         quality: the column of what was predicted.
+        sentences: which model it was, how far its scores tell structures apart, and a warning where there is cause.
     """
 
     rows: tuple[Scored, ...]
     failures: dict[str, str]
     changes_line: str = ""
     quality: str = DOCKQ_COLUMN
+    sentences: tuple[str, ...] = ()
 
     @property
     def scored(self) -> tuple[Scored, ...]:
@@ -49,7 +53,7 @@ class ScoreReport:
 
 def score_structures(
     structures: Path | str | Sequence[Path | str],
-    model: str | None,
+    model: str | None = None,
     *,
     targets: TargetRule | None = None,
     jobs: int = 1,
@@ -88,12 +92,12 @@ def score_structures(
     """
     given = [structures] if isinstance(structures, Path | str) else structures
     workers = Workers(jobs, engine, address)
-    scorer, _ = scorer_of(model, tracking_uri)
+    loaded = load_model(model, tracking_uri)
     with scratch("score") as folder:
-        report = build_recorded_graphs(
+        built = build_recorded_graphs(
             [Path(path) for path in given],
             folder,
-            scorer.schema.module_registry,
+            loaded.scorer.schema.module_registry,
             workers=workers,
             strict=strict,
             models=models,
@@ -101,25 +105,47 @@ def score_structures(
             cache=GraphCache() if keep_graphs else None,
             progress=progress,
         )
-        if not report.num_graphs:
-            first = next(iter(report.failures.values()), "no structures")
-            raise DataError(f"{report.root}: no structure gives a graph; the first: {first}", "at least one")
-        rows, failures = _scored(scorer, report, Path(folder), targets)
-        if all(row.error for row in rows):
-            raise DataError(f"{report.root}: no structure gives a score; the first: {rows[0].error}", "at least one")
-    return ScoreReport(tuple(rows), failures, report.changes_line, scorer.schema.label_column)
+        if not built.num_graphs:
+            raise _none(built, "graph", next(iter(built.failures.values()), ""))
+        return _scored(loaded, built, Path(folder), targets)
 
 
-def _scored(
-    scorer: Scorer, report: BuildReport, folder: Path, rule: TargetRule | None
-) -> tuple[list[Scored], dict[str, str]]:
-    """Rows of all structures, and {MODEL: one line} of those without a score."""
-    directory, failures = GraphDirectory(folder), dict(report.failures)
-    root = report.root.with_name(archive_stem(report.root)) if is_archive(report.root) else report.root
-    target = Targets(root, [*directory.keys, *failures], rule, flat=report.flat).by_key
+def _none(built: BuildReport, what: str, first: str) -> DataError:
+    return DataError(f"{built.root}: no structure gives a {what}; the first: {first}")
+
+
+def _scored(loaded: LoadedModel, built: BuildReport, folder: Path, rule: TargetRule | None) -> ScoreReport:
+    """Score the graphs that were built."""
+    scorer, quality = loaded.scorer, loaded.scorer.schema.label_column
+    directory, failures = GraphDirectory(folder), dict(built.failures)
+    root = built.root.with_name(archive_stem(built.root)) if is_archive(built.root) else built.root
+    target = Targets(root, [*directory.keys, *failures], rule, flat=built.flat).by_key
     show_targets({key: target[key] for key in directory.keys})
     judge = GraphJudge(scorer.schema, DirectoryMetadata.read(folder))
     scores = dict(score_directory(scorer, directory, hold=judge, failures=failures))
-    rows = [Scored.of(key, target[key].name, score) for key, score in scores.items()]
+    if not scores:
+        raise _none(built, "score", next(iter(failures.values())))
     failed = [Scored.failed(key, target[key].name, error) for key, error in failures.items()]
-    return rank_by_target([*rows, *failed]), failures
+    rows = rank_by_target([*(Scored.of(key, target[key].name, score) for key, score in scores.items()), *failed])
+    trust = Trust(
+        *(loaded.name, loaded.recipe, rows, quality),
+        beyond=_beyond(loaded, directory, list(scores)),
+        num_networks=len(scorer.networks),
+    )
+    return ScoreReport(tuple(rows), failures, built.changes_line, quality, trust.sentences)
+
+
+def _beyond(loaded: LoadedModel, directory: GraphDirectory, keys: Sequence[str]) -> dict[str, list[Beyond]]:
+    """{MODEL: columns in which it lies beyond what the model learned from}; of versions that recorded that."""
+    schema = loaded.scorer.schema
+    sides = {"node": (schema.node_columns, schema.node_dim), "edge": (schema.edge_columns, schema.edge_dim)}
+    names = {side: known or [f"{side} {place}" for place in range(dim)] for side, (known, dim) in sides.items()}
+    try:
+        recorded = loaded.recipe["data"]["train"]["column_ranges"]
+        ranges = {side: ColumnRanges.from_dict(recorded[side]) for side in sides if side in recorded}
+    except (KeyError, TypeError, ValueError):
+        return {}
+    if any(len(known.low) != sides[side][1] for side, known in ranges.items()):
+        return {}
+    found = {key: graph_beyond(ranges, read_graph(directory.path(key), key), names) for key in keys}
+    return {key: beyond for key, beyond in found.items() if beyond}
