@@ -39,9 +39,7 @@ def explain(
         from topotrain.scoring.explain import contacts_csv, residues_csv
         from topotrain.scoring.explain import explain as explain_score
 
-    found = explain_score(
-        source, model, chains=chains, allow_unverified=allow_unverified, tracking_uri=tracking_uri
-    )
+    found = explain_score(source, model, chains=chains, allow_unverified=allow_unverified, tracking_uri=tracking_uri)
     deliver(residues_csv(found), out)
     if contacts:
         deliver(contacts_csv(found), contacts)

@@ -77,7 +77,8 @@ def residue_plddt(structure: Structure, content: bytes, model: int | None = None
     """(num_residues,) pLDDT from B-factors; None where they are something else.
 
     They count as pLDDT where an mmCIF file says so (``_ma_qa_metric``), or where every residue has one value on all its
-    atoms, between 0 and 100, and residues differ. The value is that of the C-beta, else the C-alpha, else the first atom.
+    atoms, between 0 and 100, and residues differ. A residue has the value of its C-beta, else of its C-alpha, else of
+    its first atom.
 
     Args:
         structure: the structure, for the order of residues.

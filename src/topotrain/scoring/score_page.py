@@ -21,7 +21,7 @@ from topotrain.scoring.score_table import Scored
 
 # The page asks nothing of any network, whatever the names of files try; plotly compiles what draws in space.
 POLICY = (
-    '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; script-src \'unsafe-inline\' '
+    "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; script-src 'unsafe-inline' "
     "'unsafe-eval'; style-src 'unsafe-inline'; img-src data: blob:\">"
 )
 CAPRI_NAMES = ("acceptable", "medium", "high")
@@ -29,8 +29,8 @@ SINGLE = "A single network gives no interval; an ensemble does (topotrain ensemb
 SPREAD = "The interval is the spread of the ensemble's members (one standard deviation)."
 CONTACTS = "Contacts are pairs of residues of different partners with C-betas within 8 Angstrom."
 PDOCKQ = (
-    "B-factors are read as pLDDT: the mean over residues in contact, and the pDockQ that follows from it and the number "
-    "of contacts (Bryant et al., Nature Communications 13, 1265, 2022)."
+    "B-factors are read as pLDDT: the mean over residues in contact, and the pDockQ that follows from it and the "
+    "number of contacts (Bryant et al., Nature Communications 13, 1265, 2022)."
 )
 
 
@@ -150,7 +150,7 @@ def _table(
     columns += [("contacts", "contacts", True)]
     columns += [("plddt", "interface pLDDT", True), ("pdockq", "pDockQ", True)] if confident else []
     heads = "".join(
-        f'<th scope="col"{" class=number" if number else ""}{" aria-sort=ascending" if key == "rank" and not several else ""}>'
+        f'<th scope="col"{" class=number" if number else ""}>'
         f'<button type="button" data-key="{key}">{escape(name)}</button></th>'
         for key, name, number in columns
     )
@@ -201,14 +201,17 @@ def _scale(score: float, spread: float | None) -> str:
 
 def _charts(predicted: str, beside: str) -> str:
     return f"""<section class="side">
-<div><h2>Distribution</h2><div id="distribution" class="chart" role="img" aria-label="Histogram of {escape(predicted)}"></div></div>
-<div><h2>Beside {beside}</h2><div id="beside" class="chart" role="img" aria-label="{escape(predicted)} beside {beside}"></div></div>
+<div><h2>Distribution</h2>
+<div id="distribution" class="chart" role="img" aria-label="Histogram of {escape(predicted)}"></div></div>
+<div><h2>Beside {beside}</h2>
+<div id="beside" class="chart" role="img" aria-label="{escape(predicted)} beside {beside}"></div></div>
 </section>"""
 
 
 def _space(best: Sequence[Examined]) -> str:
     choices = "".join(
-        f'<button type="button" data-view="{place}" aria-pressed="false">{one.row.rank}. {escape(one.row.model)}</button>'
+        f'<button type="button" data-view="{place}" aria-pressed="false">{one.row.rank}. '
+        f"{escape(one.row.model)}</button>"
         for place, one in enumerate(best)
     )
     return f"""<section id="views" aria-labelledby="best"><h2 id="best">The best {len(best)} in space</h2>
@@ -219,7 +222,8 @@ def _space(best: Sequence[Examined]) -> str:
 <div class="ends"><span id="low"></span><span>lowers &#183; importance &#183; raises</span><span id="high"></span></div>
 <div class="scroll" tabindex="0" role="region" aria-labelledby="seen"><table>
 <thead><tr><th scope="col">chain</th><th scope="col">number</th><th scope="col">residue</th>
-<th scope="col" class="number">importance</th></tr></thead><tbody id="residues"></tbody></table></div></div></div></section>"""
+<th scope="col" class="number">importance</th></tr></thead><tbody id="residues"></tbody></table></div></div></div>
+</section>"""
 
 
 def _failed(failed: Sequence[Scored]) -> str:
