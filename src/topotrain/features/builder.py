@@ -188,7 +188,7 @@ def build_with_modules(
     with structure_files(structures) as files:
         _make_output(out)
         claim(out, modules, replace=replace_others)
-        tasks = _tasks(files, modules, models, partners)
+        tasks = graph_tasks(files, modules, models, partners)
         outcomes: dict[str, GraphOutcome] = {}
         with workers.ready(*files.places) as run_tasks:
             for outcome in _build_all(tasks, out, modules, run_tasks, cache):
@@ -245,7 +245,9 @@ def _refuse(report: BuildReport, outcomes: list[GraphOutcome]) -> None:
         )
 
 
-def _tasks(files: StructureFiles, modules: ModuleSet, models: Models, partners: Partners | None) -> list[GraphTask]:
+def graph_tasks(
+    files: StructureFiles, modules: ModuleSet, models: Models, partners: Partners | None
+) -> list[GraphTask]:
     """What is to be built, by key: one graph a file, or one for each MODEL."""
     specification = json.dumps(modules.specification(), sort_keys=True)
     chains = str(partners) if partners else ""
