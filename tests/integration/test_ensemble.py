@@ -17,7 +17,7 @@ import yaml
 import topotrain
 from kit.commands import exit_status
 from kit.graphs import GraphSet, write_graph_set
-from kit.recorded import artifact_json, mlflow_client, point_mlflow_at
+from kit.recorded import artifact_json, artifact_names, mlflow_client, point_mlflow_at
 from kit.served import pinned_names, score_alone
 from kit.waiting import PATIENCE
 from topotrain.data.graph_file import Graph, read_graph
@@ -288,6 +288,31 @@ def test_it_is_promoted_used_by_default_and_told_of(trained, capsys, tmp_path):
         mlflow_client(trained.uri).delete_registered_model_alias("topoqa", "champion")
     other = trained.best[0]
     assert exit_status("compare", made.version, other, *data, *uri) == 0
+
+
+def test_evaluate_says_how_well_the_spread_tells_the_error(trained, made, expected, capsys, tmp_path):
+    data = ("--graphs", trained.graph_set.graphs, "--labels", trained.graph_set.val_labels)
+    where = (*data, "--tracking-uri", trained.uri)
+    assert exit_status("evaluate", "--model", made.version, *where, "--format", "json") == 0
+    report = json.loads(capsys.readouterr().out)
+    rows = {row["MODEL"]: float(row["dockq"]) for row in csv.DictReader(trained.graph_set.val_labels.open())}
+    within = sum(abs(expected[key][0] - true) <= 2 * expected[key][1] for key, true in rows.items()) / len(rows)
+    assert report["spread"]["within_2_std"] == pytest.approx(within)
+    assert report["spread"]["mean"] == pytest.approx(sum(expected[key][1] for key in rows) / len(rows))
+    client = mlflow_client(trained.uri)
+    logged = client.get_run(made.run_id).data.metrics
+    assert logged["eval_spread_within_2_std"] == pytest.approx(within)
+    assert logged["eval_spread_mean"] == pytest.approx(report["spread"]["mean"])
+    assert "spread_and_error.png" in artifact_names(client, made.run_id, "evaluation")
+    assert exit_status("evaluate", "--model", made.version, *where) == 0
+    assert "mean standard deviation over the members; the error is" in capsys.readouterr().out
+    assert exit_status("evaluate", "--model", trained.best[0], *where) == 0
+    assert "spread: none, a single model gives none (topotrain ensemble" in capsys.readouterr().out
+    scores = tmp_path / "scores.csv"
+    assert exit_status("predict", "--model", made.version, *where, "--out", scores) == 0
+    assert exit_status("metrics", "--predictions", scores, "--format", "json") == 0
+    found = json.loads(capsys.readouterr().out)["all"]["mean_spearman"]
+    assert found == pytest.approx(report["figures"]["model"]["mean_spearman"])
 
 
 def test_a_changed_member_file_is_refused_everywhere(trained, capsys):
