@@ -151,7 +151,7 @@ def spread_lines(report: SpreadReport | None, quality: str) -> list[str]:
     told = UNDEFINED if report.spearman is None else f"{report.spearman:.4f}"
     ratio = UNDEFINED if report.ratio is None else f"{report.ratio:.2f}"
     return [
-        f"spread: {report.mean:.4f} ({quality}), mean standard deviation over the members; the error is {ratio} times as",
-        f"large (root mean squares); Spearman of spread and error {told}; true {quality} within so many standard",
+        f"spread: {report.mean:.4f} ({quality}), mean standard deviation over the members; the error is {ratio} times",
+        f"as large (root mean squares); Spearman of spread and error {told}; true {quality} within so many standard",
         f"deviations of the prediction (normal errors of that size): {within}",
     ]
