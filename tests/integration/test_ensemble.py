@@ -305,8 +305,8 @@ def test_evaluate_says_how_well_the_spread_tells_the_error(trained, made, expect
     assert report["spread"]["mean"] == pytest.approx(sum(expected[key][1] for key in rows) / len(rows))
     client = mlflow_client(trained.uri)
     logged = client.get_run(made.run_id).data.metrics
-    assert logged["eval_spread_within_2_std"] == pytest.approx(within)
-    assert logged["eval_spread_mean"] == pytest.approx(report["spread"]["mean"])
+    assert logged["eval/spread_within_2_std"] == pytest.approx(within)
+    assert logged["eval/spread_mean"] == pytest.approx(report["spread"]["mean"])
     assert "spread_and_error.png" in artifact_names(client, made.run_id, "evaluation")
     assert exit_status("evaluate", "--model", made.version, *where) == 0
     assert "mean standard deviation over the members; the error is" in capsys.readouterr().out

@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from topotrain.batches.display import BatchDisplay, JobReport
+from topotrain.batches.display import BatchDisplay, JobReport, batch_note
 from topotrain.batches.engine import Engine
 from topotrain.batches.engines import check_store, open_engine
 from topotrain.batches.ensembling import make_ensemble
@@ -213,6 +213,7 @@ class _Batch:
         return replace(result, ensemble=uri, candidates=candidates)
 
     def _record(self, result: BatchResult) -> None:
+        self.recorder.summary(batch_note(result.jobs, result.best))
         self.recorder.json(result.to_dict(), BATCH_SUMMARY_ARTIFACT)
         for path in self.engine.logs():
             self.recorder.text(
