@@ -5,6 +5,9 @@ from __future__ import annotations
 import csv
 import json
 import math
+import os
+import re
+import shlex
 import shutil
 import subprocess
 from dataclasses import dataclass
@@ -17,7 +20,7 @@ import yaml
 import topotrain
 from kit.commands import exit_status
 from kit.graphs import GraphSet, write_graph_set
-from kit.recorded import artifact_json, mlflow_client, point_mlflow_at
+from kit.recorded import artifact_json, artifact_names, mlflow_client, point_mlflow_at
 from kit.served import pinned_names, score_alone
 from kit.waiting import PATIENCE
 from topotrain.data.graph_file import Graph, read_graph
@@ -190,6 +193,7 @@ def test_it_is_judged_on_the_validation_data_of_its_members(trained, made, expec
     assert (run.info.run_name, run.data.tags["topotrain.command"]) == ("the ensemble", "ensemble")
     assert run.data.tags["topotrain.members"].split() == trained.best
     assert [one["version"] for one in artifact_json(client, made.run_id, "ensemble.json")] == trained.best
+    assert topotrain.summarise(made.run_id, tracking_uri=trained.uri)["warnings"] == []
 
 
 def test_the_order_of_the_members_makes_no_other_ensemble(trained, made):
@@ -288,6 +292,31 @@ def test_it_is_promoted_used_by_default_and_told_of(trained, capsys, tmp_path):
         mlflow_client(trained.uri).delete_registered_model_alias("topoqa", "champion")
     other = trained.best[0]
     assert exit_status("compare", made.version, other, *data, *uri) == 0
+
+
+def test_evaluate_says_how_well_the_spread_tells_the_error(trained, made, expected, capsys, tmp_path):
+    data = ("--graphs", trained.graph_set.graphs, "--labels", trained.graph_set.val_labels)
+    where = (*data, "--tracking-uri", trained.uri)
+    assert exit_status("evaluate", "--model", made.version, *where, "--format", "json") == 0
+    report = json.loads(capsys.readouterr().out)
+    rows = {row["MODEL"]: float(row["dockq"]) for row in csv.DictReader(trained.graph_set.val_labels.open())}
+    within = sum(abs(expected[key][0] - true) <= 2 * expected[key][1] for key, true in rows.items()) / len(rows)
+    assert report["spread"]["within_2_std"] == pytest.approx(within)
+    assert report["spread"]["mean"] == pytest.approx(sum(expected[key][1] for key in rows) / len(rows))
+    client = mlflow_client(trained.uri)
+    logged = client.get_run(made.run_id).data.metrics
+    assert logged["eval/spread_within_2_std"] == pytest.approx(within)
+    assert logged["eval/spread_mean"] == pytest.approx(report["spread"]["mean"])
+    assert "spread_and_error.png" in artifact_names(client, made.run_id, "evaluation")
+    assert exit_status("evaluate", "--model", made.version, *where) == 0
+    assert "mean standard deviation over the members; the error is" in capsys.readouterr().out
+    assert exit_status("evaluate", "--model", trained.best[0], *where) == 0
+    assert "spread: none, a single model gives none (topotrain ensemble" in capsys.readouterr().out
+    scores = tmp_path / "scores.csv"
+    assert exit_status("predict", "--model", made.version, *where, "--out", scores) == 0
+    assert exit_status("metrics", "--predictions", scores, "--format", "json") == 0
+    found = json.loads(capsys.readouterr().out)["all"]["mean_spearman"]
+    assert found == pytest.approx(report["figures"]["model"]["mean_spearman"])
 
 
 def test_a_changed_member_file_is_refused_everywhere(trained, capsys):
@@ -426,6 +455,37 @@ def test_a_batch_says_why_there_is_no_ensemble(trained, five, monkeypatch):
 
 def refuse(*_: Any) -> None:
     raise SchemaError("they don't fit")
+
+
+def test_the_commands_of_the_page_run_as_written(trained, five, root, monkeypatch, capsys):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", trained.uri)
+    (code,) = re.findall(r"```bash\n(.*?)```", (root / "docs" / "ensembles.md").read_text(), flags=re.DOTALL)
+    lines = [shlex.split(line, comments=True) for line in code.strip().splitlines()]
+    assert lines[0] == ["topotrain", "batch", "--manifest", "manifests/five_seeds.yaml"], "that of five"
+    for line in lines[1:3]:
+        assert exit_status(*line[1:]) == 0, capsys.readouterr().err
+        assert re.fullmatch(r"models:/\w+/\d+\n", capsys.readouterr().out)
+    assert lines[3][:5] == ["mlflow", "run", ".", "-e", "ensemble"]
+    assert len(lines) == 4
+
+
+@pytest.mark.project
+def test_mlflow_run_of_an_ensemble(trained, root, quick_python, tmp_path):
+    members = " ".join(trained.best[:2])
+    command = ["mlflow", "run", str(root), "-e", "ensemble", "--env-manager", "local", "--experiment-name", "ensembles"]
+    command += ["-P", f"members={members}", "-P", "name=of_a_project"]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
+    environment |= {"MLFLOW_TRACKING_URI": trained.uri, "MLFLOW_DISABLE_TELEMETRY": "true"}
+    environment["PATH"] = os.pathsep.join([str(Path(quick_python).parent), environment["PATH"]])
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=PATIENCE, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    client = mlflow_client(trained.uri)
+    (run,) = client.search_runs([client.get_experiment_by_name("ensembles").experiment_id])
+    assert (run.data.tags["topotrain.command"], run.data.tags["topotrain.members"]) == ("ensemble", members)
+    assert run.data.params["members"] == f"'{members}'", "as it was given, beside what the run says of itself"
+    assert [version.run_id for version in client.search_model_versions("name = 'of_a_project'")] == [run.info.run_id]
 
 
 def test_no_training_begins_with_an_ensemble(trained, made):

@@ -52,24 +52,17 @@ class SpreadReport:
     groups: tuple[Group, ...]
 
     def metrics(self) -> dict[str, float]:
-        """Those that are defined, by name."""
-        named = {
-            **{f"within_{width}_std": value for width, value in zip(WIDTHS, self.within, strict=True)},
-            "std_error_spearman": self.spearman,
-            "mean_std": self.mean,
-            "error_to_std": self.ratio,
-        }
-        return {name: value for name, value in named.items() if value is not None}
+        """Those that are defined, as one flat mapping."""
+        return {f"spread_{name}": value for name, value in self._numbers().items() if value is not None}
 
     def to_dict(self) -> dict[str, Any]:
-        """For a report."""
-        return {
-            **{f"within_{width}_std": value for width, value in zip(WIDTHS, self.within, strict=True)},
-            "std_error_spearman": self.spearman,
-            "mean_std": self.mean,
-            "error_to_std": self.ratio,
-            "groups": [{"num_models": one.count, "std": one.spread, "error": one.error} for one in self.groups],
-        }
+        """For a report; ``null`` is undefined."""
+        groups = [{"num_models": one.count, "spread": one.spread, "error": one.error} for one in self.groups]
+        return {**self._numbers(), "groups": groups}
+
+    def _numbers(self) -> dict[str, float | None]:
+        within = {f"within_{width}_std": value for width, value in zip(WIDTHS, self.within, strict=True)}
+        return {"mean": self.mean, "spearman": self.spearman, "error_ratio": self.ratio, **within}
 
 
 def spread_report(predicted: Values, spread: Values, true: Values) -> SpreadReport:
