@@ -12,6 +12,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import torch
 
 import topotrain
 from kit.commands import exit_status
@@ -19,7 +20,9 @@ from kit.structures import write_models
 from kit.waiting import wait_for
 from topotrain.data.demo import write_demo_structures
 from topotrain.data.graph_cache import FOLDER, SUFFIX, GraphCache
+from topotrain.data.graph_file import read_graph
 from topotrain.features import graph as graph_module
+from topotrain.scoring.load import load_model
 
 DECOYS = 24  # enough for a call to be killed in the middle
 NO_TOPOLOGY = ["--topology-module", "topology/none/v1"]
@@ -234,3 +237,27 @@ def test_the_page(root, model, tmp_path, monkeypatch, capsys):
     printed = capsys.readouterr().out.splitlines()
     assert printed[0] == f"{first[0]} {float(first[2])}"
     assert "learned from 8 structures of 2 complexes" in printed[1]
+
+
+def test_real_complexes_by_name_and_as_a_folder(shared_data, model, tmp_path, capsys):
+    files = sorted((shared_data / "features").glob("*.pdb"))
+    assert len(files) == 4
+    table, told = scored(capsys, model, *files)
+    assert "1 target: features (4 decoys)" in told
+    assert scored(capsys, model, *files, "--jobs", 2, "--no-cache")[0] == table
+    assert scored(capsys, model, files[0].parent)[0] == table
+    assert scored(capsys, model, *files, "--chains", "B:A")[0] == table  # each has two chains
+
+
+def test_a_version_records_what_its_training_columns_hold(model):
+    recipe = load_model(None, model).recipe
+    train = recipe["data"]["train"]
+    folder = Path(recipe["data"]["graph_dir"])
+    graphs = [read_graph(path) for target in train["targets"] for path in sorted((folder / target).glob("*.pt"))]
+    assert len(graphs) == train["column_ranges"]["num_graphs"] == 8
+    for side, values in (("node", [one.x for one in graphs]), ("edge", [one.edge_attr for one in graphs])):
+        rows = torch.cat(values).double().numpy()
+        expected = {"low": rows.min(axis=0), "high": rows.max(axis=0), "deviation": rows.std(axis=0)}
+        for name, columns in expected.items():
+            assert train["column_ranges"][side][name] == pytest.approx(columns.tolist(), rel=1e-5, abs=1e-6), name
+    assert recipe["within_target_error"] > 0

@@ -93,10 +93,10 @@ def test_several_complexes_are_told_one_by_one() -> None:
     assert (
         trust(several)
         .sentences[1]
-        .startswith("What can't be told apart: the first 2 of 6 (A), the first 3 of 3 (B): on complexes")
+        .startswith("What can't be told apart: the first 2 of the 6 of A, all 3 of B: on complexes")
     )
     many = [row for name in "ABCDEF" for row in rows([0.5, 0.4, 0.39], name)]
-    assert "(C) and those of 3 other complexes: " in trust(many).sentences[1]
+    assert "all 3 of C and those of 3 other complexes: " in trust(many).sentences[1]
     clear = [*rows([0.9, 0.1], "A"), *rows([0.9, 0.1], "B")]
     assert trust(clear).sentences[1] == "In each of the 2 complexes the first choice stands apart."
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from topotrain.cli import completion
-from topotrain.cli.options import EXPERIMENT, TRACKING_URI, InputPath, Text, Words, flag, option
+from topotrain.cli.options import EXPERIMENT, TRACKING_URI, InputPath, Text, Words, option
 from topotrain.cli.output import say
 from topotrain.cli.startup import heavy_imports
 
@@ -31,7 +31,9 @@ from topotrain.cli.startup import heavy_imports
     shell_complete=completion.model_names,
 )
 @option("--run-name", type=Text(), metavar="TEXT", help="By default ensemble_of_N.")
-@flag("--take-candidate", help="It becomes the candidate even where it is not known to be better.")
+@click.option(
+    "--take-candidate", is_flag=True, help="It becomes the candidate even where it is not known to be better."
+)
 @EXPERIMENT
 @TRACKING_URI
 def ensemble(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import tempfile
 from collections.abc import Mapping
@@ -21,14 +22,16 @@ from topotrain.data.split import Split, SplitRules, read_split
 from topotrain.data.targets import TargetRule
 from topotrain.errors import DataError
 from topotrain.evaluation.figures import FigureData, write_figures
-from topotrain.evaluation.table import against_table, render, target_csv
+from topotrain.evaluation.table import against_table, hit_rate_csv, render, target_csv
 from topotrain.fields import (
     DATASET_DIGEST_LENGTH,
     DEMO,
     DOCKQ_COLUMN,
     EVAL_PREFIX,
+    HIT_RATE,
     TAG_EVAL_AT,
     TAG_EVAL_DIGEST,
+    TAG_EVAL_HIT_RATES,
     TAG_EVAL_TARGETS,
     TREES,
     quality_name,
@@ -254,16 +257,18 @@ def _record(store: Store, evaluation: Evaluation, split: Split) -> str | None:
     """Write report and figures, and record the verdict."""
     data = evaluation.data
     metrics = evaluation.reports[MODEL].metrics()
+    hit_rates = {key: value for key, value in metrics.items() if key.startswith(HIT_RATE)}
     with scratch("evaluate") as folder:
         _write_files(evaluation, split, _history(store, evaluation.model), folder)
         verdict = Verdict(
-            metrics={f"{EVAL_PREFIX}{key}": value for key, value in metrics.items()},
+            metrics={f"{EVAL_PREFIX}{key}": value for key, value in metrics.items() if key not in hit_rates},
             dataset_name=f"{Path(data['graphs']).name}-{Path(data['labels']).stem}",
             dataset_digest=data["digest"],
             version_tags={
                 TAG_EVAL_DIGEST: data["digest"],
                 TAG_EVAL_AT: evaluation.at,
                 TAG_EVAL_TARGETS: data["targets_by"],
+                **({TAG_EVAL_HIT_RATES: json.dumps(hit_rates)} if hit_rates else {}),
             },
             folder=folder,
         )
@@ -285,6 +290,8 @@ def _write_files(
     """Report, table and figures, as they go to the server."""
     document = evaluation.to_dict()
     (folder / "report.json").write_text(as_json(document), encoding="utf-8")
+    if hit_rates := hit_rate_csv(document["figures"]):
+        (folder / "hit_rates.csv").write_text(hit_rates, encoding="utf-8")
     (folder / "per_target.csv").write_text(target_csv(document["figures"], "predictor"), encoding="utf-8")
     model = evaluation.reports[MODEL]
     shown = FigureData(

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from topotrain.fields import DOCKQ_COLUMN, quality_name
+from topotrain.fields import DOCKQ_COLUMN, HIT_RATE, quality_name
 from topotrain.metrics.paired import METRIC_WORDS, difference_in_words
+from topotrain.metrics.ranking import CLASSES
+from topotrain.metrics.report import TOPS
 from topotrain.text import aligned, as_csv, as_json
 
 Document = Mapping[str, Any]
@@ -90,6 +92,17 @@ def target_csv(columns: Mapping[str, Document], first: str) -> str:
             rows.append([name, target, *values.values()])
     names = next(iter(next(iter(columns.values()))["targets"].values()))
     return as_csv([[first, "target", *names], *rows])
+
+
+def hit_rate_csv(columns: Mapping[str, Document]) -> str:
+    """The share of targets with a decoy of each class in the top, one row for each predictor and top; empty of none."""
+    rows: list[list[Any]] = [["predictor", "top", *CLASSES]]
+    for name, document in columns.items():
+        for top in TOPS:
+            rates = [document.get(f"{HIT_RATE}_top{top}_{quality}") for quality in CLASSES]
+            if any(rate is not None for rate in rates):
+                rows.append([name, top, *rates])
+    return as_csv(rows) if len(rows) > 1 else ""
 
 
 def render(columns: Mapping[str, Document], form: str, first: str, *, per_target: bool) -> str:

@@ -13,10 +13,9 @@ from topotrain.data.labels import read_labels
 from topotrain.data.matching import match_labels
 from topotrain.data.targets import TargetRule, Targets
 from topotrain.errors import DataError, UserInputError
-from topotrain.features.archives import folder_of
-from topotrain.features.inputs import find_structures
-from topotrain.features.residue_names import AMINO_ACIDS
-from topotrain.features.similarity import MIN_IDENTITY, UNKNOWN_LETTER, Link, clusters_of, find_links
+from topotrain.features.inputs import StructureFiles, structure_files
+from topotrain.features.sequences import longest, protein_sequences
+from topotrain.features.similarity import MIN_IDENTITY, Link, clusters_of, find_links
 from topotrain.features.structure import read_content, read_structure
 from topotrain.fields import DOCKQ_COLUMN
 from topotrain.files import write_text
@@ -26,7 +25,6 @@ from topotrain.text import as_csv, one_line
 
 By = Literal["sequence", "target"]
 TARGETS_FILE, LINKS_FILE = "targets.csv", "links.csv"
-LETTERS = {name: letter for letter, name in AMINO_ACIDS.items()}
 SHOWN_LINKS = 3
 
 
@@ -155,10 +153,9 @@ def split_structures(
             )
         decoys = _of_labels(structures, targets, column)
         return _report(decoys, {name: name for name in decoys.counts}, num_folds, out, structures, column)
-    with folder_of(structures) as folder:
-        files = find_structures(folder, structures)
-        known = Targets(structures, list(files), targets, labelled=labels is not None)
-        decoys = _of_structures(_Decoys(folder, files), known, labels, column)
+    with structure_files(structures) as files:
+        known = Targets(structures, list(files.found), targets, labelled=labels is not None)
+        decoys = _of_structures(_Decoys(structures, files.shown), known, labels, column)
         clusters, links = {name: name for name in decoys.counts}, list[Link]()
         failures: dict[str, str] = {}
         if by == "sequence":
@@ -212,12 +209,12 @@ def _of_structures(decoys: _Decoys, targets: Targets, labels: Path | None, colum
 
 
 def _chains(
-    files: Mapping[str, Path], of_key: Mapping[str, str], jobs: int, progress: OnItemDone | None
+    files: StructureFiles, of_key: Mapping[str, str], jobs: int, progress: OnItemDone | None
 ) -> tuple[dict[str, frozenset[str]], dict[str, str]]:
     """Sequences of each target's chains, and what could not be read."""
     found: dict[str, set[str]] = {name: set() for name in of_key.values()}
     failures: dict[str, str] = {}
-    tasks = [(key, str(files[key])) for key in of_key]
+    tasks = [(key, str(files.found[key]), str(files.shown[key])) for key in of_key]
     for number, (key, sequences, error) in enumerate(run_tasks(_read, tasks, jobs, _died), start=1):
         found[of_key[key]].update(sequences)
         if error:
@@ -232,34 +229,21 @@ def _chains(
                 "at least one structure of each target",
                 "repair or remove them",
             )
-    return {name: _longest(sequences) for name, sequences in found.items()}, dict(sorted(failures.items()))
+    return {name: longest(sequences) for name, sequences in found.items()}, dict(sorted(failures.items()))
 
 
-def _longest(sequences: set[str]) -> frozenset[str]:
-    """Those that are no part of another: decoys may lack residues."""
-    kept: list[str] = []
-    for sequence in sorted(sequences, key=lambda text: (-len(text), text)):
-        if not any(sequence in longer for longer in kept):
-            kept.append(sequence)
-    return frozenset(kept)
-
-
-def _read(task: tuple[str, str]) -> tuple[str, set[str], str]:
+def _read(task: tuple[str, str, str]) -> tuple[str, set[str], str]:
     """Sequences of one structure's protein chains, or why there are none."""
-    key, path = task
+    key, path, shown = task
     try:
-        structure = read_structure(path, read_content(Path(path)))
+        structure = read_structure(shown, read_content(Path(path)))
     except Exception as error:  # noqa: BLE001  one bad file costs itself
         return key, set(), one_line(error)
-    chains: dict[str, list[str]] = defaultdict(list)
-    for chain, name in zip(structure.chain_ids.tolist(), structure.residue_names.tolist(), strict=True):
-        chains[chain].append(LETTERS.get(name, UNKNOWN_LETTER))
-    proteins = (letters for letters in chains.values() if letters.count(UNKNOWN_LETTER) * 2 < len(letters))
-    return key, {"".join(letters) for letters in proteins}, ""
+    return key, set(protein_sequences(structure).values()), ""
 
 
-def _died(task: tuple[str, str]) -> tuple[str, set[str], str]:
-    return task[0], set(), f"{task[1]}: the process that read it was ended"
+def _died(task: tuple[str, str, str]) -> tuple[str, set[str], str]:
+    return task[0], set(), f"{task[2]}: the process that read it was ended"
 
 
 def _placed(decoys: Mapping[str, int], clusters: Mapping[str, str], num_folds: int) -> tuple[PlacedTarget, ...]:

@@ -133,7 +133,11 @@ class Trust:
         apart = [target for target, (number, _) in tied.items() if number == 1]
         if len(apart) == len(tied):
             return f"In each of the {len(tied)} complexes the first choice stands apart"
-        shown = [f"the first {number} of {total} ({target})" for target, (number, total) in tied.items() if number > 1]
+        shown = [
+            f"{f'all {total}' if number == total else f'the first {number} of the {total}'} of {target}"
+            for target, (number, total) in tied.items()
+            if number > 1
+        ]
         more = f" and those of {_complexes(len(shown) - SHOWN, 'other ')}" if len(shown) > SHOWN else ""
         return f"What can't be told apart: {', '.join(shown[:SHOWN])}{more}: {why}"
 
