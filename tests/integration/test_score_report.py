@@ -109,7 +109,8 @@ def test_the_page_in_a_browser(
 ) -> None:
     """Sorted, looked through and turned, with the names of files as text, and no network."""
     report = tmp_path / "r.html"
-    both = [models, structure_model.structures / "T1"]
+    shutil.copytree(structure_model.structures / "T1", models.parent / "T1")
+    both = [models, models.parent / "T1"]
     topotrain.score(both, report=report, tracking_uri=structure_model.uri)
     rows = data_of(report)["rows"]
     with chromium(*find_browser(), tmp_path / "profile") as window:
