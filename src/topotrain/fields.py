@@ -36,6 +36,7 @@ def spread_name(column: str) -> str:
 # Files beside the graphs.
 GRAPH_SUFFIX = ".pt"
 SIDECAR_NAME = "graph_metadata.json"
+SEQUENCES_NAME = "chain_sequences.json"
 NODE_IDS = "node_ids"  # of a graph's metadata: CHAIN:NUMBER of each node
 SUMMARY_NAME = "graph_builder_summary.json"
 

@@ -11,8 +11,7 @@ import shutil
 import subprocess
 import sys
 import urllib.parse
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ import pytest
 from mlflow.exceptions import MlflowException
 
 import topotrain
+from kit.browser import chromium, find_browser, wait_for
 from kit.recorded import mlflow_client
 from kit.waiting import PATIENCE
 from topotrain.data.demo import demo_paths, write_demo_structures
@@ -219,41 +219,7 @@ def test_the_page_on_mlflow_is_run_block_by_block(recorded: Recorded, tmp_path: 
 @pytest.fixture
 def browser() -> tuple[str, str]:
     """Chromium and its driver; asked for before a server is started."""
-    found = shutil.which("chromium"), shutil.which("chromedriver")
-    if not found[0] or not found[1]:
-        pytest.skip("no chromium and chromedriver on PATH (Debian: apt-get install chromium chromium-driver)")
-    return found
-
-
-@contextmanager
-def chromium(browser: str, driver: str, profile: Path) -> Iterator[Any]:
-    """A headless window; nothing is downloaded, for both paths are given."""
-    from selenium import webdriver
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = browser
-    for argument in (
-        *("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run"),
-        *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
-        *(f"--user-data-dir={profile}", "--window-size=1180,1060", "--lang=en"),
-    ):
-        options.add_argument(argument)
-    window = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
-    try:
-        yield window
-    finally:
-        window.quit()
-
-
-def wait_for(window: Any, what: Callable[[Any], Any]) -> Any:
-    from selenium.common.exceptions import NoSuchElementException, StaleElementReferenceException, TimeoutException
-    from selenium.webdriver.support.wait import WebDriverWait
-
-    ignored = (NoSuchElementException, StaleElementReferenceException)
-    try:
-        return WebDriverWait(window, 60, ignored_exceptions=ignored).until(what)
-    except TimeoutException:
-        pytest.fail(f"the page does not show it:\n{window.find_element('tag name', 'body').text}")
+    return find_browser()
 
 
 def row_of(window: Any, name: str) -> list[str]:

@@ -154,6 +154,10 @@ def batch(
     say(f"batch {result.run_name} ({result.run_id}); best job: {result.best or 'none'}")
     if result.unfinished:
         raise UnfinishedBatchError(failure_line(result.jobs), result.exit_status)
+    if result.ensemble:
+        say(f"ensemble: {result.ensemble}; its story: topotrain describe {result.ensemble}")
+    if result.no_ensemble is not None:
+        raise result.no_ensemble
     if result.undelivered is not None:
         raise UndeliveredError(result.undelivered, sync_advice())
 

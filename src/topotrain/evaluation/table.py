@@ -9,6 +9,7 @@ from topotrain.fields import DOCKQ_COLUMN, HIT_RATE, quality_name
 from topotrain.metrics.paired import METRIC_WORDS, difference_in_words
 from topotrain.metrics.ranking import CLASSES
 from topotrain.metrics.report import TOPS
+from topotrain.metrics.spread import WIDTHS, SpreadReport
 from topotrain.text import aligned, as_csv, as_json
 
 Document = Mapping[str, Any]
@@ -150,3 +151,20 @@ def _short(value: Any) -> str:
     if value is None:
         return "-"
     return f"{value:.4f}" if isinstance(value, float) else str(value)
+
+
+def spread_lines(report: SpreadReport | None, quality: str) -> list[str]:
+    """How well an ensemble's spread tells its error, in words; that a single model gives none, where there is none."""
+    if report is None:
+        return ["spread: none, a single model gives none (topotrain ensemble makes one of several, which does)"]
+    within = ", ".join(
+        f"{found:.0%} within {width} ({expected:.0%})"
+        for width, found, expected in zip(WIDTHS, report.within, report.normal, strict=True)
+    )
+    told = UNDEFINED if report.spearman is None else f"{report.spearman:.4f}"
+    ratio = UNDEFINED if report.ratio is None else f"{report.ratio:.2f}"
+    return [
+        f"spread: {report.mean:.4f} ({quality}), mean standard deviation over the members; the error is {ratio} times",
+        f"as large (root mean squares); Spearman of spread and error {told}; true {quality} within so many standard",
+        f"deviations of the prediction (normal errors of that size): {within}",
+    ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -38,6 +38,7 @@ from topotrain.training.continuation import RATE, Continuation
 from topotrain.training.crew import END_SECONDS, Crew, dismiss
 from topotrain.training.initial_weights import load_initial_weights
 from topotrain.training.judged import Judged
+from topotrain.training.leaks import shared_proteins
 from topotrain.training.loop import Limits, Loop, limit_threads
 from topotrain.training.network_shape import network_spec
 from topotrain.training.ranks import Place
@@ -158,6 +159,8 @@ class TrainingRun:
             release(stop)
             within = f" and {self.batches} batches" if self.batches else ""
             self._end("KILLED", f"{INTERRUPTED_NOTE} {stop.signum} after {self.epochs} epochs{within}")
+            if self.crew is not None:
+                log.info("the epoch under way will begin anew: several processes keep whole epochs alone")
             if self.epochs or within:
                 log.info("to resume: %s", resume_command(self.recorder.run_id, self.recorder.uri))
             raise
@@ -180,6 +183,7 @@ class TrainingRun:
             self.crew = Crew(self.place)
             self.place = self.crew.place
         data = data or prepare_data(self.config, track if self.progress else None)
+        data = replace(data, notes=tuple(shared_proteins(data)))
         self.judged = judged = Judged(data, self.checkpoints)
         for warning in data.warnings:
             log.warning(warning)
