@@ -190,6 +190,7 @@ def test_a_signal_to_rank_0_ends_all(ground, signum, status):
     found, lines, ranks = cut_off(ground, name, "rank 0", signum)
     assert found == status
     assert "Traceback" not in lines
+    assert "the epoch under way will begin anew" in lines
     assert mlflow_client(ground.uri).get_run(ground.find(name)).info.status == "KILLED"
     assert gone(ranks)
 

@@ -88,8 +88,8 @@ def test_the_curve_is_the_cpu_s(graph_set, store_uri, precision, within):
         assert [value for _, value in found[name]] == pytest.approx([value for _, value in expected[name]], rel=within)
 
 
-def killed(graph_set, uri: str, folder: Path, *overrides: str) -> None:
-    """A run whose process gets SIGKILL in the third epoch."""
+def cut_off(graph_set, uri: str, folder: Path, signum: int, *overrides: str) -> int:
+    """The exit status of a run whose process gets a signal in the third epoch."""
     options = [part for one in (*graph_set.overrides, *RECIPE, *overrides) for part in ("--override", one)]
     process = subprocess.Popen(
         [sys.executable, "-m", "topotrain", "run", "--tracking-uri", uri, *options],
@@ -98,20 +98,21 @@ def killed(graph_set, uri: str, folder: Path, *overrides: str) -> None:
         cwd=folder,
     )
     assert process.stderr is not None
-    seen = []
     for line in process.stderr:
-        seen.append(line)
         if line.startswith("epoch 2/") and "step" in line:
-            os.kill(process.pid, signal.SIGKILL)
+            os.kill(process.pid, signum)
             break
-    assert process.wait() == -signal.SIGKILL, "".join(seen)
+    process.stderr.read()
+    return process.wait()
 
 
+@pytest.mark.parametrize(("signum", "status"), [(signal.SIGKILL, -signal.SIGKILL), (signal.SIGTERM, 143)])
 @pytest.mark.parametrize("precision", ["32", "bf16-mixed", "16-mixed"])
-def test_a_killed_run_goes_on_to_the_same_bits(graph_set, store_uri, tmp_path, precision):
+def test_a_run_that_was_cut_off_goes_on_to_the_same_bits(graph_set, store_uri, tmp_path, precision, signum, status):
+    """From its last epoch, or from the step at which it was stopped."""
     recipe = [f"trainer.precision={precision}", "logging.log_every_n_steps=1"]
     straight = train(graph_set, store_uri, *recipe)
-    killed(graph_set, store_uri, tmp_path, *recipe)
+    assert cut_off(graph_set, store_uri, tmp_path, signum, *recipe) == status
     resumed = resume("latest", tracking_uri=store_uri)
     assert resumed.run_id != straight.run_id
     assert_same(store_uri, straight.run_id, resumed.run_id, tmp_path)

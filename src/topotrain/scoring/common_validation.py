@@ -17,7 +17,7 @@ from topotrain.data.split import Split, SplitRules, read_split
 from topotrain.errors import DataError
 from topotrain.fields import DEMO, SELECTION_METRIC, VAL_LOSS, VAL_SPEARMAN
 from topotrain.metrics.ranking import epoch_metrics
-from topotrain.metrics.report import ranking_report
+from topotrain.metrics.report import RankingReport, ranking_report
 from topotrain.scoring.members import Member, common_split
 from topotrain.scoring.scorer import Scorer
 
@@ -33,14 +33,14 @@ class Judged:
         scale: of the primary metric.
         label_digest: of the validation decoys and their labels.
         example: a small graph of them.
-        first_choice: how often a target's top-ranked decoy was acceptable; ``None`` for another quality than DockQ.
+        report: how it ranks them, target by target.
     """
 
     metrics: dict[str, float]
     scale: str
     label_digest: str
     example: Graph
-    first_choice: dict[str, int] | None
+    report: RankingReport
 
 
 def judge_together(members: Sequence[Member], scorer: Scorer) -> Judged:
@@ -64,7 +64,7 @@ def judge_together(members: Sequence[Member], scorer: Scorer) -> Judged:
     metrics, _ = epoch_metrics(predicted, *truth(split))
     report = ranking_report(predicted, *truth(split), quality=split.column)
     metrics[SELECTION_METRIC] = selections[0].metric(metrics[VAL_LOSS], metrics[VAL_SPEARMAN])
-    return Judged(metrics, selections[0].scale, split.label_digest, split.smallest(), report.first_choice)
+    return Judged(metrics, selections[0].scale, split.label_digest, split.smallest(), report)
 
 
 def _read(member: Member, column: str) -> Split:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from topotrain.cluster.workers import EngineName, Workers
 from topotrain.data.column_ranges import Beyond, ColumnRanges, graph_beyond
@@ -15,14 +16,20 @@ from topotrain.data.targets import TargetRule, Targets, show_targets
 from topotrain.errors import DataError
 from topotrain.features import build_recorded_graphs
 from topotrain.features.archives import archive_stem, is_archive
-from topotrain.features.builder import BuildReport, Models
+from topotrain.features.builder import BuildReport, Models, graph_tasks
+from topotrain.features.inputs import structure_files
+from topotrain.features.partners import Partners
 from topotrain.fields import DOCKQ_COLUMN
 from topotrain.progress import OnItemDone
 from topotrain.schema.check import GraphJudge
 from topotrain.schema.resolve import DirectoryMetadata
+from topotrain.scoring.annotate import Annotations
 from topotrain.scoring.directory_scores import score_directory
+from topotrain.scoring.examine import examine
 from topotrain.scoring.load import LoadedModel, load_model
+from topotrain.scoring.score_page import write_score_page
 from topotrain.scoring.score_table import Scored, rank_by_target
+from topotrain.scoring.scorer import Scorer
 from topotrain.scoring.trust import Trust
 from topotrain.scratch import scratch
 
@@ -63,6 +70,8 @@ def score_structures(
     models: Models = "first",
     chains: str | None = None,
     keep_graphs: bool = True,
+    report: Path | str | None = None,
+    annotate: Path | str | None = None,
     progress: OnItemDone | None = None,
     tracking_uri: str | None = None,
 ) -> ScoreReport:
@@ -81,33 +90,54 @@ def score_structures(
         chains: which chains are the partners: ``A,B:C`` is A and B together, and C; others are left out. By default
             each chain is one.
         keep_graphs: whether graphs are kept for another call, and taken from an earlier one.
+        report: a page to write: the ranking, what stands beside it, and the best in space.
+        annotate: a folder for structures whose B-factors are importances, and scripts of PyMOL and ChimeraX.
         progress: takes (done, total, structure).
         tracking_uri: of the model's store; by default MLFLOW_TRACKING_URI, else ``mlflow.db`` here.
 
     Raises:
         SchemaError: a recorded module is not installed, or in another version.
         UserInputError: chains that name no partners, or a cluster that can't do it.
-        DataError: no structures, or none that gives a graph; with ``strict``, any failure or change.
+        DataError: no structures, or none that gives a graph; with ``strict``, any failure or change; no room for files.
         TrackingError: no such model.
     """
     given = [structures] if isinstance(structures, Path | str) else structures
     workers = Workers(jobs, engine, address)
     loaded = load_model(model, tracking_uri)
+    how: dict[str, Any] = {"models": models, "chains": chains, "progress": progress}
+    paths, registry = [Path(path) for path in given], loaded.scorer.schema.module_registry
     with scratch("score") as folder:
-        built = build_recorded_graphs(
-            [Path(path) for path in given],
-            folder,
-            loaded.scorer.schema.module_registry,
-            workers=workers,
-            strict=strict,
-            models=models,
-            chains=chains,
-            cache=GraphCache() if keep_graphs else None,
-            progress=progress,
-        )
+        cache = GraphCache() if keep_graphs else None
+        built = build_recorded_graphs(paths, folder, registry, workers=workers, strict=strict, cache=cache, **how)
         if not built.num_graphs:
             raise _none(built, "graph", next(iter(built.failures.values()), ""))
-        return _scored(loaded, built, Path(folder), targets)
+        done = _scored(loaded, built, Path(folder), targets)
+        if report or annotate:
+            _show(done, loaded.scorer, built, paths, report=report, annotate=annotate, **how)
+        return done
+
+
+def _show(
+    done: ScoreReport,
+    scorer: Scorer,
+    built: BuildReport,
+    paths: Sequence[Path],
+    *,
+    report: Path | str | None,
+    annotate: Path | str | None,
+    models: Models,
+    chains: str | None,
+    progress: OnItemDone | None,
+) -> None:
+    """Write the page and the annotated structures."""
+    annotations = Annotations(Path(annotate)) if annotate else None
+    with structure_files(paths) as files:
+        partners = Partners.read(chains) if chains else None
+        tasks = {task.key: task for task in graph_tasks(files, built.modules, models, partners)}
+        examined = examine(scorer, tasks, GraphDirectory(built.out), done.rows, annotations, progress)
+    if report:
+        failed = [row for row in done.rows if row.error]
+        write_score_page(Path(report), examined, failed, done.quality, done.sentences)
 
 
 def _none(built: BuildReport, what: str, first: str) -> DataError:
