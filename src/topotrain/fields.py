@@ -36,6 +36,7 @@ def spread_name(column: str) -> str:
 # Files beside the graphs.
 GRAPH_SUFFIX = ".pt"
 SIDECAR_NAME = "graph_metadata.json"
+SEQUENCES_NAME = "chain_sequences.json"
 NODE_IDS = "node_ids"  # of a graph's metadata: CHAIN:NUMBER of each node
 SUMMARY_NAME = "graph_builder_summary.json"
 
@@ -71,11 +72,13 @@ BASELINE_SLUGS = {"training mean": "constant", "number of edges": "edges", TREES
 
 # Metrics of an evaluation, linked to the model version and the data; step = number of the run's evaluation, from 0.
 # Means over targets that are defined, in DockQ units or correlations; one that is undefined is not logged.
-EVAL_PREFIX = "eval_"
-EVAL_RANKING_LOSS = "eval_mean_ranking_loss"
-EVAL_SPEARMAN = "eval_mean_spearman"
-EVAL_PEARSON = "eval_mean_pearson"
-EVAL_MSE = "eval_mse"  # over all decoys
+EVAL_PREFIX = "eval/"  # MLflow's page puts what is before the stroke above a group of charts
+EARLIER_EVAL_PREFIX = "eval_"  # how evaluations by earlier versions of topotrain named them
+EVAL_RANKING_LOSS = "eval/mean_ranking_loss"
+EVAL_SPEARMAN = "eval/mean_spearman"
+EVAL_PEARSON = "eval/mean_pearson"
+EVAL_MSE = "eval/mse"  # over all decoys
+HIT_RATE = "hit_rate"  # how the names of single numbers begin that are in a table, and not logged one by one
 EVALUATION_DIR = "evaluation"  # artifacts of the last evaluation
 
 TAG_FILES_DIGEST = "topotrain.files_sha256"  # of a model version: over the names and contents of its files
@@ -85,11 +88,19 @@ TAG_VALIDATION_DIGEST = "validation_digest"  # of a model version: its validatio
 VALIDATION_PARAMETER = "data.validation_digest"  # of a run: the same
 TAG_LABEL_COLUMN = "label_column"  # of a model version: what it predicts, where that is not DockQ
 
+
+def evaluation_name(metric: str) -> str:
+    """A metric of an evaluation by its name of today; any other name as it is."""
+    earlier = metric.startswith(EARLIER_EVAL_PREFIX)
+    return EVAL_PREFIX + metric.removeprefix(EARLIER_EVAL_PREFIX) if earlier else metric
+
+
 # Tags of a model version: how it was judged, and how it was promoted.
 TAG_EVAL_DIGEST = "topotrain.eval_data_digest"  # as many characters as MLflow takes for a data set
 TAG_EVAL_AT = "topotrain.eval_at"
 TAG_EVAL_TARGETS = "topotrain.eval_targets"  # what a target and a label are
 TAG_EVAL_RUN = "topotrain.eval_run"  # where the metrics are
+TAG_EVAL_HIT_RATES = "topotrain.eval_hit_rates"  # by name, as JSON, so that a gate can ask for them
 TAG_PROMOTED_ALIAS = "topotrain.promoted_alias"
 TAG_PROMOTED_BY = "topotrain.promoted_by"
 TAG_PROMOTED_AT = "topotrain.promoted_at"

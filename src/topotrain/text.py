@@ -46,6 +46,12 @@ def as_csv(rows: Iterable[Sequence[Any]]) -> str:
     return text.getvalue()
 
 
+def markdown_table(rows: Sequence[Sequence[str]]) -> str:
+    """Cells as a table of Markdown; the first row is the header."""
+    head, *others = ([cell.replace("|", "\\|") for cell in row] for row in rows)
+    return "\n".join(f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *others))
+
+
 def aligned(rows: Sequence[Sequence[str]], left: int | None = None) -> list[str]:
     """Cells in columns that line up, one line for each row.
 

@@ -121,7 +121,7 @@ def test_the_story_is_for_people(describe, orphaned, finished):
     text = describe("models:/topoqa@champion", "--tracking-uri", orphaned)
     assert text.startswith("models:/topoqa@champion is version 2 of topoqa (aliases: candidate, champion)\n")
     assert "it ranks better" in text
-    assert "eval_mean_spearman on held-out (0123abcd)" in text
+    assert "eval/mean_spearman on held-out (0123abcd)" in text
     assert "0.625" in text
     for heading in (
         "What it takes and gives",

@@ -84,7 +84,7 @@ def test_the_verdict_is_on_the_server(judged):
     assert version.tags[TAG_EVAL_TARGETS] == "folder; label DockQ"
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00", version.tags[TAG_EVAL_AT])
     linked = {
-        one.key: one for one in client.get_logged_model(first.model.model_id).metrics if one.key.startswith("eval_")
+        one.key: one for one in client.get_logged_model(first.model.model_id).metrics if one.key.startswith("eval/")
     }
     assert linked[EVAL_RANKING_LOSS].value == pytest.approx(expected)
     assert linked[EVAL_PEARSON].value == first.reports["model"].means["mean_pearson"]
@@ -132,12 +132,19 @@ def test_files_and_figures(judged, tmp_path):
     client = mlflow_client(uri)
     names = {Path(one.path).name: one for one in client.list_artifacts(result.run_id, "evaluation")}
     pictures = {"predicted_against_true.png", "ranking_loss.png", "calibration.png", "learning_curves.png"}
-    assert set(names) == {"report.json", "per_target.csv", "figures.html", *pictures}
+    assert set(names) == {"report.json", "per_target.csv", "hit_rates.csv", "figures.html", *pictures}
     folder = Path(client.download_artifacts(result.run_id, "evaluation", str(tmp_path)))
     report = json.loads((folder / "report.json").read_text())
     assert report == json.loads(json.dumps(evaluation.to_dict()))
     assert report["model"]["uri"] == f"models:/topoqa/{evaluation.model.version}"
     assert list(report["figures"]) == ["model", "constant", "best raw feature", "trees"]
+    rates = {(row["predictor"], row["top"]): row for row in csv.DictReader((folder / "hit_rates.csv").open())}
+    model = evaluation.reports["model"].metrics()
+    assert len(rates) == 12
+    assert float(rates["model", "5"]["medium"]) == model["hit_rate_top5_medium"]
+    assert not [name for name in client.get_run(result.run_id).data.metrics if "hit_rate" in name]
+    version = version_of(judged, evaluation.model.version)
+    assert known_metrics(uri, version)["eval/hit_rate_top1_acceptable"] == model["hit_rate_top1_acceptable"]
     rows = list(csv.DictReader((folder / "per_target.csv").open()))
     assert [(row["predictor"], row["target"]) for row in rows[:3]] == [("model", f"V{i}") for i in range(3)]
     assert len(rows) == 12

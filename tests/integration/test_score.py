@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -10,6 +12,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import torch
 
 import topotrain
 from kit.commands import exit_status
@@ -17,7 +20,9 @@ from kit.structures import write_models
 from kit.waiting import wait_for
 from topotrain.data.demo import write_demo_structures
 from topotrain.data.graph_cache import FOLDER, SUFFIX, GraphCache
+from topotrain.data.graph_file import read_graph
 from topotrain.features import graph as graph_module
+from topotrain.scoring.load import load_model
 
 DECOYS = 24  # enough for a call to be killed in the middle
 NO_TOPOLOGY = ["--topology-module", "topology/none/v1"]
@@ -179,7 +184,7 @@ def test_one_unreadable_file_costs_one_row(few, model, capsys):
     assert scored(capsys, model, few, "--strict", status=2)[0] == ""
     alone, told = scored(capsys, model, few / "bad.pdb", status=2)
     assert alone == ""
-    assert "no structure gives a graph; the first: " in told.splitlines()[-1]
+    assert told.splitlines()[-1].startswith(f"error: {few}: no structure gives a graph; the first: {few / 'bad.pdb'}")
 
 
 def test_an_unknown_chain_is_one_error_that_lists_the_chains(few, model, capsys):
@@ -196,13 +201,14 @@ def test_a_call_that_was_cut_off_goes_on(decoys, model, cache, quick_python, kin
     command = [quick_python, "-m", "topotrain", "score", str(decoys), "--tracking-uri", model]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     try:
-        wait_for(lambda: cache.is_dir() and sum(path.suffix == SUFFIX for path in cache.iterdir()) >= 3)
+        wait_for(lambda: process.poll() is not None or len(list(cache.glob(f"*{SUFFIX}"))) >= 3)
         process.send_signal(kind)
-        out, _ = process.communicate(timeout=60)
+        out, told = process.communicate(timeout=60)
     finally:
         process.kill()
         process.wait()
     assert (process.returncode, out) == (status, b"")
+    assert (b"graphs that were built are kept: the same command goes on" in told) == (kind == signal.SIGINT)
     left = {path: path.stat().st_ino for path in cache.iterdir() if path.suffix == SUFFIX}
     assert 3 <= len(left) < DECOYS
     assert all(GraphCache(cache).get(path.stem) for path in left)
@@ -213,3 +219,46 @@ def test_a_call_that_was_cut_off_goes_on(decoys, model, cache, quick_python, kin
     assert len([path for path in cache.iterdir() if path.suffix == SUFFIX]) == DECOYS
     again = subprocess.run([*command, "--no-cache"], capture_output=True, check=True, timeout=120)
     assert tables == [again.stdout, again.stdout]
+
+
+def test_the_page(root, model, tmp_path, monkeypatch, capsys):
+    """docs/score.md as it is written; ``model`` stands for the user's."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", model)
+    found = re.findall(r"```(bash|python)\n(.*?)```", (root / "docs" / "score.md").read_text(), flags=re.DOTALL)
+    assert [language for language, _ in found] == ["bash", "python"]
+    for line in found[0][1].strip().splitlines():
+        assert exit_status(*shlex.split(line, comments=True)[1:]) == 0, capsys.readouterr().err
+    table = (tmp_path / "scores.csv").read_text()
+    shown = capsys.readouterr()
+    assert "2 structures scored, 0 failed" in shown.err
+    assert len(shown.out.splitlines()) == 3
+    exec(found[1][1], {})
+    first = table.splitlines()[1].split(",")
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0] == f"{first[0]} {float(first[2])}"
+    assert "learned from 8 structures of 2 complexes" in printed[1]
+
+
+def test_real_complexes_by_name_and_as_a_folder(shared_data, model, tmp_path, capsys):
+    files = sorted((shared_data / "features").glob("*.pdb"))
+    assert len(files) == 4
+    table, told = scored(capsys, model, *files)
+    assert "1 target: features (4 decoys)" in told
+    assert scored(capsys, model, *files, "--jobs", 2, "--no-cache")[0] == table
+    assert scored(capsys, model, files[0].parent)[0] == table
+    assert scored(capsys, model, *files, "--chains", "B:A")[0] == table  # each has two chains
+
+
+def test_a_version_records_what_its_training_columns_hold(model):
+    recipe = load_model(None, model).recipe
+    train = recipe["data"]["train"]
+    folder = Path(recipe["data"]["graph_dir"])
+    graphs = [read_graph(path) for target in train["targets"] for path in sorted((folder / target).glob("*.pt"))]
+    assert len(graphs) == train["column_ranges"]["num_graphs"] == 8
+    for side, values in (("node", [one.x for one in graphs]), ("edge", [one.edge_attr for one in graphs])):
+        rows = torch.cat(values).double().numpy()
+        expected = {"low": rows.min(axis=0), "high": rows.max(axis=0), "deviation": rows.std(axis=0)}
+        for name, columns in expected.items():
+            assert train["column_ranges"][side][name] == pytest.approx(columns.tolist(), rel=1e-5, abs=1e-6), name
+    assert recipe["within_target_error"] > 0

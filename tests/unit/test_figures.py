@@ -7,10 +7,11 @@ import re
 import numpy as np
 import pytest
 
-from topotrain.evaluation.figures import FigureData, calibration, ranking_loss, write_figures
+from topotrain.evaluation.figures import FigureData, calibration, ranking_loss, spread_and_error, write_figures
 from topotrain.figures import page, png
 from topotrain.figures.chart import Axis, Chart, Panel, Series
 from topotrain.figures.shared import CURVES, learning_curves, predicted_against_true
+from topotrain.metrics.spread import spread_report
 
 TARGETS = ["A", "A", "B", "B", "B"]
 TRUE, PREDICTED = [0.0, 1.0, 0.2, 0.3, 0.8], [0.1, 0.9, 0.35, 0.3, 0.6]
@@ -23,6 +24,7 @@ CHARTS = [
     ranking_loss(SHOWN),
     calibration(SHOWN),
     learning_curves(HISTORY, best_epoch=2, evaluated_epoch=1),
+    spread_and_error(SHOWN, spread_report(np.linspace(0.1, 0.9, 40), np.linspace(0.05, 0.2, 40), np.full(40, 0.4))),
 ]
 
 

@@ -102,7 +102,7 @@ def test_an_unknown_metric_lists_those_that_are_known():
 
 def test_a_figure_of_an_evaluation_that_was_not_made_is_a_refusal():
     decision = decide(version_metrics("2", digest=None), None, [parse_gate("eval_mse<1")])
-    assert [line.condition for line in decision.failing] == ["was evaluated", "eval_mse<1"]
+    assert [line.condition for line in decision.failing] == ["was evaluated", "eval/mse<1"]
 
 
 def test_the_numbers_that_were_looked_at():

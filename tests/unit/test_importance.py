@@ -109,6 +109,16 @@ def test_the_order_of_nodes_and_edges_changes_nothing() -> None:
         assert back[tuple(pair)] == pytest.approx(value, abs=1e-10)
 
 
+def test_an_ensemble_is_the_mean_of_its_members() -> None:
+    graph, scorers = make_graph(), [make_scorer(seed) for seed in (4, 5)]
+    both = of(Scorer(scorers[0].network, SCHEMA, scorers[1].network), graph)
+    each = [of(scorer, graph) for scorer in scorers]
+    for name in ("score", "reference", "nodes", "contacts"):
+        one, other = (getattr(member, name) for member in each)
+        np.testing.assert_allclose(getattr(both, name), (one + other) / 2, atol=1e-12)
+    assert both.nodes.sum() + both.contacts.sum() == pytest.approx(both.score - both.reference, abs=1e-3)
+
+
 def test_a_graph_of_other_features_is_refused() -> None:
     graph = make_graph()
     with pytest.raises(SchemaError, match="node dim"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -482,3 +483,46 @@ def test_a_count_is_shown_while_graphs_are_built(caplog: Any, monkeypatch: Any, 
     shown.show([report])
     assert caplog.messages == ["a: building 1/60", "a: building 12/60", "a: running"]
     assert "graphs" not in report.to_dict()
+
+
+# What a manifest ends in
+
+
+def test_an_ensemble_of_all_jobs_or_of_some(write):
+    jobs = [{"name": "a"}, {"name": "b"}, {"name": "c", "fast_dev_run": True}]
+    assert write({"jobs": jobs}).ensemble is None
+    plan = write({"jobs": jobs[:2], "ensemble": {}}).ensemble
+    assert plan.to_dict() == {"name": "topoqa", "jobs": ["a", "b"]}
+    manifest = write({"jobs": jobs, "ensemble": {"name": "five", "jobs": ["b", "a"]}})
+    assert manifest.ensemble.to_dict() == {"name": "five", "jobs": ["b", "a"]}
+    assert manifest.to_dict()["ensemble"] == manifest.ensemble.to_dict()
+    assert manifest.digest == write({"jobs": jobs}).digest, "jobs that were run stay what they are"
+
+
+@pytest.mark.parametrize(
+    ("ensemble", "said"),
+    [
+        ({"job": ["a"]}, "unknown key 'job'.*did you mean 'jobs'"),
+        ({"jobs": ["a", "bb"]}, "there is no job 'bb'; expected one of a, b, c, d; did you mean 'b'"),
+        ({"jobs": ["a"]}, "its jobs are a; expected two or more, each once"),
+        ({"jobs": ["a", "b", "a"]}, "its jobs are a, b, a; expected two or more, each once"),
+        ({"jobs": ["a", "c"]}, "job 'c' registers no model"),
+        ({}, "job 'c' registers no model"),
+        ({"jobs": ["a", "d"]}, "its jobs register other and topoqa; expected ensemble.name"),
+        ({"jobs": ["a", "b"], "name": "x/y"}, "name"),
+        ([], "ensemble"),
+    ],
+)
+def test_an_ensemble_that_can_t_be(write, ensemble, said):
+    other = {"name": "d", "overrides": ["mlflow.model_name=other"]}
+    jobs = [{"name": "a"}, {"name": "b"}, {"name": "c", "limit_val_batches": 1}, other]
+    with pytest.raises(ConfigError, match=said):
+        write({"jobs": jobs, "ensemble": ensemble})
+
+
+def test_the_five_seeds_end_in_an_ensemble():
+    manifest = load_manifest(ROOT / "manifests" / "five_seeds.yaml")
+    assert len({job.config.dataloader.seed for job in manifest.jobs}) == len(manifest.jobs) == 5
+    assert manifest.ensemble.jobs == tuple(job.name for job in manifest.jobs)
+    same = {json.dumps({**job.config.to_dict(), "dataloader": None}) for job in manifest.jobs}
+    assert len(same) == 1, "nothing but the seed differs"

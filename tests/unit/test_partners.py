@@ -163,3 +163,35 @@ def test_other_partners_are_built_again(tmp_path: Path, capsys: pytest.CaptureFi
     assert exit_status(*words, "--chains", "A,B") == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: chains 'A,B' names no two partners")
+
+
+def test_a_real_complex_of_three_chains(shared_data: Path, tmp_path: Path) -> None:
+    """Of all contacts, those between the partners; as if two chains had one name."""
+    path = shared_data / "cases" / "end_between_receptor_and_ligand" / "native.pdb"
+    modules = select_modules()
+    every = compute_graph(read_structure(path), modules)
+    found = compute_graph(read_structure(path, partners=Partners.read("A,B:C")), modules)
+    contacts = [
+        {(graph.node_ids[one], graph.node_ids[other]) for one, other in graph.edge_index.T.tolist()}
+        for graph in (every, found)
+    ]
+    assert contacts[1] == {pair for pair in contacts[0] if "C" in (pair[0][0], pair[1][0])}
+    assert len(contacts[0]) > len(contacts[1]) > 0
+    one_name = tmp_path / "m.pdb"
+    one_name.write_text(
+        "".join(
+            f"{line[:21]}A{int(line[22:26]) + 1000:4d}{line[26:]}" if line[21] == "B" else line
+            for line in path.read_text().splitlines(keepends=True)
+            if line.startswith("ATOM")
+        )
+    )
+    renamed = compute_graph(read_structure(one_name), modules)
+    assert renamed.node_ids == [f"A:{int(name[2:]) + 1000}" if name[0] == "B" else name for name in found.node_ids]
+    for name in ("edge_index", "edge_attr", "x"):
+        assert np.array_equal(getattr(renamed, name), getattr(found, name)), name
+
+
+def test_chains_whose_names_are_words(shared_data: Path) -> None:
+    path = shared_data / "cases" / "label_one_bad_model_loses_all" / "models" / "long_chain_names.cif"
+    structure = read_structure(path, partners=Partners.read("HeavyChain2:HeavyChain1"))
+    assert structure.partner_ids.tolist() == read_structure(path).partner_ids.tolist()

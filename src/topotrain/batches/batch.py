@@ -12,15 +12,16 @@ from typing import Any
 
 import yaml
 
-from topotrain.batches.display import BatchDisplay, JobReport
+from topotrain.batches.display import BatchDisplay, JobReport, batch_note
 from topotrain.batches.engine import Engine
 from topotrain.batches.engines import check_store, open_engine
+from topotrain.batches.ensembling import make_ensemble
 from topotrain.batches.manifest import Job, Manifest, load_manifest
 from topotrain.batches.parent_run import Parent, ParentResult, closing, held, open_parent, point_candidates
 from topotrain.batches.scheduler import JobState, Scheduler, answered
 from topotrain.cluster.workers import EngineName, check_engine
 from topotrain.credentials import mask_credentials
-from topotrain.errors import TrackingError
+from topotrain.errors import TopotrainError, TrackingError, UndeliveredError
 from topotrain.fields import (
     BATCH_SUMMARY_ARTIFACT,
     TAG_BATCH_JOB,
@@ -38,6 +39,7 @@ from topotrain.tracking.heartbeat import is_alive
 from topotrain.tracking.recorder import Recorder
 from topotrain.tracking.records import RunRecord
 from topotrain.tracking.store import CONNECT_SECONDS, Store
+from topotrain.tracking.versions import CANDIDATE
 
 log = logging.getLogger("topotrain")
 
@@ -49,10 +51,14 @@ class BatchResult(ParentResult):
     Attributes:
         jobs: one report for each job, in the manifest's order.
         best: name of the best job, if any finished.
+        ensemble: version that its jobs' best ones were made one of, where the manifest asks for it.
+        no_ensemble: why there is none, though all its jobs finished.
     """
 
     jobs: list[JobReport]
     best: str | None = None
+    ensemble: str | None = None
+    no_ensemble: TopotrainError | None = None
 
     @property
     def unfinished(self) -> list[JobReport]:
@@ -69,7 +75,7 @@ class BatchResult(ParentResult):
         """0 if all jobs finished, else a failed job's: a fault of ours (1) before the user's input (2)."""
         failed = [report.exit_status for report in self.jobs if report.status in ("failed", "killed")]
         if not self.unfinished:
-            return 0
+            return self.no_ensemble.exit_code if self.no_ensemble else 0
         return min((status if status is not None and status > 0 else 1 for status in failed), default=1)
 
     def to_dict(self) -> dict[str, Any]:
@@ -80,6 +86,7 @@ class BatchResult(ParentResult):
             "status": "interrupted" if self.interrupted else "failed" if self.unfinished else "finished",
             "best": self.best,
             "candidates": dict(self.candidates),
+            **({"ensemble": self.ensemble} if self.ensemble else {}),
             "jobs": [report.to_dict() for report in self.jobs],
         }
 
@@ -167,7 +174,9 @@ class _Batch:
             result = self._finish()
             lost = [f"{report.name} ({report.status})" for report in result.unfinished]
             note = f"{len(lost)} of {len(result.jobs)} jobs did not finish: {', '.join(lost)}" if lost else ""
-            recorder.end("FAILED" if lost else "FINISHED", note)
+            if result.no_ensemble is not None and not isinstance(result.no_ensemble, UndeliveredError):
+                note = note or f"no ensemble: {result.no_ensemble}"
+            recorder.end("FAILED" if note else "FINISHED", note)
             recorder.close()
             return replace(result, journal=recorder.journal)
 
@@ -180,12 +189,31 @@ class _Batch:
         best = best_state([state for state in self.states.values() if state.report.status == "finished"])
         candidates = self._point_at_best()
         result = replace(self._result(), best=best.job.name if best else None, candidates=candidates)
+        result = self._with_ensemble(result)
         if best is not None and best.report.run_id:
             self.recorder.tags({TAG_BEST_CHILD: best.report.run_id})
         self._record(result)
         return result
 
+    def _with_ensemble(self, result: BatchResult) -> BatchResult:
+        plan, versions = self.plan.ensemble, self.recorder.store.versions
+        reports = [self.states[name].report for name in plan.jobs] if plan else []
+        if plan is None or any(report.status != "finished" for report in reports):
+            return result
+        if result.undelivered:  # the server lacks a member
+            log.warning("no ensemble before all is delivered: topotrain sync, then topotrain batch --resume")
+            return result
+        runs = [str(report.run_id) for report in reports]
+        try:
+            uri = answered(partial(make_ensemble, plan, runs, self.recorder, take_candidate=self.take_candidate))
+        except TopotrainError as error:
+            return replace(result, no_ensemble=error)
+        holder = answered(partial(versions.with_alias, plan.name, CANDIDATE))
+        candidates = {**result.candidates, **({plan.name: holder.number} if holder else {})}
+        return replace(result, ensemble=uri, candidates=candidates)
+
     def _record(self, result: BatchResult) -> None:
+        self.recorder.summary(batch_note(result.jobs, result.best))
         self.recorder.json(result.to_dict(), BATCH_SUMMARY_ARTIFACT)
         for path in self.engine.logs():
             self.recorder.text(

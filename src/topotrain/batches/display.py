@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from topotrain.text import aligned
+from topotrain.text import aligned, markdown_table
 
 if TYPE_CHECKING:
     from rich.live import Live
@@ -78,8 +78,29 @@ class JobReport:
 
 def summary_lines(reports: Sequence[JobReport]) -> list[str]:
     """The table at the end of a batch."""
-    rows = [COLUMNS, *(_cells(report) for report in reports)]
-    return aligned(rows)
+    return aligned(_table(reports))
+
+
+def batch_note(reports: Sequence[JobReport], best: str | None) -> str:
+    """What the page of a batch's run says of it, Markdown.
+
+    Args:
+        reports: of its jobs.
+        best: name of the best of them.
+    """
+    found = next((report for report in reports if report.name == best), None)
+    if found is None or found.primary_value is None:
+        line = "No job is the best yet."
+    else:
+        line = (
+            f"Best job: **{found.name}**, {found.primary_metric} {found.primary_value:.4f} in epoch {found.best_epoch} "
+            f"(run `{found.run_id}`)."
+        )
+    return f"{line}\n\n{markdown_table(_table(reports))}"
+
+
+def _table(reports: Sequence[JobReport]) -> list[tuple[str, ...]]:
+    return [COLUMNS, *(_cells(report) for report in reports)]
 
 
 def failure_line(reports: Sequence[JobReport]) -> str:

@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from topotrain.batches.builds import Build, plan_build
+from topotrain.batches.ensembling import EnsemblePlan, plan_ensemble
 from topotrain.batches.manifest_file import (
     BuildPart,
+    EnsemblePart,
     JobPart,
     ManifestPart,
     ResourcesPart,
@@ -88,6 +90,11 @@ class Job:
         return self.config.selection.primary_metric
 
     @property
+    def model_name(self) -> str | None:
+        """The registered model that its versions are of; ``None`` where it registers none."""
+        return None if self.limits or self.config.mlflow.register_ == "none" else self.config.mlflow.model_name
+
+    @property
     def takes(self) -> Resources:
         """What it takes of a machine while it runs."""
         return taken_by(self.config, self.resources)
@@ -125,6 +132,7 @@ class Manifest:
         text: as it was given, credentials masked.
         jobs: in the order of the file.
         continue_on_error: whether jobs start after another has failed.
+        ensemble: what its jobs' best versions become, where it says so.
         tracking_uri: as the jobs' configurations give it, if they do.
         experiment: likewise.
         notices: one line for each thing that was read in another sense than written.
@@ -136,6 +144,7 @@ class Manifest:
     continue_on_error: bool
     tracking_uri: str | None
     experiment: str
+    ensemble: EnsemblePlan | None = None
     notices: tuple[str, ...] = ()
 
     @property
@@ -148,6 +157,7 @@ class Manifest:
         return {
             "digest": self.digest,
             "continue_on_error": self.continue_on_error,
+            **({"ensemble": self.ensemble.to_dict()} if self.ensemble else {}),
             "jobs": [job.to_dict() for job in self.jobs],
         }
 
@@ -176,6 +186,10 @@ def load_manifest(path: str | os.PathLike[str], overrides: Sequence[str] = (), *
         parts.append(read_part(JobPart, named, where, reader.notices))
     _refuse_doubles(source, [part.name for part in parts])
     jobs = [reader.job(part, shared) for part in parts]
+    ensemble = None
+    if whole.ensemble is not None:
+        ensemble_part = read_part(EnsemblePart, whole.ensemble, f"{source}: ensemble", reader.notices)
+        ensemble = plan_ensemble(source, ensemble_part, {job.name: job.model_name for job in jobs})
     return Manifest(
         path=source,
         text=mask_settings(text),
@@ -183,6 +197,7 @@ def load_manifest(path: str | os.PathLike[str], overrides: Sequence[str] = (), *
         continue_on_error=whole.continue_on_error,
         tracking_uri=_the_same(source, "mlflow.tracking_uri", {j.name: j.config.mlflow.tracking_uri for j in jobs}),
         experiment=str(_the_same(source, "mlflow.experiment", {j.name: j.config.mlflow.experiment for j in jobs})),
+        ensemble=ensemble,
         notices=tuple(dict.fromkeys(reader.notices)),
     )
 

@@ -74,10 +74,18 @@ class JobPart(SharedPart):
     run_name: str | None = None
 
 
+class EnsemblePart(_Part):
+    """``ensemble``: the best versions of jobs as one, once these have finished."""
+
+    name: Annotated[str, Field(min_length=1, pattern=r"^[^/:]+$")] | None = None
+    jobs: list[str] | None = None
+
+
 class ManifestPart(_Part):
     """The outermost keys."""
 
     jobs: list[dict[str, Any]] = Field(min_length=1)
+    ensemble: dict[str, Any] | None = None
     shared: dict[str, Any] = Field(default_factory=dict)
     continue_on_error: bool = False
 

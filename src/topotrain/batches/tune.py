@@ -20,7 +20,7 @@ from topotrain.batches.study import PrunerName, SamplerName
 from topotrain.batches.trials import Trial, earlier_trials, state_of
 from topotrain.batches.tune_figures import record_pictures
 from topotrain.batches.tune_plan import Plan, as_recipe, plan_tuning
-from topotrain.batches.tune_report import TrialReport, TuneResult
+from topotrain.batches.tune_report import TrialReport, TuneResult, tune_note
 from topotrain.batches.tune_scheduler import TuneScheduler, described
 from topotrain.cluster.workers import EngineName, check_engine
 from topotrain.credentials import mask_credentials
@@ -263,6 +263,7 @@ class _Tuning:
         )
 
     def _record(self, result: TuneResult) -> None:
+        self.recorder.summary(tune_note(result))
         self.recorder.json(result.to_dict(), TUNE_SUMMARY_ARTIFACT)
         for path in self.engine.logs():
             text = path.read_text(encoding="utf-8", errors="replace")

@@ -9,7 +9,7 @@ from typing import Any
 
 from topotrain.batches.parent_run import ParentResult
 from topotrain.batches.tune_scheduler import shown_value
-from topotrain.text import MISSING, aligned
+from topotrain.text import MISSING, aligned, markdown_table
 
 
 @dataclass(frozen=True)
@@ -107,8 +107,22 @@ def _row(trial: TrialReport) -> dict[str, Any]:
 
 def table_lines(result: TuneResult) -> list[str]:
     """The table at the end of a tuning; a star marks the best trial."""
+    return aligned(_table(result))
+
+
+def tune_note(result: TuneResult) -> str:
+    """What the page of a tuning's run says of it, Markdown."""
+    if result.winner is None:
+        line = "No trial is the best yet."
+    else:
+        run = f" (its model: run `{result.winner_run}`)" if result.winner_run else ""
+        line = f"Best trial: **{result.best}**, {result.winner_words}{run}."
+    return f"{line}\n\n{markdown_table(_table(result))}"
+
+
+def _table(result: TuneResult) -> list[tuple[str, ...]]:
     keys = list(result.trials[0].values) if result.trials else []
-    rows = [("trial", "status", result.metric, *keys, "epochs", "seconds", "run id")]
+    rows: list[tuple[str, ...]] = [("trial", "status", result.metric, *keys, "epochs", "seconds", "run id")]
     for trial in result.trials:
         runs = list(trial.runs.values())
         rows.append(
@@ -122,7 +136,7 @@ def table_lines(result: TuneResult) -> list[str]:
                 (runs[0] or MISSING) if len(runs) == 1 else f"{len(runs)} runs",
             )
         )
-    return aligned(rows)
+    return rows
 
 
 def failure_line(result: TuneResult) -> str:

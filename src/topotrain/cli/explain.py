@@ -7,6 +7,7 @@ import click
 from topotrain.cli.options import TRACKING_URI, InputPath, model_option, option
 from topotrain.cli.output import deliver, say
 from topotrain.cli.startup import heavy_imports
+from topotrain.cli.structures import CHAINS
 
 
 @click.command()
@@ -14,6 +15,7 @@ from topotrain.cli.startup import heavy_imports
 @model_option("Or a local folder; by default the champion of topoqa, else its candidate.")
 @option("--out", type=click.Path(), metavar="CSV", help="The residues; by default printed.")
 @option("--contacts", type=click.Path(), metavar="CSV", help="The contacts, too.")
+@CHAINS
 @click.option("--allow-unverified", is_flag=True, help="Check a graph without column names by width alone.")
 @TRACKING_URI
 def explain(
@@ -21,6 +23,7 @@ def explain(
     model: str | None,
     out: str | None,
     contacts: str | None,
+    chains: str | None,
     allow_unverified: bool,
     tracking_uri: str | None,
 ) -> None:
@@ -36,7 +39,7 @@ def explain(
         from topotrain.scoring.explain import contacts_csv, residues_csv
         from topotrain.scoring.explain import explain as explain_score
 
-    found = explain_score(source, model, allow_unverified=allow_unverified, tracking_uri=tracking_uri)
+    found = explain_score(source, model, chains=chains, allow_unverified=allow_unverified, tracking_uri=tracking_uri)
     deliver(residues_csv(found), out)
     if contacts:
         deliver(contacts_csv(found), contacts)

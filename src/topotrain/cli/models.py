@@ -69,7 +69,7 @@ def evaluate(
     experiment: str | None,
     tracking_uri: str | None,
 ) -> None:
-    """Judge a model on labelled graphs, beside two free baselines, and log the verdict.
+    """Judge a model on labelled graphs, beside free baselines, and log the verdict.
 
     \b
     topotrain evaluate --model models:/topoqa@champion

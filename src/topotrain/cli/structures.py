@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -16,7 +17,6 @@ from topotrain.cli.options import (
     KeyValue,
     Words,
     engine_options,
-    flag,
     jobs_option,
     model_option,
     option,
@@ -243,11 +243,15 @@ def features(kind: str | None, as_json: bool) -> None:
 @model_option("Or a local folder; by default the champion of topoqa, else its candidate.")
 @target_options
 @option("--out", type=click.Path(), metavar="CSV", help="By default printed.")
+@option("--report", type=click.Path(), metavar="HTML", help="A page of the ranking, with the best in space.")
+@option(
+    "--annotate", type=click.Path(), metavar="DIR", help="Structures with importances as B-factors; view.pml, view.cxc."
+)
 @jobs_option("Processes.")
 @engine_options
 @MODELS
 @CHAINS
-@flag("--no-cache", help="Build every graph, and keep none for another call.")
+@click.option("--no-cache", is_flag=True, help="Build every graph, and keep none for another call.")
 @STRICT
 @TRACKING_URI
 def score(
@@ -256,6 +260,8 @@ def score(
     target_level: int | None,
     target_pattern: str | None,
     out: str | None,
+    report: str | None,
+    annotate: str | None,
     jobs: int,
     engine: EngineName,
     address: str | None,
@@ -273,6 +279,7 @@ def score(
     \b
     topotrain score models/ --out scores.csv
     topotrain score model_1.pdb model_2.cif.gz --chains A,B:C
+    topotrain score models/ --report report.html --annotate annotated/
     topotrain score models.zip --model models:/topoqa/3
     """
     with heavy_imports():
@@ -282,8 +289,8 @@ def score(
         from topotrain.scoring.structures import score_structures
         from topotrain.tracking.report_run import keep_report
 
-    with counter("building graphs") as progress:
-        report = score_structures(
+    with counter("structures") as progress, _kept_for_the_next(not no_cache):
+        done = score_structures(
             structures,
             model,
             targets=TargetRule(target_level, target_pattern),
@@ -294,14 +301,29 @@ def score(
             models=models,
             chains=chains,
             keep_graphs=not no_cache,
+            report=report,
+            annotate=annotate,
             progress=progress,
             tracking_uri=tracking_uri,
         )
-    text = scores_csv(report.rows, report.quality)
+    text = scores_csv(done.rows, done.quality)
     deliver(text, out)
-    say_changes(report.changes_line)
-    say_outcome(report.failures, f"{len(report.scored)} structures scored")
+    say_changes(done.changes_line)
+    say_outcome(done.failures, f"{len(done.scored)} structures scored")
+    for sentence in done.sentences:
+        say(sentence)
     keep_report("score", text, "scores.csv", tracking_uri)
+
+
+@contextmanager
+def _kept_for_the_next(kept: bool) -> Iterator[None]:
+    """Say after Ctrl-C that the work was not for nothing."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if kept:
+            say("graphs that were built are kept: the same command goes on")
+        raise
 
 
 @click.command("demo-graphs")

@@ -154,6 +154,10 @@ def batch(
     say(f"batch {result.run_name} ({result.run_id}); best job: {result.best or 'none'}")
     if result.unfinished:
         raise UnfinishedBatchError(failure_line(result.jobs), result.exit_status)
+    if result.ensemble:
+        say(f"ensemble: {result.ensemble}; its story: topotrain describe {result.ensemble}")
+    if result.no_ensemble is not None:
+        raise result.no_ensemble
     if result.undelivered is not None:
         raise UndeliveredError(result.undelivered, sync_advice())
 
@@ -239,7 +243,7 @@ def _print_end(result: TrainResult | AlreadyComplete) -> None:
 def _closing_lines(result: TrainResult) -> list[str]:
     """What to print when a run has ended."""
     from topotrain.credentials import mask_uri
-    from topotrain.fields import VAL_LOSS, VAL_RANKING_LOSS, VAL_SPEARMAN
+    from topotrain.fields import DEMO, VAL_LOSS, VAL_RANKING_LOSS, VAL_SPEARMAN
 
     metrics = result.metrics
     uri = shlex.quote(mask_uri(result.tracking_uri))
@@ -251,12 +255,10 @@ def _closing_lines(result: TrainResult) -> list[str]:
     ]
     if result.journal is not None:
         return lines
-    lines.append(f"  summary:   {program()} summarise --run-id {result.run_id} --tracking-uri {uri}")
     if result.page:
-        lines.append(f"  web page:  {result.page}")
-    else:
-        lines.append(
-            f"  web page:  {program()} ui --tracking-uri {uri}   then open "
-            f"http://127.0.0.1:5000/#/experiments/{result.experiment_id}/runs/{result.run_id}"
-        )
-    return lines
+        lines.append(f"web page: {result.page}")
+    chosen = f"--run-id {result.run_id} --tracking-uri {uri}"
+    if not result.model_versions:
+        return [*lines, f"next: {program()} summarise {chosen}"]
+    labelled = "" if result.graphs == DEMO else f" --graphs {shlex.quote(result.graphs)} --labels LABELS.csv"
+    return [*lines, f"next, on complexes that it has not seen: {program()} evaluate {chosen}{labelled}"]

@@ -31,6 +31,7 @@ class PreparedData:
         module: batches.
         label_paths: label file of each split.
         graph_dir: where the graphs are.
+        notes: what else the user should know of them.
     """
 
     schema: FeatureSchema
@@ -39,6 +40,7 @@ class PreparedData:
     module: GraphDataModule
     label_paths: dict[str, Path]
     graph_dir: Path
+    notes: tuple[str, ...] = ()
 
     def columns(self) -> tuple[ColumnStatistics, ColumnStatistics]:
         """Statistics of the node and of the edge columns over the training graphs."""
@@ -57,7 +59,7 @@ class PreparedData:
     @property
     def warnings(self) -> list[str]:
         """What the user should know before the first step."""
-        lines = list(self.schema.notes)
+        lines = [*self.schema.notes, *self.notes]
         leaked = leaked_targets(self.train, self.val)
         if leaked:
             lines.append(

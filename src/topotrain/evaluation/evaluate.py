@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
@@ -21,14 +22,16 @@ from topotrain.data.split import Split, SplitRules, read_split
 from topotrain.data.targets import TargetRule
 from topotrain.errors import DataError
 from topotrain.evaluation.figures import FigureData, write_figures
-from topotrain.evaluation.table import against_table, render, target_csv
+from topotrain.evaluation.table import against_table, hit_rate_csv, render, spread_lines, target_csv
 from topotrain.fields import (
     DATASET_DIGEST_LENGTH,
     DEMO,
     DOCKQ_COLUMN,
     EVAL_PREFIX,
+    HIT_RATE,
     TAG_EVAL_AT,
     TAG_EVAL_DIGEST,
+    TAG_EVAL_HIT_RATES,
     TAG_EVAL_TARGETS,
     TREES,
     quality_name,
@@ -36,13 +39,16 @@ from topotrain.fields import (
 from topotrain.figures.shared import CURVES
 from topotrain.metrics.baselines import CONSTANT, FEATURE, constant_baseline, feature_baseline
 from topotrain.metrics.paired import against
+from topotrain.metrics.ranking import Values
 from topotrain.metrics.report import RankingReport, ranking_report
+from topotrain.metrics.spread import SpreadReport, spread_report
 from topotrain.metrics.trees import Trees
 from topotrain.model.checkpoint import load_network
 from topotrain.progress import Track
 from topotrain.schema.check import SchemaCheck
+from topotrain.schema.feature_schema import FeatureSchema
 from topotrain.scoring.load import fetch_files, scorer_of_files, trees_of_files
-from topotrain.scoring.scorer import Scorer
+from topotrain.scoring.scorer import Prediction, Scorer
 from topotrain.scratch import scratch
 from topotrain.text import as_json
 from topotrain.tracking.artifacts import checkpoint_of_uri
@@ -68,6 +74,7 @@ class Evaluation:
         run_id: where the verdict is kept; ``None`` for a model that is on no server.
         at: when, in UTC.
         quality: the column of what the model predicts.
+        spread: of an ensemble's members beside its errors; ``None`` for a single model, which gives none.
     """
 
     model: EvaluatedModel
@@ -76,6 +83,7 @@ class Evaluation:
     run_id: str | None
     at: str
     quality: str = DOCKQ_COLUMN
+    spread: SpreadReport | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The report."""
@@ -93,6 +101,7 @@ class Evaluation:
             "figures": {name: report.to_dict() for name, report in self.reports.items()},
             "first_choice": self.reports[MODEL].first_choice,
             "against_baselines": self.against_baselines,
+            "spread": self.spread.to_dict() if self.spread else None,
         }
 
     @cached_property
@@ -115,7 +124,8 @@ class Evaluation:
             f"{CONSTANT}: the mean true {quality_name(self.quality)} of these data; {FEATURE}: {data['raw_feature']}",
             WITH_TREES if TREES in self.reports else WITHOUT_TREES,
         ]
-        return "\n".join([*head, "", table, *against_table(self.against_baselines), ""])
+        spread = spread_lines(self.spread, quality_name(self.quality))
+        return "\n".join([*head, "", table, *against_table(self.against_baselines), "", *spread, ""])
 
 
 def evaluate(
@@ -165,8 +175,10 @@ def evaluate(
         "targets_by": f"{split.targets_by}; label {quality_name(column)}",
     }
     at = datetime.now(UTC).isoformat(timespec="seconds")
-    reports, data["raw_feature"] = _reports(scorer, trees, split)
-    evaluation = Evaluation(evaluated, reports, data, evaluated.run_id, at, column)
+    predictions = list(scorer.predictions(split.known()))
+    predicted = np.array([one.score for one in predictions])
+    reports, data["raw_feature"] = _reports(predicted, scorer.schema, trees, split)
+    evaluation = Evaluation(evaluated, reports, data, evaluated.run_id, at, column, _spread(predictions, split))
     run_id = None if store is None else _record(store, evaluation, split)
     if run_id is None:
         log.info("%s is on no tracking server: the metrics are printed, not recorded", evaluated.title)
@@ -233,11 +245,18 @@ def load_model(store: Store | None, evaluated: EvaluatedModel) -> tuple[Scorer, 
         return Scorer(*load_network(store.artifacts.fetch(checkpoint_of_uri(evaluated.uri), Path(folder)))), None
 
 
-def _reports(scorer: Scorer, trees: Trees | None, split: Split) -> tuple[dict[str, RankingReport], str]:
+def _spread(predictions: Sequence[Prediction], split: Split) -> SpreadReport | None:
+    spreads = [one.spread for one in predictions if one.spread is not None]
+    predicted = np.array([one.score for one in predictions])
+    return spread_report(predicted, np.array(spreads), truth(split)[0]) if spreads else None
+
+
+def _reports(
+    predicted: Values, schema: FeatureSchema, trees: Trees | None, split: Split
+) -> tuple[dict[str, RankingReport], str]:
     """Of the model and of the baselines, and which raw feature was the best."""
-    quality, schema = split.column, scorer.schema
+    quality = split.column
     true, targets = truth(split)
-    predicted = np.array(list(scorer.scores(split.known())))
     feature, report = feature_baseline(raw_features(split), true, targets, quality=quality)
     reports = {
         MODEL: ranking_report(predicted, true, targets, quality=quality),
@@ -253,17 +272,19 @@ def _reports(scorer: Scorer, trees: Trees | None, split: Split) -> tuple[dict[st
 def _record(store: Store, evaluation: Evaluation, split: Split) -> str | None:
     """Write report and figures, and record the verdict."""
     data = evaluation.data
-    metrics = evaluation.reports[MODEL].metrics()
+    metrics = evaluation.reports[MODEL].metrics() | (evaluation.spread.metrics() if evaluation.spread else {})
+    hit_rates = {key: value for key, value in metrics.items() if key.startswith(HIT_RATE)}
     with scratch("evaluate") as folder:
         _write_files(evaluation, split, _history(store, evaluation.model), folder)
         verdict = Verdict(
-            metrics={f"{EVAL_PREFIX}{key}": value for key, value in metrics.items()},
+            metrics={f"{EVAL_PREFIX}{key}": value for key, value in metrics.items() if key not in hit_rates},
             dataset_name=f"{Path(data['graphs']).name}-{Path(data['labels']).stem}",
             dataset_digest=data["digest"],
             version_tags={
                 TAG_EVAL_DIGEST: data["digest"],
                 TAG_EVAL_AT: evaluation.at,
                 TAG_EVAL_TARGETS: data["targets_by"],
+                **({TAG_EVAL_HIT_RATES: json.dumps(hit_rates)} if hit_rates else {}),
             },
             folder=folder,
         )
@@ -285,6 +306,8 @@ def _write_files(
     """Report, table and figures, as they go to the server."""
     document = evaluation.to_dict()
     (folder / "report.json").write_text(as_json(document), encoding="utf-8")
+    if hit_rates := hit_rate_csv(document["figures"]):
+        (folder / "hit_rates.csv").write_text(hit_rates, encoding="utf-8")
     (folder / "per_target.csv").write_text(target_csv(document["figures"], "predictor"), encoding="utf-8")
     model = evaluation.reports[MODEL]
     shown = FigureData(
@@ -302,6 +325,7 @@ def _write_files(
         best_epoch=history[1],
         epoch=evaluation.model.epoch,
         quality=quality_name(evaluation.quality),
+        spread=evaluation.spread,
     )
     write_figures(shown, folder)
 

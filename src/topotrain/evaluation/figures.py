@@ -8,11 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
-from topotrain.figures.chart import PALETTE, Axis, Chart, Marker, Panel, Series
+from topotrain.figures.chart import GUIDE_COLOUR, PALETTE, Axis, Chart, Marker, Panel, Series
 from topotrain.figures.page import write_page
 from topotrain.figures.png import write_png
 from topotrain.figures.shared import DOCKQ, QUALITY_LIMITS, learning_curves, predicted_against_true
 from topotrain.metrics.calibration import NUM_BINS, calibration_bins
+from topotrain.metrics.spread import WIDTHS, SpreadReport
 
 MODEL_COLOUR, COUNT_COLOUR = PALETTE[0], "#bbccdd"
 BASELINES: tuple[tuple[Marker, str], ...] = (
@@ -38,6 +39,7 @@ class FigureData:
         best_epoch: the run's best.
         epoch: of the evaluated model.
         quality: name of what is predicted.
+        spread: of an ensemble's members beside its errors; ``None`` for a single model.
     """
 
     title: str
@@ -50,6 +52,7 @@ class FigureData:
     best_epoch: int | None = None
     epoch: int | None = None
     quality: str = DOCKQ
+    spread: SpreadReport | None = None
 
     @property
     def extent(self) -> str:
@@ -64,6 +67,8 @@ def write_figures(shown: FigureData, folder: Path) -> None:
         ranking_loss(shown),
         calibration(shown),
     ]
+    if shown.spread is not None:
+        charts.append(spread_and_error(shown, shown.spread))
     if shown.history:
         charts.append(learning_curves(shown.history, shown.best_epoch, shown.epoch, shown.quality))
     for chart in charts:
@@ -116,4 +121,34 @@ def calibration(shown: FigureData) -> Chart:
         ],
         inches=(6.4, 6.4),
         heights=(4, 1),
+    )
+
+
+def spread_and_error(shown: FigureData, report: SpreadReport) -> Chart:
+    """Whether an ensemble errs more where its members disagree, and whether intervals hold what they should."""
+    spreads = [group.spread for group in report.groups]
+    errors = Series(
+        "line",
+        spreads,
+        [group.error for group in report.groups],
+        MODEL_COLOUR,
+        label="error",
+        texts=[f"{group.count} decoys" for group in report.groups],
+    )
+    equal = Series("line", spreads, spreads, GUIDE_COLOUR, label="as large as the spread")
+    within = Series("line", WIDTHS, report.within, MODEL_COLOUR, label="measured")
+    normal = Series("line", WIDTHS, report.normal, GUIDE_COLOUR, label="normal errors of that size")
+    return Chart(
+        "spread_and_error",
+        "Spread and error",
+        f"Left: root mean squared error ({shown.quality}) of {len(report.groups)} groups of decoys with like spread "
+        "(standard deviation over the members), against their spread. Right: the fraction of decoys whose true "
+        f"{shown.quality} is within so many standard deviations of the prediction. {shown.extent.capitalize()}.",
+        [
+            Panel(Axis(f"spread ({shown.quality})"), Axis(f"error ({shown.quality})"), [errors, equal]),
+            Panel(
+                Axis("standard deviations", whole=True), Axis("fraction of decoys", QUALITY_LIMITS), [within, normal]
+            ),
+        ],
+        inches=(9.0, 4.2),
     )

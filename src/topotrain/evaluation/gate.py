@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from topotrain.errors import ConfigError
-from topotrain.fields import EVAL_PREFIX, EVAL_RANKING_LOSS, EVAL_SPEARMAN
+from topotrain.fields import EVAL_PREFIX, EVAL_RANKING_LOSS, EVAL_SPEARMAN, evaluation_name
 
 OPERATORS: dict[str, Callable[[float, float], bool]] = {
     "<=": operator.le,
@@ -110,7 +110,7 @@ def parse_gate(text: str) -> Gate:
             f"NAME OP NUMBER with OP one of {' '.join(OPERATORS)}",
             "e.g. 'val_loss<0.06'",
         )
-    return Gate(found["metric"], found["op"], bound)
+    return Gate(evaluation_name(found["metric"]), found["op"], bound)
 
 
 def decide(candidate: VersionMetrics, champion: VersionMetrics | None, gates: Sequence[Gate] = ()) -> Decision:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from topotrain.errors import DataError
-from topotrain.fields import DOCKQ_COLUMN, predicted_name, quality_name
+from topotrain.fields import DOCKQ_COLUMN, predicted_name, quality_name, spread_name
 from topotrain.metrics.report import RankingReport, ranking_report
 from topotrain.reading.csv_file import read_csv, refuse_broken, what_is_wrong
 from topotrain.reading.numbers import number
@@ -112,6 +112,8 @@ def read_predictions(path: Path) -> Predictions:
 def _quality(columns: Iterable[str]) -> str:
     """What was predicted: DockQ, unless the only predictions are of something else."""
     found = [name.removeprefix(PREFIX) for name in columns if name.startswith(PREFIX) and name != PREFIX]
+    spreads = {spread_name(name) for name in found}
+    found = [name for name in found if predicted_name(name) not in spreads]
     return found[0] if len(found) == 1 else DOCKQ_COLUMN
 
 

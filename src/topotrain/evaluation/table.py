@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from topotrain.fields import DOCKQ_COLUMN, quality_name
+from topotrain.fields import DOCKQ_COLUMN, HIT_RATE, quality_name
 from topotrain.metrics.paired import METRIC_WORDS, difference_in_words
+from topotrain.metrics.ranking import CLASSES
+from topotrain.metrics.report import TOPS
+from topotrain.metrics.spread import WIDTHS, SpreadReport
 from topotrain.text import aligned, as_csv, as_json
 
 Document = Mapping[str, Any]
@@ -92,6 +95,17 @@ def target_csv(columns: Mapping[str, Document], first: str) -> str:
     return as_csv([[first, "target", *names], *rows])
 
 
+def hit_rate_csv(columns: Mapping[str, Document]) -> str:
+    """The share of targets with a decoy of each class in the top, one row for each predictor and top; empty of none."""
+    rows: list[list[Any]] = [["predictor", "top", *CLASSES]]
+    for name, document in columns.items():
+        for top in TOPS:
+            rates = [document.get(f"{HIT_RATE}_top{top}_{quality}") for quality in CLASSES]
+            if any(rate is not None for rate in rates):
+                rows.append([name, top, *rates])
+    return as_csv(rows) if len(rows) > 1 else ""
+
+
 def render(columns: Mapping[str, Document], form: str, first: str, *, per_target: bool) -> str:
     """The document that is printed.
 
@@ -137,3 +151,20 @@ def _short(value: Any) -> str:
     if value is None:
         return "-"
     return f"{value:.4f}" if isinstance(value, float) else str(value)
+
+
+def spread_lines(report: SpreadReport | None, quality: str) -> list[str]:
+    """How well an ensemble's spread tells its error, in words; that a single model gives none, where there is none."""
+    if report is None:
+        return ["spread: none, a single model gives none (topotrain ensemble makes one of several, which does)"]
+    within = ", ".join(
+        f"{found:.0%} within {width} ({expected:.0%})"
+        for width, found, expected in zip(WIDTHS, report.within, report.normal, strict=True)
+    )
+    told = UNDEFINED if report.spearman is None else f"{report.spearman:.4f}"
+    ratio = UNDEFINED if report.ratio is None else f"{report.ratio:.2f}"
+    return [
+        f"spread: {report.mean:.4f} ({quality}), mean standard deviation over the members; the error is {ratio} times",
+        f"as large (root mean squares); Spearman of spread and error {told}; true {quality} within so many standard",
+        f"deviations of the prediction (normal errors of that size): {within}",
+    ]

@@ -25,6 +25,7 @@ from topotrain.features.kept_graphs import KeptGraphs
 from topotrain.features.module_set import ModuleSet, recorded_modules, select_modules
 from topotrain.features.partners import Partners
 from topotrain.features.records import claim, total_stage_seconds, write_sidecar, write_summary
+from topotrain.features.sequences import write_sequences
 from topotrain.features.structure_changes import Changes, describe_changes, summary_line
 from topotrain.fields import SIDECAR_NAME
 from topotrain.files import TEMPORARY_PREFIX, TEMPORARY_SUFFIX
@@ -187,7 +188,7 @@ def build_with_modules(
     with structure_files(structures) as files:
         _make_output(out)
         claim(out, modules, replace=replace_others)
-        tasks = _tasks(files, modules, models, partners)
+        tasks = graph_tasks(files, modules, models, partners)
         outcomes: dict[str, GraphOutcome] = {}
         with workers.ready(*files.places) as run_tasks:
             for outcome in _build_all(tasks, out, modules, run_tasks, cache):
@@ -197,7 +198,8 @@ def build_with_modules(
     ordered = [outcomes[task.key] for task in tasks]
     seconds = time.perf_counter() - started
     try:
-        write_sidecar(out, modules, ordered)
+        graphs = write_sidecar(out, modules, ordered)
+        write_sequences(out, {item.key: item.sequences for item in ordered if item.status == "built"}, graphs)
         summary_path = write_summary(out, files.root, modules, ordered, workers.jobs, seconds)
     except OSError as error:
         raise DataError(
@@ -243,7 +245,9 @@ def _refuse(report: BuildReport, outcomes: list[GraphOutcome]) -> None:
         )
 
 
-def _tasks(files: StructureFiles, modules: ModuleSet, models: Models, partners: Partners | None) -> list[GraphTask]:
+def graph_tasks(
+    files: StructureFiles, modules: ModuleSet, models: Models, partners: Partners | None
+) -> list[GraphTask]:
     """What is to be built, by key: one graph a file, or one for each MODEL."""
     specification = json.dumps(modules.specification(), sort_keys=True)
     chains = str(partners) if partners else ""

@@ -19,6 +19,7 @@ from topotrain.errors import DataError, UserInputError
 from topotrain.features.module_set import ModuleSet, recorded_modules
 from topotrain.features.modules import GraphContext, both_ways
 from topotrain.features.partners import Partners
+from topotrain.features.sequences import protein_sequences
 from topotrain.features.structure import (
     READER_VERSION,
     FloatArray,
@@ -115,6 +116,7 @@ class GraphOutcome:
         metadata: the graph's metadata.
         changes: what reading the structure left out or changed.
         chains: as in the task.
+        sequences: of the protein chains of a structure that was read.
     """
 
     key: str
@@ -126,6 +128,7 @@ class GraphOutcome:
     metadata: dict[str, Any] = field(default_factory=dict)
     changes: Changes = field(default_factory=dict)
     chains: str = ""
+    sequences: dict[str, str] = field(default_factory=dict)
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
@@ -172,7 +175,7 @@ def compute_task(task: GraphTask) -> GraphResult:
                 raise DataError(f"{task.source}: {wrong}", "a name in UTF-8, without line breaks", "rename the file")
             content = task.content()
             structure = task.structure(content)
-        outcome.changes = structure.changes
+        outcome.changes, outcome.sequences = structure.changes, protein_sequences(structure)
         arrays = compute_graph(structure, modules, outcome)
         return GraphResult(outcome, arrays, task.digest(content))
     except DataError as error:

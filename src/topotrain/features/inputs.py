@@ -21,7 +21,7 @@ class StructureFiles:
     Attributes:
         root: the folder, archive or file that was given; the folder that several have in common.
         flat: whether files were named one by one, which then are as those of one folder.
-        places: what has to be readable to read them.
+        places: folders that have to be readable to read them.
         found: {key of the graph: file}, sorted by key where they come from one place.
         shown: {key: what errors call the file}, where that is another path: an archive's files are unpacked.
     """
@@ -75,7 +75,8 @@ def _several(paths: Mapping[Path, Path], unpacked: ExitStack) -> StructureFiles:
     flat = all(folder.is_file() for folder in folders.values())
     alone = next(iter(paths)) if len(paths) == 1 and not flat else None
     root = alone or Path(os.path.commonpath([path.parent for path in paths]))
-    files = StructureFiles(root, flat, tuple(folders.values()))
+    places = {folder.parent if folder.is_file() else folder: None for folder in folders.values()}
+    files = StructureFiles(root, flat, tuple(places))
     for path, given in paths.items():
         found = find_structures(folders[path], given)
         if path != alone:

@@ -24,8 +24,12 @@ FILE_NAMES = "backslashreplace"  # what in them is no UTF-8 then is as JSON writ
 LOG_TIME_FORMAT = "%Y-%m-%d_%H-%M-%S"
 
 
-def write_sidecar(out: Path, modules: ModuleSet, outcomes: list[GraphOutcome]) -> None:
-    """``graph_metadata.json``: this build's graphs, and those of earlier builds that are still there."""
+def write_sidecar(out: Path, modules: ModuleSet, outcomes: list[GraphOutcome]) -> list[str]:
+    """``graph_metadata.json``: this build's graphs, and those of earlier builds that are still there.
+
+    Returns:
+        Their keys.
+    """
     path = out / SIDECAR_NAME
     failed = {item.key for item in outcomes if item.status == "failed"}
     entries = {
@@ -67,6 +71,7 @@ def write_sidecar(out: Path, modules: ModuleSet, outcomes: list[GraphOutcome]) -
     }
     text = json.dumps(head | entries, indent=1, ensure_ascii=False, sort_keys=True)
     write_whole(path, text.encode("utf-8", FILE_NAMES))
+    return list(entries)
 
 
 def claim(out: Path, modules: ModuleSet, *, replace: bool) -> None:

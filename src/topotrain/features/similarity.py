@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
 import numpy as np
 
+from topotrain.features.sequences import UNKNOWN_LETTER
 from topotrain.processes import run_tasks
 from topotrain.progress import OnItemDone
 
@@ -23,7 +24,6 @@ LAMBDA, KAPPA = 0.267, 0.041
 MAX_CHANCE = 1e-3  # alignments of this score that two unrelated chains of these lengths would have
 CHUNK_CELLS = 5_000_000  # of alignment matrices in one task, about 0.2 s
 LETTERS = frozenset("ACDEFGHIKLMNPQRSTVWY")
-UNKNOWN_LETTER = "X"
 
 
 @dataclass(frozen=True, order=True)
@@ -109,6 +109,7 @@ class _Row:
 def find_links(
     chains: Mapping[str, frozenset[str]],
     *,
+    apart: Collection[str] = (),
     min_identity: float = MIN_IDENTITY,
     jobs: int = 1,
     progress: OnItemDone | None = None,
@@ -117,6 +118,7 @@ def find_links(
 
     Args:
         chains: sequences of each complex.
+        apart: complexes of which one is in each pair; by default any two are compared.
         min_identity: as of ``likeness``.
         jobs: processes; the result does not depend on it.
         progress: takes (done, total, "") in pairs of chains.
@@ -128,14 +130,14 @@ def find_links(
     for name in sorted(chains):
         for sequence in sorted(chains[name]):
             owners.setdefault(sequence, []).append(name)
-    tasks = list(_rows(owners, min_identity))
+    tasks = list(_rows(owners, frozenset(apart), min_identity))
     total, done = sum(len(task.others) for task in tasks), 0
     best: dict[tuple[str, str], Likeness] = {}
 
     def note(one: str, other: str, how: Likeness) -> None:
         for a in owners[one]:
             for b in owners[other]:
-                if a != b:
+                if a != b and (not apart or (a in apart) != (b in apart)):
                     pair = (a, b) if a < b else (b, a)
                     best[pair] = max(how, best.get(pair, how))
 
@@ -150,11 +152,19 @@ def find_links(
     return [Link(*pair, how) for pair, how in sorted(best.items())]
 
 
-def _rows(owners: Mapping[str, Sequence[str]], min_identity: float) -> Iterator[_Row]:
+def num_cells(chains: Mapping[str, frozenset[str]], apart: Collection[str]) -> int:
+    """How large the matrices of ``find_links`` are: some 25 million are filled in a second."""
+    sizes = [(name in apart, sum(map(len, sequences))) for name, sequences in chains.items()]
+    one, other = (sum(size for side, size in sizes if side is which) for which in (True, False))
+    return one * other
+
+
+def _rows(owners: Mapping[str, Sequence[str]], apart: frozenset[str], min_identity: float) -> Iterator[_Row]:
     """Pairs of chains whose complexes are not one and the same, in portions of about the same work."""
     waiting: dict[str, list[str]] = {}
     for one, other in combinations(owners, 2):
-        if len({*owners[one], *owners[other]}) > 1:
+        names = {*owners[one], *owners[other]}
+        if len(names) > 1 and (not apart or (names & apart and names - apart)):
             waiting.setdefault(one, []).append(other)
     for one, others in waiting.items():
         portion, cells = list[str](), 0

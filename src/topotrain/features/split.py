@@ -14,8 +14,8 @@ from topotrain.data.matching import match_labels
 from topotrain.data.targets import TargetRule, Targets
 from topotrain.errors import DataError, UserInputError
 from topotrain.features.inputs import StructureFiles, structure_files
-from topotrain.features.residue_names import AMINO_ACIDS
-from topotrain.features.similarity import MIN_IDENTITY, UNKNOWN_LETTER, Link, clusters_of, find_links
+from topotrain.features.sequences import longest, protein_sequences
+from topotrain.features.similarity import MIN_IDENTITY, Link, clusters_of, find_links
 from topotrain.features.structure import read_content, read_structure
 from topotrain.fields import DOCKQ_COLUMN
 from topotrain.files import write_text
@@ -25,7 +25,6 @@ from topotrain.text import as_csv, one_line
 
 By = Literal["sequence", "target"]
 TARGETS_FILE, LINKS_FILE = "targets.csv", "links.csv"
-LETTERS = {name: letter for letter, name in AMINO_ACIDS.items()}
 SHOWN_LINKS = 3
 
 
@@ -230,16 +229,7 @@ def _chains(
                 "at least one structure of each target",
                 "repair or remove them",
             )
-    return {name: _longest(sequences) for name, sequences in found.items()}, dict(sorted(failures.items()))
-
-
-def _longest(sequences: set[str]) -> frozenset[str]:
-    """Those that are no part of another: decoys may lack residues."""
-    kept: list[str] = []
-    for sequence in sorted(sequences, key=lambda text: (-len(text), text)):
-        if not any(sequence in longer for longer in kept):
-            kept.append(sequence)
-    return frozenset(kept)
+    return {name: longest(sequences) for name, sequences in found.items()}, dict(sorted(failures.items()))
 
 
 def _read(task: tuple[str, str, str]) -> tuple[str, set[str], str]:
@@ -249,11 +239,7 @@ def _read(task: tuple[str, str, str]) -> tuple[str, set[str], str]:
         structure = read_structure(shown, read_content(Path(path)))
     except Exception as error:  # noqa: BLE001  one bad file costs itself
         return key, set(), one_line(error)
-    chains: dict[str, list[str]] = defaultdict(list)
-    for chain, name in zip(structure.chain_ids.tolist(), structure.residue_names.tolist(), strict=True):
-        chains[chain].append(LETTERS.get(name, UNKNOWN_LETTER))
-    proteins = (letters for letters in chains.values() if letters.count(UNKNOWN_LETTER) * 2 < len(letters))
-    return key, {"".join(letters) for letters in proteins}, ""
+    return key, set(protein_sequences(structure).values()), ""
 
 
 def _died(task: tuple[str, str, str]) -> tuple[str, set[str], str]:

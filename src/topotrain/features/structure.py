@@ -164,7 +164,7 @@ def read_structure(
 
 def _read(path: Path, content: bytes, model: int | None, partners: Partners | None) -> Structure:
     text = unpacked(path, content)
-    table, changes = (parse_mmcif if _is_mmcif(path, text) else parse_pdb)(path, text), Changes()
+    table, changes = (parse_mmcif if is_mmcif(path, text) else parse_pdb)(path, text), Changes()
     del text
     table = segments_as_chains(table, polymer_records(table), changes)
     table, num_models = chosen_model(str(path), table, polymer_records(table), model, changes)
@@ -191,7 +191,7 @@ def _refuse_excess(path: Path, structure: Structure) -> None:
         raise _too_large(path, f"{most} atoms within a cube of {CUBE:g} Angstrom", STRUCTURE_CROWD)
 
 
-def _is_mmcif(path: Path, text: bytes) -> bool:
+def is_mmcif(path: Path, text: bytes) -> bool:
     """By the name, unless the text is plainly the other format's."""
     if _format_suffix(path) in CIF_SUFFIXES:
         return not text.startswith((b"ATOM  ", b"HEADER", b"REMARK", b"MODEL ", b"CRYST1", b"TITLE "))

@@ -18,9 +18,9 @@ body {{ font: 15px/1.45 system-ui, sans-serif; color: #222; background: #fff; ma
 padding: 0 16px; }}
 h1 {{ font-size: 20px; }} h2 {{ font-size: 16px; margin: 32px 0 0; }} figure {{ margin: 0; }}
 figcaption {{ color: #555; font-size: 13px; }}
-</style></head><body>
+</style>{head}</head><body>
 <h1>{title}</h1>
-{figures}
+{body}
 </body></html>
 """
 FIGURE = "<h2>{heading}</h2>\n<figure>{body}<figcaption>{caption}</figcaption></figure>"
@@ -71,7 +71,18 @@ def write_figures(figures: Sequence[PageFigure], path: Path, title: str) -> None
         )
         bodies.append(FIGURE.format(heading=escape(one.heading), body=body, caption=escape(one.caption)))
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(PAGE.format(title=escape(title), figures="\n".join(bodies)), encoding="utf-8")
+    path.write_text(page(title, "\n".join(bodies)), encoding="utf-8")
+
+
+def page(title: str, body: str, head: str = "") -> str:
+    """A page as text.
+
+    Args:
+        title: above it, as plain text.
+        body: HTML.
+        head: HTML of its head, beside what all pages have there.
+    """
+    return PAGE.format(title=escape(title), body=body, head=head)
 
 
 def draw(chart: Chart) -> Any:

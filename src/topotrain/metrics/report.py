@@ -149,6 +149,17 @@ class RankingReport:
         found = sum(one.metrics["hit_rate_top1_acceptable"] or 0.0 for one in able)
         return {"acceptable": round(found), "targets": len(able)}
 
+    @property
+    def within_target_error(self) -> float | None:
+        """Standard deviation of what predictions are off by among the decoys of one target, pooled over targets.
+
+        What all decoys of a target share is taken out: a ranking does not see it. ``None`` where no target has two
+        decoys.
+        """
+        off = [one.scaled - one.true for one in self.targets]
+        freedom = sum(len(one) - 1 for one in off)
+        return float(np.sqrt(sum(((one - one.mean()) ** 2).sum() for one in off) / freedom)) if freedom else None
+
     def metrics(self) -> dict[str, float]:
         """Every metric that is defined, as one flat mapping."""
         return {name: value for name, value in {**self.means, **self.overall}.items() if value is not None}

@@ -17,6 +17,7 @@ from topotrain.fields import (
     LEARNING_RATE,
     TAG_BEST_CHECKPOINT,
     TAG_CONTINUED_BY,
+    TAG_MEMBERS,
     TAG_PARAM_DRIFT,
 )
 from topotrain.reading.json_file import parse_json
@@ -200,7 +201,7 @@ def _progress(status: str, history: History, config: Mapping[str, Any], alive: b
 def _warnings(run: RunRecord, num_epochs: int, alive: bool) -> list[str]:
     tags, status, note = run.tags, run.status, run.note
     advice = f"resume with: topotrain resume --run-id {run.run_id}" if num_epochs else "no epoch to resume from"
-    warnings = [] if TAG_BEST_CHECKPOINT in tags else ["no checkpoint yet"]
+    warnings = [] if tags.keys() & {TAG_BEST_CHECKPOINT, TAG_MEMBERS} else ["no checkpoint yet"]  # an ensemble has none
     if status == "FINISHED":
         return warnings
     if alive:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -167,6 +168,7 @@ def _register(
     recipe = _recipe(recorder, name, members, judged)
     recorder.text(schema.to_json(), SCHEMA_ARTIFACT)
     recorder.json(recipe["members"], MEMBERS_ARTIFACT)
+    recorder.summary(_summary(name, members, judged))
     validation = {VALIDATION_PARAMETER: judged.label_digest} if judged else {}
     recorder.params({**_parameters(recipe, schema), **validation}, see=MEMBERS_ARTIFACT)
     tags = {
@@ -202,8 +204,24 @@ def _recipe(recorder: Recorder, name: str, members: Sequence[Member], judged: Ju
         recipe["baselines"] = members[0].recipe["baselines"]
         recipe["data"]["warnings"] = members[0].recipe["data"]["warnings"]
     if judged is not None:
-        recipe |= {"metrics": judged.metrics, "first_choice": judged.first_choice}
+        recipe["metrics"] = judged.metrics
+        recipe["first_choice"] = judged.report.first_choice
+        recipe["within_target_error"] = judged.report.within_target_error
+        recipe["spread"] = judged.spread.to_dict()
     return recipe
+
+
+def _summary(name: str, members: Sequence[Member], judged: Judged | None) -> str:
+    """For the run's page: what it is, how it does, and the command that makes it."""
+    uris = [member.version.uri for member in members]
+    figures = (
+        ", ".join(f"{metric} {judged.metrics[metric]:.4f}" for metric in (VAL_LOSS, VAL_SPEARMAN)) if judged else ""
+    )
+    judgement = (
+        f"On the validation data that they share: {figures}." if judged else "It was not judged when it was made."
+    )
+    command = shlex.join(["topotrain", "ensemble", *uris, "--name", name])
+    return f"An ensemble of {len(uris)} models.\n\n{judgement}\n\n```bash\n{command}\n```\n"
 
 
 def _parameters(recipe: Mapping[str, Any], schema: FeatureSchema) -> dict[str, str]:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import astuple, dataclass
 from pathlib import Path
 
+from topotrain.data.graph_cache import GraphCache
 from topotrain.data.graph_dir import GraphDirectory
 from topotrain.data.graph_file import Graph, read_graph
 from topotrain.data.packing import KnownGraph
@@ -67,18 +68,25 @@ class Explanation:
 
 
 def explain(
-    source: Path | str, model: str | None = None, *, allow_unverified: bool = False, tracking_uri: str | None = None
+    source: Path | str,
+    model: str | None = None,
+    *,
+    chains: str | None = None,
+    allow_unverified: bool = False,
+    tracking_uri: str | None = None,
 ) -> Explanation:
     """Explain the score that a model gives to one complex, by integrated gradients.
 
     Args:
         source: a structure file, whose graph is built as ``score`` builds it; or a graph (``.pt``).
         model: URI of a version, or a local folder; by default the champion, else the candidate.
+        chains: of a structure: which are the partners, as for ``score``.
         allow_unverified: whether a graph whose columns have no names may be explained.
         tracking_uri: of the model's store; by default MLFLOW_TRACKING_URI, else ``mlflow.db`` here.
 
     Raises:
         SchemaError: the graph has other features than the model was trained on.
+        UserInputError: chains that name no partners.
         DataError: no such file, or a structure that gives no graph.
         TrackingError: no such model.
     """
@@ -93,7 +101,7 @@ def explain(
         graph = read_graph(source, source.absolute().relative_to(root).as_posix().removesuffix(GRAPH_SUFFIX))
         held(graph.facts)
         return explained(scorer, graph)
-    return explained(scorer, _built(scorer, source), read_structure(source))
+    return explained(scorer, _built(scorer, source, chains), read_structure(source))
 
 
 def explained(scorer: Scorer, graph: Graph, structure: Structure | None = None) -> Explanation:
@@ -132,9 +140,10 @@ def _graph_root(path: Path) -> Path:
     return next((folder for folder in above[:SIDECAR_LEVELS] if (folder / SIDECAR_NAME).is_file()), above[0])
 
 
-def _built(scorer: Scorer, structure: Path) -> Graph:
+def _built(scorer: Scorer, structure: Path, chains: str | None) -> Graph:
     with scratch("explain") as folder:
-        report = build_recorded_graphs(structure, folder, scorer.schema.module_registry)
+        registry = scorer.schema.module_registry
+        report = build_recorded_graphs(structure, folder, registry, chains=chains, cache=GraphCache())
         if not report.num_graphs:
             raise DataError(next(iter(report.failures.values())), "a structure with an interface")
         directory = GraphDirectory(Path(folder))

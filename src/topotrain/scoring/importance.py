@@ -49,7 +49,8 @@ class Importance:
     def residues(self) -> FloatArray:
         """(num_nodes,) of each node with half of each of its contacts; its sum is that of all contributions."""
         halves = np.bincount(self.ends.ravel(), np.repeat(self.contacts / 2, 2), len(self.nodes))
-        return self.nodes + halves
+        both: FloatArray = self.nodes + halves
+        return both
 
 
 def importance(scorer: Scorer, graph: KnownGraph) -> Importance:
@@ -65,11 +66,11 @@ def importance(scorer: Scorer, graph: KnownGraph) -> Importance:
     """
     scorer.check(graph)
     packed, edge_dim = graph.packed, scorer.schema.edge_dim
-    networks = [scorer.network]
-    each = [_integrated(network, packed, edge_dim) for network in networks]
-    score, reference, nodes, rows = (sum(part) / len(networks) for part in zip(*each, strict=True))
+    each = [_integrated(network, packed, edge_dim) for network in scorer.networks]
+    score, reference, nodes, rows = (sum(part) / len(each) for part in zip(*each, strict=True))
     ends, pair = _pairs(packed)
-    return Importance(float(score), float(reference), nodes, np.bincount(pair, rows, len(ends)), ends)
+    contacts = np.bincount(pair, rows, len(ends)).astype(np.float64)  # of integers where there are none
+    return Importance(float(score), float(reference), nodes, contacts, ends)
 
 
 def _integrated(
@@ -79,7 +80,8 @@ def _integrated(
     starts = network.node_scaling.mean, network.edge_scaling.mean
     ways = packed.x.double() - starts[0], packed.edge_attr.reshape(-1, edge_dim).double() - starts[1]
     sums = [torch.zeros_like(way) for way in ways]
-    for share in ((torch.arange(STEPS) + 0.5) / STEPS).double().split(SCORING_BATCH):
+    for first in range(0, STEPS, SCORING_BATCH):
+        share = (torch.arange(first, min(first + SCORING_BATCH, STEPS)).double() + 0.5) / STEPS
         points = [_points(start, way, share).requires_grad_() for start, way in zip(starts, ways, strict=True)]
         scores = _scores(network, packed, edge_dim, points)
         for total, slopes in zip(sums, torch.autograd.grad(scores.sum(), points), strict=True):

@@ -4,41 +4,95 @@ from __future__ import annotations
 
 import logging
 import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from topotrain.errors import DataError
-from topotrain.fields import MEMBER_ARTIFACT, MODEL_FILES, SCHEMA_ARTIFACT, TREES_ARTIFACT, WEIGHTS_ARTIFACT
+from topotrain.fields import (
+    MEMBER_ARTIFACT,
+    MODEL_FILES,
+    RECIPE_ARTIFACT,
+    SCHEMA_ARTIFACT,
+    TREES_ARTIFACT,
+    WEIGHTS_ARTIFACT,
+)
 from topotrain.metrics.trees import WRITTEN, Trees
 from topotrain.reading.json_file import read_json
 from topotrain.scoring.scorer import Scorer
-from topotrain.tracking.in_words import version_in_words
+from topotrain.tracking.in_words import version_in_words, version_name
 from topotrain.tracking.store import Store, fetch_checked, store_of_model
 
 log = logging.getLogger("topotrain")
 
 
-def scorer_of(model: str | None, tracking_uri: str | None) -> tuple[Scorer, str]:
-    """As ``load_scorer``, from the store that the model is on; one line says which model it is.
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model version, ready to score.
+
+    Attributes:
+        scorer: its networks and schema.
+        uri: its URI, or the local folder.
+        name: in words.
+        recipe: what it was made from; empty where its files do not say.
+        line: which it is, what it learned from, how it was judged; "" for a local folder.
+    """
+
+    scorer: Scorer
+    uri: str
+    name: str
+    recipe: Mapping[str, Any]
+    line: str = ""
+
+
+def load_model(model: str | None, tracking_uri: str | None) -> LoadedModel:
+    """As ``load_scorer``, from the store that the model is on, with what the version says of itself.
 
     Args:
         model: a URI or a local folder; by default the champion, else the candidate.
         tracking_uri: of the store; by default MLFLOW_TRACKING_URI, else ``mlflow.db`` here.
-
-    Returns:
-        The scorer, and the model's URI.
 
     Raises:
         TrackingError: no such model, or no such store.
         DataError: it is no model of topotrain.
     """
     store = store_of_model(model, tracking_uri)
-    if store is None:
-        return load_scorer(str(model), None), str(model)
-    version = store.versions.default() if model is None else store.versions.loaded(model)
-    if version is not None:
-        log.info(version_in_words(version, store))
+    version = None
+    if store is not None:
+        version = store.versions.default() if model is None else store.versions.loaded(model)
     uri = version.uri if model is None and version is not None else str(model)
-    return load_scorer(uri, store), uri
+    with tempfile.TemporaryDirectory() as folder:
+        files = fetch_files(uri, store, Path(folder))
+        scorer, recipe = scorer_of_files(files, uri), _recipe(files)
+    if version is None or store is None:
+        return LoadedModel(scorer, uri, f"the model {uri}", recipe)
+    return LoadedModel(scorer, uri, version_name(version), recipe, version_in_words(version, store))
+
+
+def _recipe(files: Path) -> Mapping[str, Any]:
+    try:
+        recipe: Mapping[str, Any] = read_json(files / RECIPE_ARTIFACT, RECIPE_ARTIFACT)
+    except DataError:  # of a version made before there were recipes
+        return {}
+    return recipe
+
+
+def scorer_of(model: str | None, tracking_uri: str | None) -> tuple[Scorer, str]:
+    """The scorer and the URI of :func:`load_model`; one line says which model it is.
+
+    Args:
+        model: as there.
+        tracking_uri: as there.
+
+    Raises:
+        TrackingError: no such model, or no such store.
+        DataError: it is no model of topotrain.
+    """
+    loaded = load_model(model, tracking_uri)
+    if loaded.line:
+        log.info(loaded.line)
+    return loaded.scorer, loaded.uri
 
 
 def load_scorer(model: str, store: Store | None) -> Scorer:

@@ -84,7 +84,16 @@ def web_address(uri: str, experiment: str, run_id: str) -> str | None:
     """The run's page, where the store is a server."""
     if not is_server(uri):
         return None
-    return f"{mask_uri(uri).rstrip('/')}/#/experiments/{experiment}/runs/{run_id}"
+    return f"{mask_uri(uri).rstrip('/')}/{page(experiment, run_id)}"
+
+
+def page(experiment: str = "", run_id: str = "") -> str:
+    """Where MLflow's page shows a run, an experiment's runs, or all experiments, below its address.
+
+    Without the workflow, MLflow 3 shows a first visitor pages for language models.
+    """
+    parts = ["#/experiments", *([experiment, "runs"] if experiment else []), *([run_id] if run_id else [])]
+    return f"{'/'.join(parts)}?workflowType=machine_learning"
 
 
 def local_folder(uri: str) -> Path | None:

@@ -16,11 +16,16 @@ def version_in_words(version: VersionRecord, store: Store) -> str:
     Raises:
         TrackingError: the store can't be asked.
     """
-    aliases = f" ({', '.join(version.aliases)})" if version.aliases else ""
     members = version.tags.get(TAG_NUM_MEMBERS)
     ensemble = f"ensemble of {members}, " if members else ""
     parts = "; ".join(filter(None, [_trained(version, store), _judged(version, store)]))
-    return f"{version.name} version {version.number}{aliases}: {ensemble}{parts}"
+    return f"{version_name(version)}: {ensemble}{parts}"
+
+
+def version_name(version: VersionRecord) -> str:
+    """``topoqa version 3 (champion)``."""
+    aliases = f" ({', '.join(version.aliases)})" if version.aliases else ""
+    return f"{version.name} version {version.number}{aliases}"
 
 
 def _trained(version: VersionRecord, store: Store) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
@@ -16,8 +16,9 @@ from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.tracking import MlflowClient
 
+from topotrain.credentials import mask_credentials
 from topotrain.errors import TrackingError
-from topotrain.fields import BASELINE_PREFIX
+from topotrain.fields import BASELINE_PREFIX, CARD_ARTIFACT, MODEL_FILES
 from topotrain.text import one_line
 from topotrain.tracking.entries import Version
 from topotrain.tracking.file_digests import digest_tags, file_digests
@@ -28,6 +29,14 @@ from topotrain.tracking.records import VersionRecord
 from topotrain.tracking.versions import version_record
 
 log = logging.getLogger("topotrain")
+
+LONGEST = 5000  # characters of a description: a database may refuse more
+CUT = f"\n\n... (cut; the whole card is {MODEL_FILES}/{CARD_ARTIFACT} among the version's files)"
+OF_A_MODEL = (
+    "Graph networks that score models (decoys) of protein complexes by their interface graphs, made by topotrain. Each "
+    "version's description is its model card. `candidate` is the best version on its validation data, `champion` the "
+    "one that was promoted; predictions follow them."
+)
 
 
 class NewVersions:
@@ -59,6 +68,7 @@ class NewVersions:
         self._stand_in, self._adopt = stand_in, adopt
         self._points: dict[str, list[Metric]] = {}
         self._uploaded: set[Path] = set()
+        self._described: set[str] = set()
 
     @property
     def numbers(self) -> dict[str, str]:
@@ -154,13 +164,14 @@ class NewVersions:
             if earlier is not None:
                 return earlier.number
         try:
-            self._client.create_registered_model(version.name)
+            self._client.create_registered_model(version.name, description=OF_A_MODEL)
         except MlflowException as error:
             if error.error_code == "INVALID_PARAMETER_VALUE":
                 what = f"model name {version.name!r} is refused ({one_line(error)})"
                 raise TrackingError(what, "another name") from None
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
+            self._describe(version.name)
         with _global_uri(str(self._client.tracking_uri)):
             made = self._client.create_model_version(
                 version.name,
@@ -168,9 +179,27 @@ class NewVersions:
                 run_id=self._run_id,
                 tags={**version.tags, **digests},
                 model_id=model_id,
+                description=self._card(version),
                 await_creation_for=None,
             )
         return str(made.version)
+
+    def _describe(self, name: str) -> None:
+        """Describe a registered model that was made without a description; not worth failing for."""
+        if name in self._described:
+            return
+        self._described.add(name)
+        with suppress(MlflowException):
+            if not self._client.get_registered_model(name).description:
+                self._client.update_registered_model(name, OF_A_MODEL)
+
+    def _card(self, version: Version) -> str | None:
+        """A version's card, which names the run as it is known by now; ``None`` where it has none."""
+        path = self._journal.path(version.kept) / MODEL_FILES / CARD_ARTIFACT
+        if not path.is_file():
+            return None
+        text = mask_credentials(path.read_text(encoding="utf-8", errors="replace"))
+        return text if len(text) <= LONGEST else text[: LONGEST - len(CUT)] + CUT
 
     def _registered(self) -> list[VersionRecord]:
         search = partial(self._client.search_model_versions, f"run_id = '{self._run_id}'")

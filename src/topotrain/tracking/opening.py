@@ -23,6 +23,7 @@ from topotrain.tracking.address import local_folder
 from topotrain.tracking.entries import Origin
 from topotrain.tracking.journal import Journal
 from topotrain.tracking.lease import Lease, lock_here
+from topotrain.tracking.notes import notes_in
 from topotrain.tracking.outages import asking
 from topotrain.tracking.recorder import Online, Recorder
 from topotrain.tracking.store import Store, settle_mlflow
@@ -75,6 +76,7 @@ def open_run(
             with asking(store.uri):
                 held = _made(store, experiment, command, str(name))
         recorder = _recorder(store, journal, held, experiment, name)
+        recorder.notes = notes or ""
         recorder.tags({**wanted, **({MLFLOW_RUN_NAME: name} if name else {})})
     except BaseException as error:
         journal.discard()
@@ -129,7 +131,9 @@ def open_offline(
     )
     journal.begin(origin)
     journal.lock = lock_here(origin.run_id)
-    return Recorder(journal, origin, None)
+    recorder = Recorder(journal, origin, None)
+    recorder.notes = notes or ""
+    return recorder
 
 
 def hold_run(store: Store, run_id: str, *, force: bool = False) -> Lease:
@@ -170,6 +174,7 @@ def reopen_run(store: Store, lease: Lease, tags: Mapping[str, str] | None = None
             client.delete_tag(run_id, TAG_STATUS_NOTE)
         client.update_run(run_id, status="RUNNING")
         recorder = _recorder(store, journal, lease, store.runs.experiment_name(run.experiment_id), run.name)
+        recorder.notes = notes_in(run.tags.get(MLFLOW_RUN_NOTE, ""))
         recorder.tags(tags or {})
     except MlflowException as error:
         journal.discard()

@@ -12,6 +12,7 @@ from pathlib import Path
 from tempfile import gettempdir, mkdtemp
 from typing import Any
 
+from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
 from mlflow.utils.validation import MAX_PARAM_VAL_LENGTH, MAX_TAG_VAL_LENGTH
 
 from topotrain.credentials import mask_credentials, mask_values
@@ -42,6 +43,7 @@ from topotrain.tracking.entries import (
 from topotrain.tracking.journal import Journal, JournalError
 from topotrain.tracking.lease import Lease
 from topotrain.tracking.logged_models import ModelFiles, model_title
+from topotrain.tracking.notes import note_of
 from topotrain.tracking.records import RunRecord
 from topotrain.tracking.shipping import SECONDS_APART, Shipper
 from topotrain.tracking.store import Store
@@ -103,11 +105,15 @@ class Recorder:
         journal: of the run; its origin is written.
         origin: of the journal.
         online: ``None`` for a run that no server knows yet.
+
+    Attributes:
+        notes: the user's own words on the run's page, above its summary.
     """
 
     def __init__(self, journal: Journal, origin: Origin, online: Online | None) -> None:
         self._journal, self.origin, self._online = journal, origin, online
         self.run_id, self.run_name, self.uri = origin.run_id, origin.run_name, origin.uri
+        self.notes = ""
         self._failed: JournalError | None = None
         self._ended = self._closed = False
         self._shipper: Shipper | None = None
@@ -174,6 +180,10 @@ class Recorder:
             self._add(
                 Tags(values={k: v if len(v) <= limit else v[: limit - len(CUT)] + CUT for k, v in masked.items()})
             )
+
+    def summary(self, text: str) -> None:
+        """What the run's page says of it, Markdown, below the user's own notes."""
+        self.tags({MLFLOW_RUN_NOTE: note_of(self.notes, text)})
 
     def epoch(
         self, values: Mapping[str, float], step: int, tags: Mapping[str, str] | None = None, removed: Sequence[str] = ()

@@ -6,10 +6,12 @@ import os
 import socket
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 
 from topotrain.credentials import mask_uri
 from topotrain.errors import TrackingError
-from topotrain.tracking.address import artifact_root, is_server, resolve_tracking_uri
+from topotrain.tracking.address import artifact_root, is_server, page, resolve_tracking_uri
+from topotrain.tracking.runs import LATEST
 from topotrain.tracking.store import Store
 
 
@@ -27,9 +29,11 @@ def serve_page(tracking_uri: str | None, host: str, port: int, say: Callable[[st
     """
     uri = resolve_tracking_uri(tracking_uri, None, say)
     if is_server(uri):
-        say(f"this store is a server; its page is {mask_uri(uri)}")
+        say(f"this store is a server; its page is {mask_uri(uri).rstrip('/')}/{page()}")
         return
-    Store.open(uri)
+    store, experiment = Store.open(uri), ""
+    with suppress(TrackingError):  # there is no run yet
+        experiment = store.runs.find(LATEST).experiment_id
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -42,7 +46,7 @@ def serve_page(tracking_uri: str | None, host: str, port: int, say: Callable[[st
     command += ["--host", host, "--port", str(port), "--workers", "1"]
     if root := artifact_root(uri):
         command += ["--default-artifact-root", root]
-    say(f"opening http://{host}:{port} on {mask_uri(uri)} (Ctrl-C ends it)")
+    say(f"opening http://{host}:{port}/{page(experiment)} on {mask_uri(uri)} (Ctrl-C ends it)")
     # Job execution starts a second fleet of processes that only generative-AI features use.
     environment = {
         **os.environ,

@@ -11,7 +11,7 @@ from mlflow.tracking import MlflowClient
 
 from topotrain.config import TrainConfig
 from topotrain.errors import TrackingError
-from topotrain.fields import EVAL_MSE, EVALUATION_DIR, TAG_COMMAND, TAG_EVAL_RUN
+from topotrain.fields import EARLIER_EVAL_PREFIX, EVAL_MSE, EVAL_PREFIX, EVALUATION_DIR, TAG_COMMAND, TAG_EVAL_RUN
 from topotrain.text import one_line
 from topotrain.tracking.outages import Asker
 from topotrain.tracking.records import EvaluatedModel, Verdict
@@ -68,7 +68,8 @@ class Verdicts(Asker):
         return run_id
 
     def _points(self, run_id: str, model_id: str | None, verdict: Verdict) -> list[Metric]:
-        step = max(self._runs.values(run_id, EVAL_MSE), default=-1) + 1
+        names = (EVAL_MSE, EVAL_MSE.replace(EVAL_PREFIX, EARLIER_EVAL_PREFIX))
+        step = max((step for name in names for step in self._runs.values(run_id, name)), default=-1) + 1
         now = int(datetime.now(UTC).timestamp() * 1000)
         name, digest = verdict.dataset_name, verdict.dataset_digest
         return [

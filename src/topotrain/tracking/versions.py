@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -17,8 +16,9 @@ from mlflow.tracking import MlflowClient
 
 from topotrain.credentials import mask_credentials
 from topotrain.errors import TrackingError
-from topotrain.fields import EVAL_PREFIX, TAG_EVAL_DIGEST, TAG_EVAL_RUN
+from topotrain.fields import EVAL_PREFIX, TAG_EVAL_DIGEST, TAG_EVAL_RUN, evaluation_name
 from topotrain.text import nearest, one_line
+from topotrain.tracking.known_numbers import of_run, of_tags
 from topotrain.tracking.moved import check_there
 from topotrain.tracking.outages import Asker, asks, full_here, is_absent, paged
 from topotrain.tracking.records import EvaluatedModel, LoggedMetric, RunRecord, VersionRecord
@@ -169,9 +169,9 @@ class Versions(Asker):
                 raise
             model = None
         logged = sorted((model.metrics or []) if model else [], key=lambda one: (one.step, one.timestamp))
-        latest = {(one.key, one.dataset_digest or ""): one for one in logged}
+        latest = {(evaluation_name(one.key), one.dataset_digest or ""): one for one in logged}
         return [
-            LoggedMetric(one.key, one.value, one.step, one.dataset_name, one.dataset_digest)
+            LoggedMetric(evaluation_name(one.key), one.value, one.step, one.dataset_name, one.dataset_digest)
             for _, one in sorted(latest.items())
         ]
 
@@ -183,10 +183,10 @@ class Versions(Asker):
         """
         numbers: dict[str, float] = {}
         if run := self._runs.known(version.run_id):
-            numbers |= {key: value for key, value in run.metrics.items() if not key.startswith(EVAL_PREFIX)}
+            numbers |= {key: value for key, value in of_run(run).items() if not key.startswith(EVAL_PREFIX)}
         if not version.model_id and (judged_by := self._runs.known(version.tags.get(TAG_EVAL_RUN))):
-            numbers |= {key: value for key, value in judged_by.metrics.items() if key.startswith(EVAL_PREFIX)}
-        numbers |= {key: value for key, text in version.tags.items() if (value := _number(text)) is not None}
+            numbers |= {key: value for key, value in of_run(judged_by).items() if key.startswith(EVAL_PREFIX)}
+        numbers |= of_tags(version)
         digest = version.tags.get(TAG_EVAL_DIGEST)
         for one in sorted(self.logged_metrics(version), key=lambda one: one.step):
             if not one.name.startswith(EVAL_PREFIX) or one.dataset_digest == digest:
@@ -380,11 +380,3 @@ def version_record(version: ModelVersion, aliases: Sequence[str] | None = None) 
         tags=dict(version.tags),
         aliases=tuple(sorted(version.aliases if aliases is None else aliases)),
     )
-
-
-def _number(text: str) -> float | None:
-    try:
-        value = float(text)
-    except ValueError:
-        return None
-    return value if math.isfinite(value) else None

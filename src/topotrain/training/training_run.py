@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -14,8 +14,17 @@ from topotrain.config import LoadedConfig
 from topotrain.credentials import mask_credentials
 from topotrain.data.prepare import PreparedData, prepare_data
 from topotrain.errors import DataError, DiskError, InterruptedRunError
-from topotrain.fields import CHECKPOINT_DIR, DOCKQ_COLUMN, INTERRUPTED_NOTE, TAG_TRIAL, quality_name
+from topotrain.fields import (
+    CHECKPOINT_DIR,
+    DEMO,
+    DOCKQ_COLUMN,
+    INTERRUPTED_NOTE,
+    TAG_TRIAL,
+    TREES,
+    quality_name,
+)
 from topotrain.invocation import resume_command, sync_advice
+from topotrain.metrics.paired import differences_in_words
 from topotrain.model.lightning import STEP
 from topotrain.model.network import TopoQANetwork
 from topotrain.progress import track
@@ -29,6 +38,7 @@ from topotrain.training.continuation import RATE, Continuation
 from topotrain.training.crew import END_SECONDS, Crew, dismiss
 from topotrain.training.initial_weights import load_initial_weights
 from topotrain.training.judged import Judged
+from topotrain.training.leaks import shared_proteins
 from topotrain.training.loop import Limits, Loop, limit_threads
 from topotrain.training.network_shape import network_spec
 from topotrain.training.ranks import Place
@@ -36,6 +46,7 @@ from topotrain.training.record import record_figures, record_recipe
 from topotrain.training.register import TakeCandidate, numbers_of, register_kept
 from topotrain.training.selection import Selection
 from topotrain.training.step_end import MID_EPOCH, StepEnd, batches_seen
+from topotrain.training.summary import run_summary
 from topotrain.version import __version__
 
 log = logging.getLogger("topotrain")
@@ -59,6 +70,7 @@ class TrainResult:
         journal: folder that holds what the server does not have yet; ``None`` where it has everything.
         page: address of the run's page, where the store is a server.
         quality: name of what was learned.
+        graphs: where it was learned from; ``demo`` for the demo data set.
     """
 
     run_id: str
@@ -73,6 +85,7 @@ class TrainResult:
     journal: Path | None = None
     page: str | None = None
     quality: str = quality_name(DOCKQ_COLUMN)
+    graphs: str = DEMO
 
 
 class TrainingRun:
@@ -170,6 +183,7 @@ class TrainingRun:
             self.crew = Crew(self.place)
             self.place = self.crew.place
         data = data or prepare_data(self.config, track if self.progress else None)
+        data = replace(data, notes=tuple(shared_proteins(data)))
         self.judged = judged = Judged(data, self.checkpoints)
         for warning in data.warnings:
             log.warning(warning)
@@ -195,7 +209,9 @@ class TrainingRun:
         self._record_baselines(judged)
         if self.selection.has_epochs_left:
             self._train(network, data)
+        self._summarise(judged)
         record_figures(self.recorder, self.selection, judged, self.workdir)
+        self._say_verdict(judged)
         versions = self._register(judged, candidate=self.take_candidate)
         patience = self.config.mlflow.flush_timeout
         delivered = self.recorder.flush(patience)
@@ -208,6 +224,16 @@ class TrainingRun:
         there = self.continuation.recorded.metrics if self.continuation else set()
         if missing := {name: value for name, value in judged.baselines.metrics.items() if name not in there}:
             self.recorder.metrics(missing, step=0)
+        self._summarise(judged)
+
+    def _summarise(self, judged: Judged) -> None:
+        self.recorder.summary(run_summary(self.config, judged, self.selection, self.recorder.run_id))
+
+    def _say_verdict(self, judged: Judged) -> None:
+        best = self.selection.best
+        found = judged.against_baselines(best).get(TREES, {}) if best else {}
+        if found:
+            log.info("best epoch less boosted trees on the validation targets: %s", differences_in_words(found))
 
     @property
     def _num_ranks(self) -> int:
@@ -250,6 +276,7 @@ class TrainingRun:
         try:
             self.recorder.end(status, note)
             if self.judged is not None and self.selection.kept and not full:
+                self._summarise(self.judged)
                 self._register(self.judged, candidate="never")
         except Exception as error:  # noqa: BLE001 (what ended the run matters more)
             if not full:
@@ -343,4 +370,5 @@ class TrainingRun:
             journal=recorder.journal,
             page=recorder.page,
             quality=quality_name(self.config.labels.column),
+            graphs=self.config.paths.graph,
         )
