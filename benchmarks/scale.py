@@ -34,6 +34,7 @@ def main() -> None:
     parser.add_argument("--graphs", type=int, default=2000, help="of a set (%(default)s)")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--no-ray", action="store_true", help="leave Ray out of the parts build and score")
     parser.add_argument("--workdir", type=Path, default=None, help="keeps what was made; by default a temporary folder")
     parser.add_argument("--json", type=Path, default=None)
     given = parser.parse_args()
@@ -42,7 +43,9 @@ def main() -> None:
         workdir.mkdir(parents=True, exist_ok=True)
         results = {}
         for part in given.parts or PARTS:
-            results[part] = PARTS[part](workdir, graphs=given.graphs, rounds=given.rounds, processes=given.processes)
+            more = {"ray": not given.no_ray} if part in ("build", "score") else {}
+            numbers = {"graphs": given.graphs, "rounds": given.rounds, "processes": given.processes}
+            results[part] = PARTS[part](workdir, **numbers, **more)
             print(f"\n{part}:\n{table(results[part])}")
     write_json(given.json, {"machine": machine(), **results})
 

@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ START_SECONDS = 60
 ALONE = "one process"
 
 
-def build(workdir: Path, *, graphs: int, rounds: int, processes: int) -> list[dict[str, Any]]:
+def build(workdir: Path, *, graphs: int, rounds: int, processes: int, ray: bool = True) -> list[dict[str, Any]]:
     """Structures to graphs: the demo data set's, some hundred atoms a chain.
 
     Args:
@@ -34,6 +34,7 @@ def build(workdir: Path, *, graphs: int, rounds: int, processes: int) -> list[di
         graphs: how many structures at most.
         rounds: of each row, in turns.
         processes: of several.
+        ray: whether Ray's are measured too.
     """
     structures = _structures(workdir, graphs)
     number = sum(path.suffix == ".pdb" for path in structures.rglob("*"))
@@ -41,10 +42,10 @@ def build(workdir: Path, *, graphs: int, rounds: int, processes: int) -> list[di
     def command(out: Path, engine: Sequence[str]) -> list[str]:
         return ["build-graphs", str(structures), "--out", str(out), *engine]
 
-    return _rows(f"{number} structures to graphs", number, workdir, command, rounds, processes)
+    return _rows(f"{number} structures to graphs", number, workdir, command, rounds, processes, ray)
 
 
-def score(workdir: Path, *, graphs: int, rounds: int, processes: int) -> list[dict[str, Any]]:
+def score(workdir: Path, *, graphs: int, rounds: int, processes: int, ray: bool = True) -> list[dict[str, Any]]:
     """Graphs to scores, with a model of default settings.
 
     Args:
@@ -52,6 +53,7 @@ def score(workdir: Path, *, graphs: int, rounds: int, processes: int) -> list[di
         graphs: how many.
         rounds: of each row, in turns.
         processes: of several.
+        ray: whether Ray's are measured too.
     """
     made = write_set(workdir / f"large-{graphs}", LARGE, graphs)
     model = _model(workdir, made.overrides)
@@ -61,7 +63,7 @@ def score(workdir: Path, *, graphs: int, rounds: int, processes: int) -> list[di
 
     number = len(list(made.graphs.rglob("*.pt")))
     what = f"{number} graphs of {LARGE.nodes} nodes and {LARGE.edges} edges to scores"
-    return _rows(what, number, workdir, command, rounds, processes)
+    return _rows(what, number, workdir, command, rounds, processes, ray)
 
 
 def batch(workdir: Path, *, graphs: int, rounds: int, processes: int) -> list[dict[str, Any]]:
@@ -103,16 +105,17 @@ def _rows(
     command: Callable[[Path, Sequence[str]], list[str]],
     rounds: int,
     processes: int,
+    ray: bool,
 ) -> list[dict[str, Any]]:
     """One worker, several, and several of Ray: rounds in turns, each with an output of its own."""
     several = ["--jobs", str(processes)]
-    with _cluster(processes) as (address, variables):
-        ways = {
-            ALONE: ([], {}),
-            f"{processes} processes": (several, {}),
-            f"{processes} on a Ray that is up": ([*several, "--engine", "ray", "--address", address], variables),
-            f"{processes} on a Ray of its own": ([*several, "--engine", "ray"], {}),
-        }
+    ways: dict[str, tuple[list[str], dict[str, str]]] = {ALONE: ([], {}), f"{processes} processes": (several, {})}
+    with _cluster(processes) if ray else nullcontext() as up:
+        if up is not None:
+            address, variables = up
+            there = [*several, "--engine", "ray"]
+            ways[f"{processes} on a Ray that is up"] = ([*there, "--address", address], variables)
+            ways[f"{processes} on a Ray of its own"] = (there, {})
         taken: dict[str, list[float]] = {name: [] for name in ways}
         for _ in range(rounds):
             for name, (engine, more) in ways.items():

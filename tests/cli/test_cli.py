@@ -77,7 +77,9 @@ def test_run_summarise_and_schema(topotrain, graph_set, store_uri):
     assert re.fullmatch(r"[0-9a-f]{32}", run_id)
     assert "epoch 0/1" in made.err
     assert "epoch 1/1" in made.err
-    assert f"summarise --run-id {run_id}" in made.err
+    last = made.err.splitlines()[-1]
+    asked = f"topotrain evaluate --run-id {run_id} --tracking-uri {store_uri} --graphs {graph_set.graphs} --labels"
+    assert asked in last, "the one next command"
     run = mlflow_client(store_uri).get_run(run_id)
     assert run.info.run_name == "by hand"
     assert run.data.tags["words"] == "two words"

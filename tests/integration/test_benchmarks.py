@@ -7,6 +7,7 @@ import json
 import math
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -25,17 +26,21 @@ PARTS = (
 )
 
 
-# The script as ``python SCRIPT`` runs it, by a Python that starts its commands quickly: how fast they are is not asked.
+# As ``python SCRIPT`` runs it, after some words of ours.
 AS_SCRIPT = """
 import os, runpy, sys
 del sys.argv[0]
 sys.path.insert(0, os.path.dirname(sys.argv[0]))
+%s
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
 
-def run_script(python: str, root: Path, name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [python, "-c", AS_SCRIPT, str(root / "benchmarks" / name), *arguments]
+def run_script(
+    python: str, root: Path, name: str, *arguments: str, first: str = ""
+) -> subprocess.CompletedProcess[str]:
+    """What a script prints; started by ``quick_python``, so are its commands: how fast they are is not asked."""
+    command = [python, "-c", AS_SCRIPT % first, str(root / "benchmarks" / name), *arguments]
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.run(command, env=env, text=True, capture_output=True)
 
@@ -82,26 +87,29 @@ def test_a_step_on_every_device(root, quick_python):
 
 
 @pytest.mark.long
-def test_what_goes_beyond_one_process(root, tmp_path, quick_python):
+def test_processes_that_train_together(root, tmp_path):
+    """One of the settings; their processor time is that of processes of their own."""
+    first = "import scale_ddp; scale_ddp.SETTINGS = scale_ddp.SETTINGS[-1:]"
     given = ["ddp", "--graphs", "24", "--rounds", "1", "--workdir", str(tmp_path), "--json", str(tmp_path / "out.json")]
-    done = run_script(quick_python, root, "scale.py", *given)
+    done = run_script(sys.executable, root, "scale.py", *given, first=first)
     assert done.returncode == 0, done.stderr
-    rows = json.loads((tmp_path / "out.json").read_text())["ddp"]
-    assert len(rows) == 3 and all(row["times as fast"]["median"] > 0 for row in rows)
+    (row,) = json.loads((tmp_path / "out.json").read_text())["ddp"]
+    assert row["times as fast"]["median"] > 0
 
 
 @pytest.mark.long
-def test_structures_and_graphs_by_one_process_by_several_and_on_ray(root, tmp_path, quick_python):
-    pytest.importorskip("ray")
-    given = ["build", "score", "--graphs", "4", "--rounds", "1", "--workdir", str(tmp_path / "work")]
-    done = run_script(quick_python, root, "scale.py", *given, "--json", str(tmp_path / "out.json"))
+@pytest.mark.parametrize(("part", "ray"), [("build", False), ("score", True)])
+def test_one_process_several_and_those_of_ray(root, tmp_path, quick_python, part, ray):
+    if ray:
+        pytest.importorskip("ray")
+    given = [part, "--graphs", "4", "--rounds", "1", *([] if ray else ["--no-ray"])]
+    out = tmp_path / "out.json"
+    done = run_script(quick_python, root, "scale.py", *given, "--workdir", str(tmp_path / "work"), "--json", str(out))
     assert done.returncode == 0, done.stderr
-    content = json.loads((tmp_path / "out.json").read_text())
-    for part in ("build", "score"):
-        assert [row["by"].partition(" ")[2] for row in content[part]] == [
-            *("process", "processes", "on a Ray that is up", "on a Ray of its own")
-        ]
-        assert all(row["what"].startswith("4 ") and row["times as fast as one"]["least"] > 0 for row in content[part])
+    rows = json.loads(out.read_text())[part]
+    ways = ["one process", "2 processes", *(["2 on a Ray that is up", "2 on a Ray of its own"] if ray else [])]
+    assert [row["by"] for row in rows] == ways
+    assert all(row["what"].startswith("4 ") and row["times as fast as one"]["least"] > 0 for row in rows)
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,8 @@ import json
 import re
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 import pytest
 
@@ -13,6 +15,7 @@ import topotrain
 from kit.recorded import mlflow_client
 from topotrain.config import load_config
 from topotrain.tracking import new_versions
+from topotrain.tracking.notes import SUMMARY
 from topotrain.tracking.sync import deliver, journals
 from topotrain.tracking.ui import serve_page
 from topotrain.training.resume import resume
@@ -25,22 +28,17 @@ def note(uri: str, run_id: str) -> str:
 
 
 def test_a_run_says_in_short_what_it_is_and_how_it_does(finished, tmp_path):
-    text = note(finished.uri, finished.result.run_id)
-    assert text.startswith(
-        "made for tests\n\n#### Summary\n\n12 training graphs of 3 targets and 8 validation graphs of 2"
-    )
-    assert "5 node and 3 edge columns by `interface/test/v1`" in text or "`edge/test/v1`" in text
-    result = finished.result
-    rows = [line for line in text.splitlines() if line.startswith("| **best epoch")]
-    (best,) = rows
-    assert best.startswith(f"| **best epoch, {result.best_epoch} of 5** | {result.metrics['val_ranking_loss']:.4f} | ")
-    assert (
-        len([line for line in text.splitlines() if line.startswith(("| training mean", "| number of", "| trees"))]) == 3
-    )
-    assert re.search(r"\| trees \| .*(better|worse|undecided)", text)
-    assert "acceptable for " in text
-    (download,) = re.findall(r"^mlflow artifacts download .*$", text, flags=re.MULTILINE)
-    assert f"--run-id {result.run_id} --artifact-path config/config.yaml " in download
+    text, result = note(finished.uri, finished.result.run_id), finished.result
+    loss = f"ranking loss {result.metrics['val_ranking_loss']:.4f}, Spearman {result.metrics['val_spearman_corr']:.4f}"
+    assert text.startswith(f"made for tests\n\n{SUMMARY}**Best epoch: {result.best_epoch} of 5**, {loss}, MSE ")
+    assert re.search(r" Its first choice is at least acceptable for \d of 2 targets\.\n", text)
+    assert re.search(r"\n- trees: ranking loss [+-].*(better|worse|undecided), .*MSE [+-]", text)
+    names = ("| training mean |", "| number of edges |", "| trees |", f"| epoch {result.best_epoch} |")
+    assert [line.startswith(names) for line in text.splitlines()].count(True) == 4
+    assert "12 training graphs of 3 targets and 8 validation graphs of 2 targets, `graphs`, predicting DockQ" in text
+    assert "5 node and 3 edge columns by " in text
+    assert "`edge/test/v1`" in text
+    assert f"--run-id {result.run_id} \\\n  --artifact-path config/config.yaml " in text
     loaded = load_config(finished.artifacts / "config" / "config.yaml", [])
     assert loaded.config.trainer.num_epochs == 5, "what the command takes is the whole recipe"
 
@@ -49,7 +47,7 @@ def test_a_version_s_description_is_its_card(finished):
     client = mlflow_client(finished.uri)
     for version in client.search_model_versions("name = 'topoqa'"):
         model = client.get_logged_model(version.source.removeprefix("models:/"))
-        card = Path(model.artifact_location.removeprefix("file://")) / "artifacts" / "README.md"
+        card = Path(url2pathname(urlsplit(model.artifact_location).path)) / "artifacts" / "README.md"
         assert version.description == card.read_text()
         assert f"training run the finished one (`{finished.result.run_id}`)" in version.description
     assert "made by topotrain" in client.get_registered_model("topoqa").description
@@ -65,7 +63,7 @@ def test_an_offline_run_is_described_by_the_id_that_it_is_given(graph_set, store
     for text in (note(store_uri, delivered.run_id), version.description):
         assert delivered.run_id in text
         assert left.run_id not in text
-    assert note(store_uri, delivered.run_id).startswith("on a train\n\n#### Summary\n\n")
+    assert note(store_uri, delivered.run_id).startswith(f"on a train\n\n{SUMMARY}")
 
 
 def test_notes_of_the_user_stay_when_a_run_goes_on(graph_set, store_uri):
@@ -74,10 +72,10 @@ def test_notes_of_the_user_stay_when_a_run_goes_on(graph_set, store_uri):
     before = note(store_uri, made.run_id)
     resume(made.run_id, overrides=["trainer.num_epochs=2"], **recipe)
     after = note(store_uri, made.run_id)
-    assert "best epoch, 0 of 1" in before
+    assert "**Best epoch: 0 of 1**" in before
     assert " of 2**" in after
-    assert after.startswith("my words\n\n#### Summary\n\n")
-    assert after.count("#### Summary") == after.count("my words") == 1
+    assert after.startswith(f"my words\n\n{SUMMARY}")
+    assert after.count(SUMMARY) == after.count("my words") == 1
     history = mlflow_client(store_uri).get_metric_history(made.run_id, "baseline_trees_val_loss")
     assert [point.step for point in history] == [0], "a run that goes on records its baselines no second time"
 

@@ -11,8 +11,7 @@ import shutil
 import subprocess
 import sys
 import urllib.parse
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,16 +21,18 @@ import pytest
 from mlflow.exceptions import MlflowException
 
 import topotrain
+from kit.browser import chromium, find_browser, wait_for
 from kit.recorded import mlflow_client
 from kit.waiting import PATIENCE
 from topotrain.data.demo import demo_paths, write_demo_structures
 from topotrain.features import build_graphs
+from topotrain.tracking.address import page
 from topotrain.training.resume import resume
 
 BANDS, SCALES = "edge/legacy_band/v11", "edge/multi_scale/v24"
 WIDTHS = {BANDS: "11", SCALES: "24"}
 TARGETS, DECOYS = {"train": 2, "val": 1}, 4
-PICTURE = Path("docs", "images", "compare_runs.png")
+PICTURES = {name: Path("docs", "images", f"{name}.png") for name in ("compare_runs", "run_page", "version_page")}
 
 
 @dataclass(frozen=True)
@@ -218,41 +219,7 @@ def test_the_page_on_mlflow_is_run_block_by_block(recorded: Recorded, tmp_path: 
 @pytest.fixture
 def browser() -> tuple[str, str]:
     """Chromium and its driver; asked for before a server is started."""
-    found = shutil.which("chromium"), shutil.which("chromedriver")
-    if not found[0] or not found[1]:
-        pytest.skip("no chromium and chromedriver on PATH (Debian: apt-get install chromium chromium-driver)")
-    return found
-
-
-@contextmanager
-def chromium(browser: str, driver: str, profile: Path) -> Iterator[Any]:
-    """A headless window; nothing is downloaded, for both paths are given."""
-    from selenium import webdriver
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = browser
-    for argument in (
-        *("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run"),
-        *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
-        *(f"--user-data-dir={profile}", "--window-size=1180,1060", "--lang=en"),
-    ):
-        options.add_argument(argument)
-    window = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
-    try:
-        yield window
-    finally:
-        window.quit()
-
-
-def wait_for(window: Any, what: Callable[[Any], Any]) -> Any:
-    from selenium.common.exceptions import NoSuchElementException, StaleElementReferenceException, TimeoutException
-    from selenium.webdriver.support.wait import WebDriverWait
-
-    ignored = (NoSuchElementException, StaleElementReferenceException)
-    try:
-        return WebDriverWait(window, 60, ignored_exceptions=ignored).until(what)
-    except TimeoutException:
-        pytest.fail(f"the page does not show it:\n{window.find_element('tag name', 'body').text}")
+    return find_browser()
 
 
 def row_of(window: Any, name: str) -> list[str]:
@@ -264,18 +231,28 @@ def row_of(window: Any, name: str) -> list[str]:
     return []
 
 
+def shows(window: Any, *texts: str) -> None:
+    """Wait until the page says all of this."""
+    wait_for(window, lambda shown: all(text in shown.find_element("tag name", "body").text for text in texts))
+
+
 @pytest.mark.server
 @pytest.mark.browser
 def test_the_web_page_compares_two_feature_sets(browser, server, study, tmp_path, root, pytestconfig):
-    """Trained through a server, opened in a browser: both widths and modules stand side by side."""
+    """Trained through a server, opened in a browser: both widths and modules stand side by side.
+
+    The same window then opens the experiment, a run and a version: what they are and how they do is said in words.
+    """
+    write = pytestconfig.getoption("write_pictures")
     with chromium(*browser, tmp_path / "profile") as window:
         names = {BANDS: "bands", SCALES: "scales"}
         ids = [study.train(module, server, run_name=name).run_id for module, name in names.items()]
         experiment = mlflow_client(server).get_run(ids[0]).info.experiment_id
-        query = urllib.parse.urlencode({"runs": json.dumps(ids), "experiments": json.dumps([experiment])})
+        chosen = {"runs": json.dumps(ids), "experiments": json.dumps([experiment])}
+        query = urllib.parse.urlencode({**chosen, "workflowType": "machine_learning"})
         window.get(f"{server}/#/compare-runs?{query}")
 
-        assert wait_for(window, lambda page: row_of(page, "schema.edge.dim")) == [WIDTHS[BANDS], WIDTHS[SCALES]]
+        assert wait_for(window, lambda shown: row_of(shown, "schema.edge.dim")) == [WIDTHS[BANDS], WIDTHS[SCALES]]
         assert row_of(window, "schema.edge.module") == [BANDS, SCALES]
         assert row_of(window, "Run Name:") == ["bands", "scales"]
         assert row_of(window, "trainer.num_epochs") == ["3", "3"]
@@ -283,30 +260,57 @@ def test_the_web_page_compares_two_feature_sets(browser, server, study, tmp_path
         assert differing[0] != differing[1]
 
         window.find_element("css selector", "button[aria-label='Parameters - Show diff only']").click()
-        wait_for(window, lambda page: not row_of(page, "trainer.num_epochs"))
+        wait_for(window, lambda shown: not row_of(shown, "trainer.num_epochs"))
         assert row_of(window, "schema.edge.module") == [BANDS, SCALES]
         assert not row_of(window, "paths.graph"), "the folder is the same; its features are not"
         body = window.find_element("tag name", "body").text
         assert "schema.edge.dim" in body
         assert BANDS in body
-        if pytestconfig.getoption("write_pictures"):
-            take_picture(window, root / PICTURE)
+        if write:
+            fold_plots_away(window)
+            take_picture(window, root / PICTURES["compare_runs"])
+
+        window.get(f"{server}/{page(experiment)}")  # what topotrain ui names
+        shows(window, "bands", "scales", "Run Name")
+        assert "runs?" in window.current_url, "not the pages on language models"
+        window.get(f"{server}/{page(experiment, ids[0])}")
+        shows(window, "Best epoch:", "Show more")
+        window.find_element("xpath", "//*[text()='Show more']").click()
+        shows(window, "less each free baseline", "trees: ranking loss", "topotrain run --config again/config.yaml")
+        if write:
+            take_picture(window, root / PICTURES["run_page"])
+        (best,) = (one for one in versions_of(server, ids[0]) if one.tags["rank"] == "1")
+        window.get(f"{server}/#/models/topoqa/versions/{best.version}?workflowType=machine_learning")
+        shows(window, "What it takes and gives", "What it was trained on", "training run bands")
+        if write:
+            take_picture(window, root / PICTURES["version_page"])
+
+
+def versions_of(uri: str, run_id: str) -> list[Any]:
+    return [*mlflow_client(uri).search_model_versions(f"run_id = '{run_id}'")]
 
 
 def take_picture(window: Any, path: Path) -> None:
-    """The comparison with the plots folded away."""
+    """Of the window as it is, without MLflow's assistant."""
     for button in window.find_elements("css selector", "button[aria-label='Close']"):
         button.click()
-    window.find_element("xpath", "//*[@role='button'][contains(., 'Visualizations')]").click()
-    plots = "//*[text()='Parallel Coordinates Plot']"
-    wait_for(window, lambda page: not page.find_element("xpath", plots).is_displayed())
-    window.execute_script("document.activeElement.blur(); document.querySelector('h2').scrollIntoView(false)")
     path.parent.mkdir(parents=True, exist_ok=True)
     assert window.save_screenshot(str(path))
 
 
-def test_the_picture_is_kept_and_shown(root: Path) -> None:
-    picture = (root / PICTURE).read_bytes()
+def fold_plots_away(window: Any) -> None:
+    """Of a comparison."""
+    for button in window.find_elements("css selector", "button[aria-label='Close']"):
+        button.click()
+    window.find_element("xpath", "//*[@role='button'][contains(., 'Visualizations')]").click()
+    plots = "//*[text()='Parallel Coordinates Plot']"
+    wait_for(window, lambda shown: not shown.find_element("xpath", plots).is_displayed())
+    window.execute_script("document.activeElement.blur(); document.querySelector('h2').scrollIntoView(false)")
+
+
+@pytest.mark.parametrize("path", PICTURES.values(), ids=PICTURES)
+def test_the_pictures_are_kept_and_shown(root: Path, path: Path) -> None:
+    picture = (root / path).read_bytes()
     assert picture.startswith(b"\x89PNG")
     assert 20_000 < len(picture) < 300_000
-    assert f"]({PICTURE.relative_to('docs').as_posix()})" in PAGE.read_text()
+    assert f"]({path.relative_to('docs').as_posix()})" in PAGE.read_text()

@@ -74,14 +74,15 @@ def children(uri: str) -> dict[str, Any]:
     return {run.data.tags[TAG_BATCH_JOB]: run for run in runs if TAG_BATCH_JOB in run.data.tags}
 
 
-def test_the_trials_of_a_tuning_run_on_the_nodes(on_ray: list[str], graph_set: Any, server: str) -> None:
+def test_the_trials_of_a_tuning_run_on_the_nodes(
+    on_ray: list[str], graph_set: Any, server: str, quick_python: str
+) -> None:
     """Folds, which lie in the cache directory that all see, and the winner's model."""
     space = graph_set.root.parent / "space.yaml"
     space.write_text("optimizer.learning_rate: {log: [1e-4, 1e-2]}\n")
     overrides = [word for one in (*graph_set.overrides, "trainer.num_epochs=1") for word in ("-o", one)]
-    command = [sys.executable, "-m", "topotrain", "tune", "--space", str(space), "--trials", "1", "--folds", "2"]
-    command += [*overrides, "--jobs", "2", "--tracking-uri", server, *on_ray]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
+    given = ["--space", space, "--trials", 1, "--folds", 2, *overrides, "--jobs", 2, "--tracking-uri", server]
+    done = run(quick_python, "-m", "topotrain", "tune", *given, *on_ray)
     assert done.returncode == 0, done.stderr
     assert [line.split()[-2:] for line in done.stdout.splitlines()[1:]] == [["2", "runs"]]
     runs = children(server)
@@ -179,13 +180,14 @@ def test_graphs_and_scores_are_the_same_bytes_as_locally(
     topotrain.fit(None, overrides=overrides, tracking_uri=f"sqlite:///{tmp_path / 'm.db'}", progress=False)
     scored = []
     for more in ([], [*on_ray, "--jobs", "2"]):
-        given = ("score", tmp_path / "structures", "--tracking-uri", f"sqlite:///{tmp_path / 'm.db'}")
+        given = ("score", "--no-cache", tmp_path / "structures", "--tracking-uri", f"sqlite:///{tmp_path / 'm.db'}")
         done = run(quick_python, "-m", "topotrain", *given, *more)
         assert done.returncode == 0, done.stderr
         assert "bad.pdb" in done.stderr
         scored.append(done.stdout)
     assert scored[0] == scored[1]
-    assert len(scored[0].splitlines()) == 6
+    assert len(scored[0].splitlines()) == 7
+    assert "bad.pdb: no ATOM records" in scored[0].splitlines()[-1]
 
     shutil.copytree(finished.graph_set.graphs, tmp_path / "copied")
     spoilt = next((tmp_path / "copied").rglob("*.pt"))

@@ -128,6 +128,11 @@ def difference_in_words(found: Mapping[str, Any] | None) -> str:
     return f"{found['difference']:+.4f}{between} {found['verdict']}"
 
 
+def differences_in_words(found: Mapping[str, Any]) -> str:
+    """All metrics of one baseline in what ``against`` says."""
+    return ", ".join(f"{METRIC_WORDS[metric]} {difference_in_words(one)}" for metric, one in found.items())
+
+
 def _values(report: RankingReport, metric: str) -> Mapping[str, float]:
     values = {one.target: _value(one, metric) for one in report.targets}
     return {target: value for target, value in values.items() if value is not None}

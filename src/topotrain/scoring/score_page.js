@@ -76,6 +76,7 @@
     const share = Math.min(1, Math.abs(value) / largest), end = value < 0 ? [33, 102, 172] : [178, 24, 43];
     return `rgb(${end.map((part) => Math.round(247 + (part - 247) * share)).join(",")})`;
   };
+  const signed = (value) => (value < 0 ? "\u2212" : "+") + Math.abs(value).toFixed(4);
   let current = -1;
 
   function show(place) {
@@ -94,13 +95,13 @@
     Plotly.react("space", [...chains, {
       type: "scatter3d", mode: "markers", name: "interface", x: view.residues.map((one) => one[4]),
       y: view.residues.map((one) => one[5]), z: view.residues.map((one) => one[6]),
-      text: view.residues.map((one) => `${label(one)}<br>importance ${one[3].toFixed(4)}`), hovertemplate: "%{text}<extra></extra>",
+      text: view.residues.map((one) => `${label(one)}<br>importance ${signed(one[3])}`), hovertemplate: "%{text}<extra></extra>",
       marker: { size: 6, color: values, colorscale: scale, cmin: -largest, cmax: largest, line: { color: "#555", width: 1 } },
     }], {
       margin: { t: 0, r: 0, b: 0, l: 0 }, uirevision: place, legend: { x: 0, y: 1, bgcolor: "rgba(255,255,255,.7)" },
       font: { family: "system-ui, sans-serif", size: 13 },
       scene: {
-        aspectmode: "data", dragmode: "orbit", uirevision: place,
+        aspectmode: "data", dragmode: "orbit", uirevision: place, camera: { eye: { x: 1.05, y: 1.05, z: 0.7 } },
         ...Object.fromEntries(["xaxis", "yaxis", "zaxis"].map((name) => [name, { visible: false, showspikes: false }])),
       },
     }, config);
@@ -109,8 +110,8 @@
     find("seen").textContent = view.model;
     find("sum").textContent = `${data.predicted} ${view.score.toFixed(4)}; the average interface has ` +
       `${view.reference.toFixed(4)}, and the residues add the difference.`;
-    find("low").textContent = (-largest).toFixed(4);
-    find("high").textContent = "+" + largest.toFixed(4);
+    find("low").textContent = signed(-largest);
+    find("high").textContent = signed(largest);
     find("residues").replaceChildren(...view.residues.map((one) => {
       const row = document.createElement("tr");
       for (const [number, value] of [one[0], one[1], one[2]].entries()) {
@@ -123,7 +124,7 @@
       cell.className = "number";
       swatch.className = "swatch";
       swatch.style.background = mix(one[3], largest);
-      cell.append(swatch, (one[3] < 0 ? "" : "+") + one[3].toFixed(4));
+      cell.append(swatch, signed(one[3]));
       row.append(cell);
       return row;
     }));

@@ -168,8 +168,8 @@ def _table(
 <div class="controls">{chosen}<label for="text">name contains<input id="text" type="search" autocomplete="off"></label>
 <span id="count" role="status"></span></div>
 <div class="scroll" tabindex="0" role="region" aria-labelledby="ranking"><table>
-<caption>A column's heading sorts by it; <em>show</em> turns one of the best in space, below.</caption>
-<thead><tr>{heads}<th scope="col"><span class="number">in space</span></th></tr></thead>
+<caption>A column's heading sorts by it; <em>show</em> puts one of the best in space, below.</caption>
+<thead><tr>{heads}<th scope="col">in space</th></tr></thead>
 <tbody id="rows">
 {rows}
 </tbody></table></div></section>"""
@@ -220,7 +220,7 @@ def _space(best: Sequence[Examined]) -> str:
 <div><h3 id="seen" class="name"></h3><p id="sum" class="said"></p>
 <div class="key" aria-hidden="true"></div>
 <div class="ends"><span id="low"></span><span>lowers &#183; importance &#183; raises</span><span id="high"></span></div>
-<div class="scroll" tabindex="0" role="region" aria-labelledby="seen"><table>
+<div class="scroll" tabindex="0" role="region" aria-labelledby="seen"><table class="plain">
 <thead><tr><th scope="col">chain</th><th scope="col">number</th><th scope="col">residue</th>
 <th scope="col" class="number">importance</th></tr></thead><tbody id="residues"></tbody></table></div></div></div>
 </section>"""
@@ -234,5 +234,6 @@ def _failed(failed: Sequence[Scored]) -> str:
         for row in failed
     )
     return f"""<section aria-labelledby="failed"><h2 id="failed">Without a score</h2>
-<div class="scroll" tabindex="0" role="region" aria-labelledby="failed"><table><thead><tr><th scope="col">model</th>
-<th scope="col">why</th></tr></thead><tbody>{rows}</tbody></table></div></section>"""
+<div class="scroll" tabindex="0" role="region" aria-labelledby="failed"><table class="plain">
+<thead><tr><th scope="col">model</th><th scope="col">why</th></tr></thead><tbody>{rows}</tbody></table></div>
+</section>"""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-SUMMARY = "#### Summary\n\n"
+SUMMARY = "[//]: # (summary by topotrain)\n\n"  # no page shows it
 
 
 def note_of(notes: str, summary: str) -> str:

@@ -12,13 +12,14 @@ import numpy as np
 from topotrain.data.pooled_columns import pooled_columns
 from topotrain.data.prepare import PreparedData
 from topotrain.data.raw_features import CONTACTS, raw_features, truth
-from topotrain.fields import BASELINE_PREFIX, BASELINE_SLUGS, TREES
+from topotrain.fields import BASELINE_PREFIX, BASELINE_SLUGS, TREES, VAL_LOSS, VAL_RANKING_LOSS, VAL_SPEARMAN
 from topotrain.metrics.baselines import fitted_line
 from topotrain.metrics.ranking import Values, epoch_metrics
 from topotrain.metrics.report import RankingReport, ranking_report
 from topotrain.metrics.trees import Trees, fitted_trees
 from topotrain.version import __version__
 
+RECORDED = (VAL_LOSS, VAL_RANKING_LOSS, VAL_SPEARMAN)
 TRAINING_MEAN, NUMBER_OF_EDGES = "training mean", "number of edges"
 MOST_GRAPHS = 20_000  # that trees learn from, spread evenly over more: some ten seconds, and 100 MB
 
@@ -79,10 +80,10 @@ class Baselines:
 
     @property
     def metrics(self) -> dict[str, float]:
-        """Those that are defined, as the run records them: ``baseline_trees_val_loss``."""
+        """What the run records, where it is defined: ``baseline_trees_val_loss``; each is a chart on its page."""
         return {
             f"{BASELINE_PREFIX}{BASELINE_SLUGS[name]}_{metric}": value
             for name, row in self.table.items()
-            for metric, value in row.items()
-            if value is not None
+            for metric in RECORDED
+            if (value := row[metric]) is not None
         }

@@ -2,25 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping
 
 from topotrain.config import TrainConfig
 from topotrain.data.prepare import PreparedData
 from topotrain.fields import CONFIG_ARTIFACT, DEMO, VAL_LOSS, VAL_RANKING_LOSS, VAL_SPEARMAN, quality_name
-from topotrain.metrics.paired import METRIC_WORDS, difference_in_words
+from topotrain.metrics.paired import differences_in_words
 from topotrain.text import markdown_table
 from topotrain.training.judged import Judged
-from topotrain.training.selection import Selection
+from topotrain.training.selection import Kept, Selection
 
 SHOWN_DIGEST = 12
 SHOWN = {VAL_RANKING_LOSS: "ranking loss", VAL_SPEARMAN: "Spearman", VAL_LOSS: "MSE"}
 
 
 def run_summary(config: TrainConfig, judged: Judged, selection: Selection, run_id: str) -> str:
-    """The summary, Markdown; of a run without an epoch, what is known before the first."""
-    parts = [_data(judged.data, config), *_verdict(judged, selection), _again(run_id)]
+    """The summary, Markdown, the verdict first: the page shows three lines until somebody asks for more.
+
+    Of a run without an epoch it says what is known before the first.
+    """
+    parts = [*_verdict(judged, selection), _data(judged.data, config), _again(run_id)]
     return "\n\n".join(parts)
+
+
+def _verdict(judged: Judged, selection: Selection) -> Iterator[str]:
+    best = selection.best
+    rows: dict[str, Mapping[str, float | None]] = dict(judged.baselines.table)
+    if best is not None:
+        name = f"epoch {best.epoch}"
+        against, rows = judged.against_baselines(best), {name: best.metrics, **rows}
+        shown = ", ".join(f"{words} {_number(best.metrics[metric])}" for metric, words in SHOWN.items())
+        yield f"**Best epoch: {best.epoch} of {len(selection.history)}**, {shown}.{_first_choice(judged, best)}"
+        yield f"{name} less each free baseline, mean over the validation targets [95 % interval]:".capitalize()
+        yield "\n".join(f"- {name}: {differences_in_words(found)}" for name, found in against.items())
+    table = [["", *SHOWN.values()]]
+    table += [[name, *(_number(row.get(metric)) for metric in SHOWN)] for name, row in rows.items()]
+    yield markdown_table(table)
+
+
+def _first_choice(judged: Judged, kept: Kept) -> str:
+    choice = judged.report(kept).first_choice
+    if not choice:
+        return ""
+    return f" Its first choice is at least acceptable for {choice['acceptable']} of {choice['targets']} targets."
 
 
 def _data(data: PreparedData, config: TrainConfig) -> str:
@@ -38,33 +62,10 @@ def _data(data: PreparedData, config: TrainConfig) -> str:
     )
 
 
-def _verdict(judged: Judged, selection: Selection) -> Iterator[str]:
-    best = selection.best
-    rows: dict[str, dict[str, Any]] = {name: dict(row) for name, row in judged.baselines.table.items()}
-    against: dict[str, Any] = {}
-    if best is not None:
-        mine = f"**best epoch, {best.epoch} of {len(selection.history)}**"
-        rows, against = {mine: best.metrics, **rows}, judged.against_baselines(best)
-    head = ["", *SHOWN.values(), *(f"{word}: network less it" for word in METRIC_WORDS.values() if against)]
-    lines = [head]
-    for name, row in rows.items():
-        cells = [_number(row.get(metric)) for metric in SHOWN]
-        if against:
-            differing = against.get(name)
-            cells += [difference_in_words(differing.get(key)) if differing else "" for key in METRIC_WORDS]
-        lines.append([name, *cells])
-    yield "On the validation targets, beside free baselines:\n\n" + markdown_table(lines)
-    if best is not None and (choice := judged.report(best).first_choice):
-        yield (
-            f"Its first choice is at least acceptable for {choice['acceptable']} of {choice['targets']} targets that "
-            "have such a graph. Differences are means over targets, with 95 % intervals."
-        )
-
-
 def _again(run_id: str) -> str:
     return (
         "To repeat it:\n\n```\n"
-        f"mlflow artifacts download --run-id {run_id} --artifact-path {CONFIG_ARTIFACT} --dst-path again\n"
+        f"mlflow artifacts download --run-id {run_id} \\\n  --artifact-path {CONFIG_ARTIFACT} --dst-path again\n"
         "topotrain run --config again/config.yaml\n```"
     )
 

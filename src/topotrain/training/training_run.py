@@ -24,7 +24,7 @@ from topotrain.fields import (
     quality_name,
 )
 from topotrain.invocation import resume_command, sync_advice
-from topotrain.metrics.paired import METRIC_WORDS, difference_in_words
+from topotrain.metrics.paired import differences_in_words
 from topotrain.model.lightning import STEP
 from topotrain.model.network import TopoQANetwork
 from topotrain.progress import track
@@ -232,8 +232,8 @@ class TrainingRun:
     def _say_verdict(self, judged: Judged) -> None:
         best = self.selection.best
         found = judged.against_baselines(best).get(TREES, {}) if best else {}
-        if words := [f"{METRIC_WORDS[metric]} {difference_in_words(one)}" for metric, one in found.items()]:
-            log.info("best epoch less boosted trees on the validation targets: %s", ", ".join(words))
+        if found:
+            log.info("best epoch less boosted trees on the validation targets: %s", differences_in_words(found))
 
     @property
     def _num_ranks(self) -> int:
