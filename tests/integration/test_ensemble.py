@@ -190,6 +190,7 @@ def test_it_is_judged_on_the_validation_data_of_its_members(trained, made, files
     spreads = [expected[row["MODEL"]][1] for row in rows]
     ratio = math.sqrt(sum(one**2 for one in errors) / sum(one**2 for one in spreads))
     assert recipe["spread"]["error_ratio"] == pytest.approx(ratio)
+    assert set(recipe["against_baselines"]) == {"trees"}
     assert set(recipe["first_choice"]) == {"acceptable", "targets"} and recipe["within_target_error"] > 0
     assert set(recipe["data"]["train"]["column_ranges"]) >= {"node", "edge"}, "what score holds graphs against"
     for name, value in metrics.items():
