@@ -88,6 +88,18 @@ def test_an_ensemble_tells_apart_what_its_networks_agree_on() -> None:
     assert trust(rank_by_target(mixed), num_networks=5).tied == {"T": (2, 2)}
 
 
+def test_an_ensemble_whose_errors_are_larger_than_its_spread_tells_less_apart() -> None:
+    recipe = {**RECIPE, "spread": {"error_ratio": 4.0}}  # errors of 0.2, 0.1 of it within complexes: a spread of 0.05
+    one = trust(rows([0.9, 0.85, 0.8, 0.1], spread=0.02), recipe, num_networks=5)
+    assert one.tied == {"T": (3, 4)}  # 2 * 2 * sqrt(2) * 0.02 = 0.113
+    assert one.sentences[1] == (
+        "The first 3 of 4 can't be told apart: on complexes that they had not learned from, its 5 networks were off by "
+        "2.0 times what they disagree by, which is more than these scores differ."
+    )
+    for small in ({"error_ratio": 1.0}, {"error_ratio": None}, {}):
+        assert trust(rows([0.9, 0.85, 0.8, 0.1], spread=0.02), {**RECIPE, "spread": small}).tied == {"T": (2, 4)}
+
+
 def test_several_complexes_are_told_one_by_one() -> None:
     several = [*rows(SPREAD_OUT, "A"), *rows([0.5, 0.4, 0.39], "B"), *rows([0.9, 0.1], "C"), *rows([0.3], "D")]
     assert (
