@@ -180,7 +180,7 @@ def test_graphs_and_scores_are_the_same_bytes_as_locally(
     topotrain.fit(None, overrides=overrides, tracking_uri=f"sqlite:///{tmp_path / 'm.db'}", progress=False)
     scored = []
     for more in ([], [*on_ray, "--jobs", "2"]):
-        given = ("score", tmp_path / "structures", "--tracking-uri", f"sqlite:///{tmp_path / 'm.db'}")
+        given = ("score", "--no-cache", tmp_path / "structures", "--tracking-uri", f"sqlite:///{tmp_path / 'm.db'}")
         done = run(quick_python, "-m", "topotrain", *given, *more)
         assert done.returncode == 0, done.stderr
         assert "bad.pdb" in done.stderr

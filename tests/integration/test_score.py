@@ -203,11 +203,12 @@ def test_a_call_that_was_cut_off_goes_on(decoys, model, cache, quick_python, kin
     try:
         wait_for(lambda: process.poll() is not None or len(list(cache.glob(f"*{SUFFIX}"))) >= 3)
         process.send_signal(kind)
-        out, _ = process.communicate(timeout=60)
+        out, told = process.communicate(timeout=60)
     finally:
         process.kill()
         process.wait()
     assert (process.returncode, out) == (status, b"")
+    assert (b"graphs that were built are kept: the same command goes on" in told) == (kind == signal.SIGINT)
     left = {path: path.stat().st_ino for path in cache.iterdir() if path.suffix == SUFFIX}
     assert 3 <= len(left) < DECOYS
     assert all(GraphCache(cache).get(path.stem) for path in left)

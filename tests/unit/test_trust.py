@@ -82,7 +82,7 @@ def test_an_ensemble_tells_apart_what_its_networks_agree_on() -> None:
     one = trust(rows([0.9, 0.85, 0.8, 0.1], spread=0.02), num_networks=5)
     assert one.tied == {"T": (2, 4)}  # 2 * sqrt(2) * 0.02 = 0.057
     assert one.sentences[1] == (
-        "The first 2 of 4 can't be told apart: the 5 networks that gave the scores disagree by more than they differ."
+        "The first 2 of 4 can't be told apart: its 5 networks disagree by more than these scores differ."
     )
     mixed = [*rows([0.9], spread=0.2), *rows([0.0, 0.7], "T", spread=0.01)[:1]]
     assert trust(rank_by_target(mixed), num_networks=5).tied == {"T": (2, 2)}

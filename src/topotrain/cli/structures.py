@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -288,7 +289,7 @@ def score(
         from topotrain.scoring.structures import score_structures
         from topotrain.tracking.report_run import keep_report
 
-    with counter("structures") as progress:
+    with counter("structures") as progress, _kept_for_the_next(not no_cache):
         done = score_structures(
             structures,
             model,
@@ -312,6 +313,17 @@ def score(
     for sentence in done.sentences:
         say(sentence)
     keep_report("score", text, "scores.csv", tracking_uri)
+
+
+@contextmanager
+def _kept_for_the_next(kept: bool) -> Iterator[None]:
+    """Say after Ctrl-C that the work was not for nothing."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if kept:
+            say("graphs that were built are kept: the same command goes on")
+        raise
 
 
 @click.command("demo-graphs")

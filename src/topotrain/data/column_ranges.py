@@ -14,6 +14,7 @@ from topotrain.data.graph_file import Graph
 from topotrain.data.packed_graphs import PackedGraphs
 from topotrain.data.packing import ROW
 
+EMPTY = torch.zeros(0, dtype=torch.float64)
 DIGITS = 7  # of single precision, in which features are
 
 
@@ -110,7 +111,7 @@ class _Running:
     """Ranges of rows that come a graph at a time."""
 
     def __init__(self) -> None:
-        self.total = ColumnStatistics(0, torch.zeros(0), torch.zeros(0))
+        self.total, self.low, self.high = ColumnStatistics(0, torch.zeros(0), torch.zeros(0)), EMPTY, EMPTY
 
     def add(self, rows: Tensor) -> None:
         if rows.shape[0]:

@@ -72,9 +72,10 @@ def load_model(model: str | None, tracking_uri: str | None) -> LoadedModel:
 
 def _recipe(files: Path) -> Mapping[str, Any]:
     try:
-        return read_json(files / RECIPE_ARTIFACT, RECIPE_ARTIFACT)
+        recipe: Mapping[str, Any] = read_json(files / RECIPE_ARTIFACT, RECIPE_ARTIFACT)
     except DataError:  # of a version made before there were recipes
         return {}
+    return recipe
 
 
 def scorer_of(model: str | None, tracking_uri: str | None) -> tuple[Scorer, str]:

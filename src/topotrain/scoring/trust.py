@@ -117,12 +117,12 @@ class Trust:
         if self.error is None and not ensemble:
             return "How far its scores are off is not recorded: topotrain evaluate measures it"
         if ensemble:
-            why = f"the {self.num_networks} networks that gave the scores disagree by more than they differ"
+            why = f"its {self.num_networks} networks disagree by more than these scores differ"
         else:
-            off = self.error or 0.0
+            error = self.error or 0.0
             why = (
-                f"on complexes that it had not learned from, scores were off by {off:.2f}, so that differences under "
-                f"{APART * math.hypot(off, off):.2f} may be chance"
+                f"on complexes that it had not learned from, scores were off by {error:.2f}, so that differences under "
+                f"{APART * math.hypot(error, error):.2f} may be chance"
             )
         if not tied:
             off = "" if ensemble else f"; scores were off by {self.error:.2f} on complexes that it had not learned from"
