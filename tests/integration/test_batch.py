@@ -37,6 +37,7 @@ from topotrain.errors import InterruptedRunError, TrackingError
 from topotrain.fields import TAG_BATCH_JOB, TAG_COMMAND
 from topotrain.model.checkpoint import read_checkpoint
 from topotrain.tracking.journal import journals_dir
+from topotrain.tracking.notes import SUMMARY
 from topotrain.tracking.opening import open_run
 from topotrain.tracking.store import Store
 
@@ -150,11 +151,24 @@ def test_children_are_nested_below_their_parent(sweep: Sweep) -> None:
         assert run.info.status == ("FAILED" if name == "broken" else "FINISHED")
     one = sweep.children["one"]
     assert one.info.run_name == "the first"
-    assert one.data.tags["mlflow.note.content"] == "own words"
+    assert one.data.tags["mlflow.note.content"].startswith(f"own words\n\n{SUMMARY}**Best epoch: ")
     assert one.data.tags["topotrain.trial_label"] == "t1"
     assert one.data.params["dataloader.seed"] == "1"
     assert one.data.params["logging.log_every_n_steps"] == "5"
     assert not [key for key in one.data.params if "batch_job" in key]
+
+
+def test_the_parent_s_page_names_the_best_child_and_shows_all(sweep: Sweep) -> None:
+    text, summary = sweep.parent.data.tags["mlflow.note.content"], sweep.summary
+    best = next(row for row in summary["jobs"] if row["name"] == summary["best"])
+    assert text.startswith(
+        f"{SUMMARY}Best job: **{best['name']}**, val_loss {best['primary_value']:.4f} in epoch {best['best_epoch']} "
+        f"(run `{best['run_id']}`).\n\n| name | status | "
+    )
+    rows = [line.split(" | ") for line in text.splitlines() if line.startswith("| ")][2:]
+    assert {row[0].removeprefix("| "): row[1] for row in rows} == {
+        row["name"]: row["status"] for row in summary["jobs"]
+    }
 
 
 def test_the_summary_agrees_with_the_server(sweep: Sweep) -> None:

@@ -171,7 +171,7 @@ def test_the_files_are_those_of_the_members(trained, made, files, tmp_path):
     assert "seed" not in recipe["config"]["dataloader"] and recipe["config"]["trainer"]["num_epochs"] == 2
 
 
-def test_it_is_judged_on_the_validation_data_of_its_members(trained, made, expected):
+def test_it_is_judged_on_the_validation_data_of_its_members(trained, made, files, expected):
     rows = list(csv.DictReader(trained.graph_set.val_labels.open()))
     import numpy as np
 
@@ -181,6 +181,13 @@ def test_it_is_judged_on_the_validation_data_of_its_members(trained, made, expec
     client = mlflow_client(trained.uri)
     run, version = client.get_run(made.run_id), client.get_model_version("looked_at", made.version.rpartition("/")[2])
     member = client.get_model_version("topoqa", trained.best[0].rpartition("/")[2])
+    recipe = topotrain.describe(made.version, trained.uri)["recipe"]
+    errors = [abs(one - other) for one, other in zip(predicted, true, strict=True)]
+    spreads = [expected[row["MODEL"]][1] for row in rows]
+    ratio = math.sqrt(sum(one**2 for one in errors) / sum(one**2 for one in spreads))
+    assert recipe["spread"]["error_ratio"] == pytest.approx(ratio)
+    assert set(recipe["first_choice"]) == {"acceptable", "targets"} and recipe["within_target_error"] > 0
+    assert set(recipe["data"]["train"]["column_ranges"]) >= {"node", "edge"}, "what score holds graphs against"
     for name, value in metrics.items():
         assert made.metrics[name] == pytest.approx(value)
         assert run.data.metrics[name] == pytest.approx(value)
@@ -194,6 +201,10 @@ def test_it_is_judged_on_the_validation_data_of_its_members(trained, made, expec
     assert run.data.tags["topotrain.members"].split() == trained.best
     assert [one["version"] for one in artifact_json(client, made.run_id, "ensemble.json")] == trained.best
     assert topotrain.summarise(made.run_id, tracking_uri=trained.uri)["warnings"] == []
+    command = f"topotrain ensemble {' '.join(trained.best)} --name looked_at"
+    assert command in run.data.tags["mlflow.note.content"]
+    card = (files / "artifacts" / "README.md").read_text()
+    assert version.description and card.startswith(version.description[:500])
 
 
 def test_the_order_of_the_members_makes_no_other_ensemble(trained, made):
@@ -287,6 +298,7 @@ def test_it_is_promoted_used_by_default_and_told_of(trained, capsys, tmp_path):
         for seed, member in zip(SEEDS, trained.best, strict=True):
             assert f"| {member} | seed{seed} (" in told
             assert f"dataloader.seed={seed} |" in told
+        assert "the error is" in told and "no error bar" in told
         assert "| mean of its members |" in told and "| trees |" in told
     finally:
         mlflow_client(trained.uri).delete_registered_model_alias("topoqa", "champion")

@@ -138,6 +138,13 @@ def test_files_and_figures(judged, tmp_path):
     assert report == json.loads(json.dumps(evaluation.to_dict()))
     assert report["model"]["uri"] == f"models:/topoqa/{evaluation.model.version}"
     assert list(report["figures"]) == ["model", "constant", "best raw feature", "trees"]
+    rates = {(row["predictor"], row["top"]): row for row in csv.DictReader((folder / "hit_rates.csv").open())}
+    model = evaluation.reports["model"].metrics()
+    assert len(rates) == 12
+    assert float(rates["model", "5"]["medium"]) == model["hit_rate_top5_medium"]
+    assert not [name for name in client.get_run(result.run_id).data.metrics if "hit_rate" in name]
+    version = version_of(judged, evaluation.model.version)
+    assert known_metrics(uri, version)["eval/hit_rate_top1_acceptable"] == model["hit_rate_top1_acceptable"]
     rows = list(csv.DictReader((folder / "per_target.csv").open()))
     assert [(row["predictor"], row["target"]) for row in rows[:3]] == [("model", f"V{i}") for i in range(3)]
     assert len(rows) == 12

@@ -24,6 +24,7 @@ from topotrain.fields import (
     TAG_BEST_EPOCH,
     TAG_COMMAND,
     TAG_EVAL_DIGEST,
+    TAG_EVAL_HIT_RATES,
     TAG_EVAL_TARGETS,
     TAG_PROMOTED_AT,
     TAG_PROMOTED_BY,
@@ -97,6 +98,44 @@ def promote(registry: Registry, capsys: pytest.CaptureFixture[str]) -> Any:
         return status, out, err.strip().splitlines()[-1] if err.strip() else ""
 
     return run
+
+
+def test_evaluations_of_before_are_understood(registry, promote):
+    """Metrics and gates by the names of earlier topotrain; hit rates, which are no metrics of their own any more."""
+    one = registry.add()
+    run_id = registry.client.get_model_version(NAME, one).run_id
+    model_id = registry.client.get_model_version(NAME, one).source.removeprefix("models:/")
+    data = {"model_id": model_id, "dataset_name": "d", "dataset_digest": "A" * 36}
+    for name, value in (
+        ("mean_ranking_loss", 0.1),
+        ("mean_spearman", 0.5),
+        ("mse", 0.04),
+        ("hit_rate_top1_high", 0.25),
+    ):
+        registry.client.log_metric(run_id, f"eval_{name}", value, step=3, **data)
+    for tag, text in ((TAG_EVAL_DIGEST, "A" * 36), (TAG_EVAL_TARGETS, "folder; label DockQ")):
+        registry.client.set_model_version_tag(NAME, one, tag, text)
+    gates = ("--gate", "eval_mse<=0.04", "--gate", "eval/hit_rate_top1_high>=0.25", "--gate", "eval_mean_spearman>0.4")
+    assert promote("--version", one, *gates)[0] == 0
+    two = registry.add(0.08, 0.5)
+    status, out, err = promote("--version", two, "--gate", "eval/hit_rate_top1_high>=0.3")
+    assert status == 3, "it was judged without hit rates"
+    registry.client.set_model_version_tag(NAME, two, TAG_EVAL_HIT_RATES, '{"hit_rate_top1_high": 0.5}')
+    assert promote("--version", two, "--gate", "eval_hit_rate_top1_high>=0.3")[0] == 0
+    assert registry.alias("champion") == two
+    known = Store.open(registry.uri).versions.get(NAME, one)
+    subject = EvaluatedModel("", NAME, one, run_id, model_id)
+    registry.evaluate(subject, 0.05, 0.6)
+    points = registry.client.get_metric_history(run_id, EVAL_MSE)
+    assert [point.step for point in points] == [4], "one more than the last evaluation, by whatever name"
+    assert Store.open(registry.uri).versions.known_metrics(known)[EVAL_RANKING_LOSS] == 0.05
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", '{"a": "x"}', "3"])
+def test_hit_rates_that_somebody_changed_are_none(registry, text):
+    one = registry.add(0.08, 0.5, **{TAG_EVAL_HIT_RATES: text})
+    versions = Store.open(registry.uri).versions
+    assert not [name for name in versions.known_metrics(versions.get(NAME, one)) if "hit" in name or name == "eval/a"]
 
 
 def test_the_first_champion_then_a_better_one_then_back(registry, promote):

@@ -174,6 +174,11 @@ def test_what_the_parent_holds(tried: Tried) -> None:
     summary = mlflow.artifacts.load_dict(f"{tried.parent.info.artifact_uri}/tune_summary.json")
     assert [trial["status"] for trial in summary["trials"]].count("finished") == 1
     assert (summary["status"], summary["best"], summary["winner_run"]) == ("finished", 0, tried.result.winner_run)
+    note = mlflow_client(tried.uri).get_run(run_id).data.tags["mlflow.note.content"]
+    assert (
+        f"Best trial: **0**, {tried.result.winner_words} (its model: run `{tried.result.winner_run}`).\n\n| trial"
+        in note
+    )
     assert tried.parent.data.params["tune.sampler"] == "grid"
     assert metric_history(client, run_id, "tune_best") == {0: tried.result.trials[0].value}
     assert mlflow.artifacts.load_text(f"{tried.parent.info.artifact_uri}/tune/rates.yaml") == tried.space.read_text()

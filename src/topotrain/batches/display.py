@@ -90,7 +90,7 @@ def batch_note(reports: Sequence[JobReport], best: str | None) -> str:
     """
     found = next((report for report in reports if report.name == best), None)
     if found is None or found.primary_value is None:
-        line = "No best job yet."
+        line = "No job is the best yet."
     else:
         line = (
             f"Best job: **{found.name}**, {found.primary_metric} {found.primary_value:.4f} in epoch {found.best_epoch} "

@@ -113,7 +113,7 @@ def table_lines(result: TuneResult) -> list[str]:
 def tune_note(result: TuneResult) -> str:
     """What the page of a tuning's run says of it, Markdown."""
     if result.winner is None:
-        line = "No best trial yet."
+        line = "No trial is the best yet."
     else:
         run = f" (its model: run `{result.winner_run}`)" if result.winner_run else ""
         line = f"Best trial: **{result.best}**, {result.winner_words}{run}."

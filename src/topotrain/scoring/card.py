@@ -166,6 +166,20 @@ def _metrics(recipe: Mapping[str, Any], schema: FeatureSchema) -> Iterator[str]:
         yield ""
         yield f"**It does not beat: {'; '.join(lost)}.**" if lost else won
     yield from _over_targets(recipe)
+    if "spread" in recipe:
+        yield from _spread(recipe["spread"], quality)
+
+
+def _spread(spread: Mapping[str, Any], quality: str) -> Iterator[str]:
+    """How far an ensemble's spread tells its error."""
+    ratio, told = (_number(spread[name]) for name in ("error_ratio", "spearman"))
+    yield ""
+    yield from _paragraph(
+        f"Its members lie {spread['mean']:.4f} ({quality}) apart on these graphs, mean standard deviation; the error "
+        f"is {ratio} times that (root mean squares), and {spread['within_2_std']:.0%} of the true values lie within "
+        f"two such deviations. Spearman of spread and error: {told}. The spread says which scores to doubt more; it is "
+        "no error bar unless that factor is near 1."
+    )
 
 
 def _mean_of(members: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:

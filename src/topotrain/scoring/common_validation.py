@@ -18,6 +18,7 @@ from topotrain.errors import DataError
 from topotrain.fields import DEMO, SELECTION_METRIC, VAL_LOSS, VAL_SPEARMAN
 from topotrain.metrics.ranking import epoch_metrics
 from topotrain.metrics.report import RankingReport, ranking_report
+from topotrain.metrics.spread import SpreadReport, spread_report
 from topotrain.scoring.members import Member, common_split
 from topotrain.scoring.scorer import Scorer
 
@@ -34,6 +35,7 @@ class Judged:
         label_digest: of the validation decoys and their labels.
         example: a small graph of them.
         report: how it ranks them, target by target.
+        spread: how far its members lie apart on them, beside its errors.
     """
 
     metrics: dict[str, float]
@@ -41,6 +43,7 @@ class Judged:
     label_digest: str
     example: Graph
     report: RankingReport
+    spread: SpreadReport
 
 
 def judge_together(members: Sequence[Member], scorer: Scorer) -> Judged:
@@ -60,11 +63,19 @@ def judge_together(members: Sequence[Member], scorer: Scorer) -> Judged:
     if len({one.scale for one in selections}) > 1:
         raise DataError("its members were ranked by different measures", "one primary metric")
     split = _read(members[0], scorer.schema.label_column)
-    predicted = np.array(list(scorer.scores(split.known())))
-    metrics, _ = epoch_metrics(predicted, *truth(split))
-    report = ranking_report(predicted, *truth(split), quality=split.column)
+    predictions = list(scorer.predictions(split.known()))
+    predicted, spread = np.array([(one.score, one.spread) for one in predictions], dtype=np.float64).T
+    true, targets = truth(split)
+    metrics, _ = epoch_metrics(predicted, true, targets)
     metrics[SELECTION_METRIC] = selections[0].metric(metrics[VAL_LOSS], metrics[VAL_SPEARMAN])
-    return Judged(metrics, selections[0].scale, split.label_digest, split.smallest(), report)
+    return Judged(
+        metrics,
+        selections[0].scale,
+        split.label_digest,
+        split.smallest(),
+        ranking_report(predicted, true, targets, quality=split.column),
+        spread_report(predicted, spread, true),
+    )
 
 
 def _read(member: Member, column: str) -> Split:
