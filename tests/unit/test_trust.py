@@ -51,6 +51,14 @@ def test_which_model_what_it_learned_from_and_how_often_its_first_choice_was_rig
     assert (
         trust(SPREAD_OUT, {}).sentences[0].startswith("What topoqa version 3 (champion) learned from is not recorded;")
     )
+    folds = {"members": [{"train_graphs": 352}, {"train_graphs": 360}]}
+    assert (
+        trust(SPREAD_OUT, folds)
+        .sentences[0]
+        .startswith(
+            "topoqa version 3 (champion) is 2 networks, which learned from 352 to 360 structures each, not all the same"
+        )
+    )
     none = {**RECIPE, "first_choice": {"acceptable": 0, "targets": 0}}
     assert "no other complex that it was tried on had an acceptable structure" in trust(SPREAD_OUT, none).sentences[0]
 
@@ -164,6 +172,8 @@ def test_a_model_that_chooses_no_better_than_what_costs_nothing() -> None:
         {"data": None, "metrics": 3, "first_choice": 4, "against_baselines": []},
         {"data": {"train": {"num_graphs": "many", "targets": 3}}, "metrics": {"val_loss": "nan"}},
         {"against_baselines": {"trees": None, "training mean": {"ranking_loss": {"difference": None}}}},
+        {"members": 3},
+        {"members": [{"train_graphs": None}, 4]},
         {"within_target_error": math.nan, "metrics": {"val_loss": -1.0}},
     ],
 )

@@ -100,13 +100,21 @@ class Trust:
             found = found.get(name) if isinstance(found, Mapping) else None
         return found
 
-    def _model(self) -> str:
+    def _learned(self) -> str:
         graphs, targets = self._recorded("data", "train", "num_graphs"), self._recorded("data", "train", "targets")
         if isinstance(graphs, int) and isinstance(targets, list):
             demo = " of the demo data set" if self._recorded("config", "paths", "graph") == DEMO else ""
-            learned = f"{self.name} learned from {_counted(graphs, 'structure')} of {_complexes(len(targets))}{demo}"
-        else:
-            learned = f"what {self.name} learned from is not recorded"
+            return f"{self.name} learned from {_counted(graphs, 'structure')} of {_complexes(len(targets))}{demo}"
+        members = self._recorded("members")
+        known = members if isinstance(members, list) else []
+        each = [one.get("train_graphs") for one in known if isinstance(one, Mapping)]
+        if each and all(isinstance(number, int) for number in each):
+            number = f"{min(each)} to {max(each)}" if len(set(each)) > 1 else str(each[0])
+            return f"{self.name} is {len(each)} networks, which learned from {number} structures each, not all the same"
+        return f"what {self.name} learned from is not recorded"
+
+    def _model(self) -> str:
+        learned = self._learned()
         choice = self._recorded("first_choice")
         if not isinstance(choice, Mapping):
             missing = "how often its first choice is acceptable on complexes it has not seen is not recorded"
