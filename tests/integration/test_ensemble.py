@@ -22,13 +22,17 @@ from kit.commands import exit_status
 from kit.graphs import GraphSet, write_graph_set
 from kit.recorded import artifact_json, artifact_names, mlflow_client, point_mlflow_at
 from kit.served import pinned_names, score_alone
+from kit.servers import Server
+from kit.unreliable import Unreliable
 from kit.waiting import PATIENCE
 from topotrain.data.graph_file import Graph, read_graph
-from topotrain.errors import DataError, InterruptedRunError, SchemaError, TrackingError
+from topotrain.errors import DataError, InterruptedRunError, SchemaError, TrackingError, UndeliveredError
 from topotrain.fields import VAL_LOSS, VAL_SPEARMAN
 from topotrain.metrics.ranking import epoch_metrics
+from topotrain.scoring import ensemble as ensembles
 from topotrain.scoring.load import load_scorer
 from topotrain.scoring.wire_format import encode_graph
+from topotrain.tracking.recorder import Recorder
 from topotrain.tracking.store import Store
 
 SEEDS = (1, 2, 3)
@@ -53,7 +57,7 @@ class Trained:
         runs = [self.store.runs.find(f"seed{seed}") for seed in SEEDS]
         return [version.uri for run in runs if (version := versions.best_of_run(run.run_id))]
 
-    def ensemble(self, *members: str, **options: Any) -> topotrain.scoring.ensemble.Ensemble:  # type: ignore[name-defined]
+    def ensemble(self, *members: str, **options: Any) -> ensembles.Ensemble:
         return topotrain.ensemble(members or [f"seed{seed}" for seed in SEEDS], tracking_uri=self.uri, **options)
 
 
@@ -86,7 +90,7 @@ def graphs(trained: Trained) -> list[Graph]:
 
 
 @pytest.fixture(scope="module")
-def made(trained: Trained) -> topotrain.scoring.ensemble.Ensemble:  # type: ignore[name-defined]
+def made(trained: Trained) -> ensembles.Ensemble:
     """An ensemble that tests look at."""
     return trained.ensemble(name="looked_at", run_name="the ensemble")
 
@@ -186,6 +190,7 @@ def test_it_is_judged_on_the_validation_data_of_its_members(trained, made, files
     spreads = [expected[row["MODEL"]][1] for row in rows]
     ratio = math.sqrt(sum(one**2 for one in errors) / sum(one**2 for one in spreads))
     assert recipe["spread"]["error_ratio"] == pytest.approx(ratio)
+    assert set(recipe["against_baselines"]) == {"trees"}
     assert set(recipe["first_choice"]) == {"acceptable", "targets"} and recipe["within_target_error"] > 0
     assert set(recipe["data"]["train"]["column_ranges"]) >= {"node", "edge"}, "what score holds graphs against"
     for name, value in metrics.items():
@@ -510,3 +515,36 @@ def test_no_training_begins_with_an_ensemble(trained, made):
         )
     for command in (("resume", "--run-id", made.run_id), ("resume", "--run-id", "the ensemble")):
         assert exit_status(*command, "--tracking-uri", trained.uri) == 2
+
+
+@pytest.mark.server
+def test_an_ensemble_that_the_server_did_not_take_is_delivered_later(trained, monkeypatch, tmp_path):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    server = Server(trained.uri, tmp_path / "kept", tmp_path / "server.log")
+    flush, close, export = Recorder.flush, Recorder.close, ensembles.export_ensemble
+    try:
+        server.start()
+        proxy = Unreliable(server.address)
+
+        def goes_away(*given: Any) -> Any:
+            proxy.mode = "refuse"
+            return export(*given)
+
+        with monkeypatch.context() as patch, pytest.raises(UndeliveredError) as told:
+            patch.setattr(ensembles, "export_ensemble", goes_away)
+            patch.setattr(Recorder, "flush", lambda self, *_, **__: flush(self, 0.5))
+            patch.setattr(Recorder, "close", lambda self, *_: close(self, 0.5))
+            topotrain.ensemble(trained.best, name="late_delivered", tracking_uri=proxy.address)
+        client = mlflow_client(trained.uri)
+        assert "late_delivered" not in {one.name for one in client.search_registered_models()}
+        proxy.mode = "pass"
+        assert exit_status("sync", told.value.journal) == 0
+        (version,) = client.search_model_versions("name = 'late_delivered'")
+        assert client.get_run(version.run_id).info.status == "FINISHED"
+        assert aliases(trained, "late_delivered") == {"candidate": "1"}
+        assert topotrain.ensemble(trained.best, name="late_delivered", tracking_uri=proxy.address).earlier
+        assert exit_status("verify", "models:/late_delivered/1", "--tracking-uri", proxy.address) == 0
+        assert len(load_scorer("models:/late_delivered/1", Store.open(proxy.address)).networks) == 3
+    finally:
+        server.stop()

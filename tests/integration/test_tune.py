@@ -300,7 +300,7 @@ def test_killed_outright_it_goes_on_from_what_the_server_knows(
 ) -> None:
     """As when a machine is gone: the trial under way is the same run, with each epoch once; what is suggested is what
     would have been."""
-    epochs = 120  # of some milliseconds each; points reach the server once a second
+    epochs = 250  # of some milliseconds each; points reach the server once a second
     recipe = write_recipe(tmp_path, graph_set, trainer={"num_epochs": epochs}, early_stopping={"patience": epochs})
     (tmp_path / "space.yaml").write_text(SPACE)
     options = ["--config", str(recipe), "--trials", "3", "--pruner", "none", "--tracking-uri", store_uri]

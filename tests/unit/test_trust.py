@@ -51,6 +51,14 @@ def test_which_model_what_it_learned_from_and_how_often_its_first_choice_was_rig
     assert (
         trust(SPREAD_OUT, {}).sentences[0].startswith("What topoqa version 3 (champion) learned from is not recorded;")
     )
+    folds = {"members": [{"train_graphs": 352}, {"train_graphs": 360}]}
+    assert (
+        trust(SPREAD_OUT, folds)
+        .sentences[0]
+        .startswith(
+            "topoqa version 3 (champion) is 2 networks, which learned from 352 to 360 structures each, not all the same"
+        )
+    )
     none = {**RECIPE, "first_choice": {"acceptable": 0, "targets": 0}}
     assert "no other complex that it was tried on had an acceptable structure" in trust(SPREAD_OUT, none).sentences[0]
 
@@ -86,6 +94,18 @@ def test_an_ensemble_tells_apart_what_its_networks_agree_on() -> None:
     )
     mixed = [*rows([0.9], spread=0.2), *rows([0.0, 0.7], "T", spread=0.01)[:1]]
     assert trust(rank_by_target(mixed), num_networks=5).tied == {"T": (2, 2)}
+
+
+def test_an_ensemble_whose_errors_are_larger_than_its_spread_tells_less_apart() -> None:
+    recipe = {**RECIPE, "spread": {"error_ratio": 4.0}}  # errors of 0.2, 0.1 of it within complexes: a spread of 0.05
+    one = trust(rows([0.9, 0.85, 0.8, 0.1], spread=0.02), recipe, num_networks=5)
+    assert one.tied == {"T": (3, 4)}  # 2 * 2 * sqrt(2) * 0.02 = 0.113
+    assert one.sentences[1] == (
+        "The first 3 of 4 can't be told apart: on complexes that they had not learned from, its 5 networks were off by "
+        "2.0 times what they disagree by, which is more than these scores differ."
+    )
+    for small in ({"error_ratio": 1.0}, {"error_ratio": None}, {}):
+        assert trust(rows([0.9, 0.85, 0.8, 0.1], spread=0.02), {**RECIPE, "spread": small}).tied == {"T": (2, 4)}
 
 
 def test_several_complexes_are_told_one_by_one() -> None:
@@ -152,6 +172,8 @@ def test_a_model_that_chooses_no_better_than_what_costs_nothing() -> None:
         {"data": None, "metrics": 3, "first_choice": 4, "against_baselines": []},
         {"data": {"train": {"num_graphs": "many", "targets": 3}}, "metrics": {"val_loss": "nan"}},
         {"against_baselines": {"trees": None, "training mean": {"ranking_loss": {"difference": None}}}},
+        {"members": 3},
+        {"members": [{"train_graphs": None}, 4]},
         {"within_target_error": math.nan, "metrics": {"val_loss": -1.0}},
     ],
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -12,13 +13,17 @@ from topotrain.config import SelectionConfig
 from topotrain.data.demo import demo_paths
 from topotrain.data.graph_dir import GraphDirectory
 from topotrain.data.graph_file import Graph
+from topotrain.data.pooled_columns import pooled_columns
 from topotrain.data.raw_features import truth
 from topotrain.data.split import Split, SplitRules, read_split
 from topotrain.errors import DataError
-from topotrain.fields import DEMO, SELECTION_METRIC, VAL_LOSS, VAL_SPEARMAN
+from topotrain.fields import DEMO, SELECTION_METRIC, TREES, VAL_LOSS, VAL_SPEARMAN
+from topotrain.metrics.paired import against
 from topotrain.metrics.ranking import epoch_metrics
 from topotrain.metrics.report import RankingReport, ranking_report
 from topotrain.metrics.spread import SpreadReport, spread_report
+from topotrain.schema.feature_schema import FeatureSchema
+from topotrain.scoring.load import trees_of_files
 from topotrain.scoring.members import Member, common_split
 from topotrain.scoring.scorer import Scorer
 
@@ -36,6 +41,7 @@ class Judged:
         example: a small graph of them.
         report: how it ranks them, target by target.
         spread: how far its members lie apart on them, beside its errors.
+        against: how it differs from the trees that learned from the same graphs as its members, where there are some.
     """
 
     metrics: dict[str, float]
@@ -44,6 +50,7 @@ class Judged:
     example: Graph
     report: RankingReport
     spread: SpreadReport
+    against: dict[str, Any]
 
 
 def judge_together(members: Sequence[Member], scorer: Scorer) -> Judged:
@@ -68,14 +75,25 @@ def judge_together(members: Sequence[Member], scorer: Scorer) -> Judged:
     true, targets = truth(split)
     metrics, _ = epoch_metrics(predicted, true, targets)
     metrics[SELECTION_METRIC] = selections[0].metric(metrics[VAL_LOSS], metrics[VAL_SPEARMAN])
+    report = ranking_report(predicted, true, targets, quality=split.column)
     return Judged(
         metrics,
         selections[0].scale,
         split.label_digest,
         split.smallest(),
-        ranking_report(predicted, true, targets, quality=split.column),
+        report,
         spread_report(predicted, spread, true),
+        against(report, _trees(members, scorer.schema, split)),
     )
+
+
+def _trees(members: Sequence[Member], schema: FeatureSchema, split: Split) -> dict[str, RankingReport]:
+    """How the trees do that all members bring."""
+    trees = trees_of_files(members[0].weights.parent) if common_split(members, "train") else None
+    if trees is None:
+        return {}
+    predicted = trees.predict(pooled_columns(split.packed(schema), schema.node_dim, schema.edge_dim))
+    return {TREES: ranking_report(predicted, *truth(split), quality=split.column)}
 
 
 def _read(member: Member, column: str) -> Split:
@@ -84,7 +102,9 @@ def _read(member: Member, column: str) -> Split:
     graphs, labels = Path(recorded["graph_dir"]), Path(recorded["val"]["labels"])
     if paths["graph"] == DEMO:
         graphs, labels = demo_paths().graphs, demo_paths().val_labels
-    split = read_split("val", GraphDirectory(graphs), labels, SplitRules(fail_on_missing=False, column=column))
+    rules = SplitRules(fail_on_missing=False, column=column)
+    cache = Path(paths["cache"]) if paths.get("cache") else None
+    split = read_split("val", GraphDirectory(graphs), labels, rules, cache=cache)
     known = str(recorded["val"]["digest"])  # over graphs, labels and targets
     if split.digest != known:
         raise DataError(

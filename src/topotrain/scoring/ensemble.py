@@ -208,6 +208,7 @@ def _recipe(recorder: Recorder, name: str, members: Sequence[Member], judged: Ju
         recipe["first_choice"] = judged.report.first_choice
         recipe["within_target_error"] = judged.report.within_target_error
         recipe["spread"] = judged.spread.to_dict()
+        recipe |= {"against_baselines": judged.against} if judged.against else {}
     return recipe
 
 

@@ -180,11 +180,11 @@ def _of_batch(store: Store, run: RunRecord) -> list[VersionRecord]:
     if batch.command != COMMAND:
         raise TrackingError(f"run {run.run_id} ({run.name}) is no batch, nor of one", "a batch, or a run of one")
     finished: dict[str, RunRecord] = {}
-    jobs = dict.fromkeys(one.tags[TAG_BATCH_JOB] for one in store.batches.earlier_children(batch))
-    for one in store.batches.earlier_children(batch):  # the newest first
+    children = store.batches.earlier_children(batch)
+    for one in children:  # the newest first
         if one.status == "FINISHED":
             finished.setdefault(one.tags[TAG_BATCH_JOB], one)
-    lost = [job for job in jobs if job not in finished]
+    lost = sorted({one.tags[TAG_BATCH_JOB] for one in children} - finished.keys())
     if lost:
         raise TrackingError(
             f"jobs of batch {batch.run_id} ({batch.name}) have not finished: {', '.join(lost)}",

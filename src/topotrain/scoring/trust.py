@@ -79,8 +79,16 @@ class Trust:
     def _deviation(self, one: Scored, other: Scored) -> float:
         """Of the difference between two scores."""
         if one.spread is not None and other.spread is not None:
-            return math.hypot(one.spread, other.spread)
+            return self._factor * math.hypot(one.spread, other.spread)
         return math.hypot(self.error or 0.0, self.error or 0.0)
+
+    @property
+    def _factor(self) -> float:
+        """By how much an ensemble's spread was smaller than its errors within a complex, where the version says so."""
+        ratio, loss, error = self._recorded("spread", "error_ratio"), self._recorded("metrics", VAL_LOSS), self.error
+        if not _is_number(ratio) or not _is_number(loss) or loss <= 0 or error is None:
+            return 1.0
+        return max(1.0, float(ratio * error / math.sqrt(loss)))
 
     def _by_target(self) -> dict[str, list[Scored]]:
         scored = (row for row in self.rows if not row.error)
@@ -92,13 +100,21 @@ class Trust:
             found = found.get(name) if isinstance(found, Mapping) else None
         return found
 
-    def _model(self) -> str:
+    def _learned(self) -> str:
         graphs, targets = self._recorded("data", "train", "num_graphs"), self._recorded("data", "train", "targets")
         if isinstance(graphs, int) and isinstance(targets, list):
             demo = " of the demo data set" if self._recorded("config", "paths", "graph") == DEMO else ""
-            learned = f"{self.name} learned from {_counted(graphs, 'structure')} of {_complexes(len(targets))}{demo}"
-        else:
-            learned = f"what {self.name} learned from is not recorded"
+            return f"{self.name} learned from {_counted(graphs, 'structure')} of {_complexes(len(targets))}{demo}"
+        members = self._recorded("members")
+        known = members if isinstance(members, list) else []
+        each = [one.get("train_graphs") for one in known if isinstance(one, Mapping)]
+        if each and all(isinstance(number, int) for number in each):
+            number = f"{min(each)} to {max(each)}" if len(set(each)) > 1 else str(each[0])
+            return f"{self.name} is {len(each)} networks, which learned from {number} structures each, not all the same"
+        return f"what {self.name} learned from is not recorded"
+
+    def _model(self) -> str:
+        learned = self._learned()
         choice = self._recorded("first_choice")
         if not isinstance(choice, Mapping):
             missing = "how often its first choice is acceptable on complexes it has not seen is not recorded"
@@ -118,6 +134,11 @@ class Trust:
             return "How far its scores are off is not recorded: topotrain evaluate measures it"
         if ensemble:
             why = f"its {self.num_networks} networks disagree by more than these scores differ"
+            if self._factor > 1:
+                why = (
+                    f"on complexes that they had not learned from, its {self.num_networks} networks were off by "
+                    f"{self._factor:.1f} times what they disagree by, which is more than these scores differ"
+                )
         else:
             error = self.error or 0.0
             why = (

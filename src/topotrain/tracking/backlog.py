@@ -113,8 +113,8 @@ class Backlog:
     def _withdrawn(self, artifact: str) -> list[int]:
         """Numbers of what waited to be done with a file, and need not be any more."""
         numbers = []
-        for old in [one for one in self._waiting if isinstance(one.entry, File | Removal)]:
-            if old.entry.artifact == artifact:
+        for old in list(self._waiting):
+            if isinstance(old.entry, File | Removal) and old.entry.artifact == artifact:
                 self._waiting.remove(old)
                 numbers += old.numbers
                 if isinstance(old.entry, File):

@@ -229,7 +229,7 @@ class EpochLines(Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Of an epoch that goes on, steps were made before."""
-        seen = trainer.fit_loop.epoch_loop.batch_progress.current.processed
+        seen = trainer.fit_loop.epoch_loop.batch_progress.current.ready
         self._last_step = trainer.global_step
         self._steps_before = trainer.global_step - -(-seen // trainer.accumulate_grad_batches)
 

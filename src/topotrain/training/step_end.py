@@ -121,5 +121,5 @@ class StepEnd(Checkpoint):
         self._saving = True
         trainer.save_checkpoint(path)
         self._recorder.checkpoint(path)
-        self.batches = trainer.fit_loop.epoch_loop.batch_progress.current.processed
+        self.batches = trainer.fit_loop.epoch_loop.batch_progress.current.ready
         self.wish.heed()
