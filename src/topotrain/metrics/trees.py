@@ -79,12 +79,10 @@ class Trees:
         """
         try:
             trees = cls(
-                int(content["num_columns"]),
-                float(content["start"]),
-                *(np.array(content[key], dtype=np.intp) for key in ("first", "column")),
-                np.array(content["threshold"], dtype=np.float64),
-                *(np.array(content[key], dtype=np.intp) for key in ("left", "right")),
-                np.array(content["value"], dtype=np.float64),
+                num_columns=int(content["num_columns"]),
+                start=float(content["start"]),
+                **{key: np.array(content[key], dtype=np.intp) for key in ("first", "column", "left", "right")},
+                **{key: np.array(content[key], dtype=np.float64) for key in ("threshold", "value")},
             )
             sound = trees._sound()
         except (IndexError, KeyError, OverflowError, TypeError, ValueError):
