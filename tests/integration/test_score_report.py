@@ -15,7 +15,7 @@ import pytest
 import topotrain
 from kit.browser import chromium, find_browser, wait_for
 from kit.commands import exit_status
-from kit.structures import helix_pair, pdb_text
+from kit.structures import cif_text, helix, helix_pair, pdb_text
 from topotrain.data.demo import write_demo_structures
 from topotrain.features.structure import read_structure
 
@@ -38,7 +38,7 @@ def models(structure_model: Any, tmp_path: Path) -> Path:
     for number in range(11):
         name = EVIL if number == 0 else f"m{number:02d}"
         (folder / f"{name}.pdb").write_text(pdb_text(helix_pair(slide=number / 3)))
-    shutil.copyfile(folder / "m01.pdb", folder / "again.pdb")
+    (folder / "again.cif").write_text(cif_text(helix_pair(slide=0.5)))
     (folder / "broken.pdb").write_text("ATOM broken\n")
     return folder
 
@@ -56,7 +56,8 @@ def test_the_page_and_the_structures_agree_with_the_table(structure_model: Any, 
     assert [one["model"] for one in data["views"]] == [row["MODEL"] for row in table[:10]]
     assert "broken" in report.read_text().partition('id="failed"')[2]
 
-    first, why = data["views"][0], topotrain.explain(models / f"{table[0]['MODEL']}.pdb", tracking_uri=uri)
+    source = next(models.glob(f"{table[0]['MODEL']}.*"))
+    first, why = data["views"][0], topotrain.explain(source, tracking_uri=uri)
     assert first["score"] == pytest.approx(why.score)
     listed = {(chain, number, name): value for chain, number, name, value, *_ in first["residues"]}
     assert listed == {(one.chain, one.number, one.name): pytest.approx(value, abs=1e-6) for one, value in why.residues}
@@ -65,12 +66,13 @@ def test_the_page_and_the_structures_agree_with_the_table(structure_model: Any, 
 
     files = {path.name for path in annotated.iterdir()}
     assert len(files) == len(table) + 2
-    assert {"view.pml", "view.cxc", "m01.pdb"} <= files
+    assert {"view.pml", "view.cxc", "m01.pdb", "again.cif"} <= files
     assert sum(line.startswith("load ") for line in (annotated / "view.pml").read_text().splitlines()) == 10
-    read = read_structure(annotated / "m01.pdb")
-    assert read.residue_ids == read_structure(models / "m01.pdb").residue_ids
+    for name in ("m01.pdb", "again.cif"):
+        assert read_structure(annotated / name).residue_ids == read_structure(models / name).residue_ids
     status = exit_status("score", models, "--annotate", report, "--tracking-uri", uri)
     assert status == 2, "a file is no folder"
+    assert exit_status("score", models, "--report", annotated, "--tracking-uri", uri) == 2, "a folder is no file"
 
 
 def test_an_archive_and_every_model_of_an_ensemble(structure_model: Any, tmp_path: Path) -> None:
@@ -89,8 +91,6 @@ def test_an_archive_and_every_model_of_an_ensemble(structure_model: Any, tmp_pat
 
 
 def test_chains_that_are_partners_count_as_one(structure_model: Any, tmp_path: Path) -> None:
-    from kit.structures import helix
-
     path = tmp_path / "three.pdb"
     path.write_text(pdb_text([*helix_pair(), *helix("C", 8, (0.0, 16.0, 0.0), first=201)]))
     pages = {}

@@ -243,9 +243,12 @@ def features(kind: str | None, as_json: bool) -> None:
 @model_option("Or a local folder; by default the champion of topoqa, else its candidate.")
 @target_options
 @option("--out", type=click.Path(), metavar="CSV", help="By default printed.")
-@option("--report", type=click.Path(), metavar="HTML", help="A page of the ranking, with the best in space.")
+@option("--report", type=click.Path(dir_okay=False), metavar="HTML", help="A page: the ranking, and the best in space.")
 @option(
-    "--annotate", type=click.Path(), metavar="DIR", help="Structures with importances as B-factors; view.pml, view.cxc."
+    "--annotate",
+    type=click.Path(file_okay=False),
+    metavar="DIR",
+    help="Structures with importances as B-factors; view.pml, view.cxc.",
 )
 @jobs_option("Processes.")
 @engine_options

@@ -21,6 +21,7 @@ Integers = npt.NDArray[np.intp]
 NUM_TREES, LEAVES, SEED = 100, 8, 0
 WRITTEN = "boosted trees as a model version keeps them"
 NODE_LISTS = ("column", "threshold", "left", "right", "value")
+KINDS = {name: np.float64 if name in ("threshold", "value") else np.intp for name in ("first", *NODE_LISTS)}
 
 
 @dataclass(frozen=True)
@@ -78,14 +79,8 @@ class Trees:
             DataError: it is malformed; trees that would not end are.
         """
         try:
-            trees = cls(
-                int(content["num_columns"]),
-                float(content["start"]),
-                *(np.array(content[key], dtype=np.intp) for key in ("first", "column")),
-                np.array(content["threshold"], dtype=np.float64),
-                *(np.array(content[key], dtype=np.intp) for key in ("left", "right")),
-                np.array(content["value"], dtype=np.float64),
-            )
+            lists: dict[str, Any] = {name: np.array(content[name], dtype=kind) for name, kind in KINDS.items()}
+            trees = cls(num_columns=int(content["num_columns"]), start=float(content["start"]), **lists)
             sound = trees._sound()
         except (IndexError, KeyError, OverflowError, TypeError, ValueError):
             sound = False
