@@ -81,8 +81,12 @@ class Trees:
             trees = cls(
                 num_columns=int(content["num_columns"]),
                 start=float(content["start"]),
-                **{key: np.array(content[key], dtype=np.intp) for key in ("first", "column", "left", "right")},
-                **{key: np.array(content[key], dtype=np.float64) for key in ("threshold", "value")},
+                first=np.array(content["first"], dtype=np.intp),
+                column=np.array(content["column"], dtype=np.intp),
+                threshold=np.array(content["threshold"], dtype=np.float64),
+                left=np.array(content["left"], dtype=np.intp),
+                right=np.array(content["right"], dtype=np.intp),
+                value=np.array(content["value"], dtype=np.float64),
             )
             sound = trees._sound()
         except (IndexError, KeyError, OverflowError, TypeError, ValueError):
