@@ -21,7 +21,6 @@ Integers = npt.NDArray[np.intp]
 NUM_TREES, LEAVES, SEED = 100, 8, 0
 WRITTEN = "boosted trees as a model version keeps them"
 NODE_LISTS = ("column", "threshold", "left", "right", "value")
-KINDS = {name: np.float64 if name in ("threshold", "value") else np.intp for name in ("first", *NODE_LISTS)}
 
 
 @dataclass(frozen=True)
@@ -79,8 +78,16 @@ class Trees:
             DataError: it is malformed; trees that would not end are.
         """
         try:
-            lists: dict[str, Any] = {name: np.array(content[name], dtype=kind) for name, kind in KINDS.items()}
-            trees = cls(num_columns=int(content["num_columns"]), start=float(content["start"]), **lists)
+            trees = cls(
+                num_columns=int(content["num_columns"]),
+                start=float(content["start"]),
+                first=np.array(content["first"], dtype=np.intp),
+                column=np.array(content["column"], dtype=np.intp),
+                threshold=np.array(content["threshold"], dtype=np.float64),
+                left=np.array(content["left"], dtype=np.intp),
+                right=np.array(content["right"], dtype=np.intp),
+                value=np.array(content["value"], dtype=np.float64),
+            )
             sound = trees._sound()
         except (IndexError, KeyError, OverflowError, TypeError, ValueError):
             sound = False
