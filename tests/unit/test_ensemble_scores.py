@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 import shutil
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from itertools import permutations
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -18,10 +20,15 @@ from topotrain.data.stored_schema import inspect_directory
 from topotrain.errors import DataError, SchemaError
 from topotrain.fields import MODEL_FILES
 from topotrain.model.network import NetworkSpec, TopoQANetwork
+from topotrain.scoring import ensemble as ensembles
+from topotrain.scoring.card import model_card
+from topotrain.scoring.common_validation import judge_together
 from topotrain.scoring.directory_scores import score_directory
 from topotrain.scoring.load import load_scorer
+from topotrain.scoring.members import Member
 from topotrain.scoring.score_table import Columns, Scored, scores_csv, write_table
 from topotrain.scoring.scorer import Prediction, Scorer, save_weights
+from topotrain.tracking.records import VersionRecord
 
 
 def make_network(seed: int, **spec: int) -> TopoQANetwork:
@@ -154,3 +161,19 @@ def test_a_table_has_the_spread_beside_the_score_where_there_is_one(tmp_path):
     assert scores_csv(rows, "tm_score").splitlines()[0] == "MODEL,TARGET,PRED_TM_SCORE,PRED_TM_SCORE_STD,RANK"
     plain = [Scored.of("T/a", "T", Prediction(0.25))]
     assert scores_csv(plain) == "MODEL,TARGET,PRED_DOCKQ,RANK\nT/a,T,0.250000,0\n"
+
+
+def test_members_that_were_imported_have_a_card_that_says_what_is_not_known(networks, schema, tmp_path):
+    members = []
+    for number, network in enumerate(networks[:2], start=1):
+        weights = tmp_path / f"{number}.safetensors"
+        save_weights(network, weights)
+        version = VersionRecord("published", str(number), "0" * 32, None, datetime.now(UTC))
+        members.append(Member(version, weights, schema, {"run": {"id": "0" * 32, "name": "import_old"}}))
+    with pytest.raises(DataError, match="do not say that they were validated on the same data"):
+        judge_together(members, Scorer(networks[0], schema, networks[1]))
+    recorder = SimpleNamespace(run_id="1" * 32, run_name="ensemble_of_2")
+    card = model_card(ensembles._recipe(recorder, "published", members, None), schema)
+    assert "| models:/published/2 | import_old (" in card
+    assert "Its members were trained on different data, or do not say on which." in card
+    assert "No metrics: its members share no validation data that could be read." in card

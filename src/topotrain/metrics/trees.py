@@ -79,12 +79,14 @@ class Trees:
         """
         try:
             trees = cls(
-                int(content["num_columns"]),
-                float(content["start"]),
-                *(np.array(content[key], dtype=np.intp) for key in ("first", "column")),
-                np.array(content["threshold"], dtype=np.float64),
-                *(np.array(content[key], dtype=np.intp) for key in ("left", "right")),
-                np.array(content["value"], dtype=np.float64),
+                num_columns=int(content["num_columns"]),
+                start=float(content["start"]),
+                first=np.array(content["first"], dtype=np.intp),
+                column=np.array(content["column"], dtype=np.intp),
+                threshold=np.array(content["threshold"], dtype=np.float64),
+                left=np.array(content["left"], dtype=np.intp),
+                right=np.array(content["right"], dtype=np.intp),
+                value=np.array(content["value"], dtype=np.float64),
             )
             sound = trees._sound()
         except (IndexError, KeyError, OverflowError, TypeError, ValueError):

@@ -177,8 +177,8 @@ def _spread(spread: Mapping[str, Any], quality: str) -> Iterator[str]:
     yield from _paragraph(
         f"Its members lie {spread['mean']:.4f} ({quality}) apart on these graphs, mean standard deviation; the error "
         f"is {ratio} times that (root mean squares), and {spread['within_2_std']:.0%} of the true values lie within "
-        f"two such deviations. Spearman of spread and error: {told}. The spread says which scores to doubt more; it is "
-        "no error bar unless that factor is near 1."
+        f"two such deviations. Spearman of spread and error: {told}. The spread is no error bar unless that factor is "
+        "near 1, and says which scores to doubt more only as far as that correlation is above 0."
     )
 
 

@@ -201,8 +201,8 @@ def _recipe(recorder: Recorder, name: str, members: Sequence[Member], judged: Ju
         "data": {split: facts for split, facts in splits.items() if facts},
     }
     if all(splits.values()):  # what costs nothing learned from the same, too
-        recipe["baselines"] = members[0].recipe["baselines"]
-        recipe["data"]["warnings"] = members[0].recipe["data"]["warnings"]
+        recipe["baselines"] = members[0].recipe.get("baselines", {})
+        recipe["data"]["warnings"] = members[0].recipe["data"].get("warnings", [])
     if judged is not None:
         recipe["metrics"] = judged.metrics
         recipe["first_choice"] = judged.report.first_choice

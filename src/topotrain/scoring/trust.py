@@ -107,8 +107,10 @@ class Trust:
             return f"{self.name} learned from {_counted(graphs, 'structure')} of {_complexes(len(targets))}{demo}"
         members = self._recorded("members")
         known = members if isinstance(members, list) else []
-        each = [one.get("train_graphs") for one in known if isinstance(one, Mapping)]
-        if each and all(isinstance(number, int) for number in each):
+        each = [
+            one["train_graphs"] for one in known if isinstance(one, Mapping) and _is_number(one.get("train_graphs"))
+        ]
+        if each and len(each) == len(known):
             number = f"{min(each)} to {max(each)}" if len(set(each)) > 1 else str(each[0])
             return f"{self.name} is {len(each)} networks, which learned from {number} structures each, not all the same"
         return f"what {self.name} learned from is not recorded"
