@@ -41,9 +41,18 @@ def write_whole(path: Path, content: bytes) -> None:
 def replacing(path: Path) -> Iterator[Path]:
     """Give a path aside to write to; it takes this one's place when the block ends without an error.
 
+    What is no file, such as ``/dev/null`` or a pipe, stays, and is written to.
+
     Raises:
         OSError: it can't be written.
     """
+    if _is_stream(path):
+        with tempfile.TemporaryDirectory() as folder:
+            aside = Path(folder) / path.name
+            yield aside
+            with aside.open("rb") as content, path.open("wb") as stream:
+                shutil.copyfileobj(content, stream)
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f"{TEMPORARY_PREFIX}{path.name}.{os.getpid()}{TEMPORARY_SUFFIX}")
     try:
@@ -51,6 +60,12 @@ def replacing(path: Path) -> Iterator[Path]:
         aside.replace(path)
     finally:
         aside.unlink(missing_ok=True)
+
+
+def _is_stream(path: Path) -> bool:
+    """Whether a path is a device or a pipe, or stands for one that is open, as ``/dev/stdout`` does."""
+    open_one = path.is_symlink() and os.readlink(path).startswith("/proc/")
+    return open_one or (path.exists() and not path.is_file() and not path.is_dir())
 
 
 def write_text(text: str, out: Path) -> None:
