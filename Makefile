@@ -11,7 +11,7 @@ WORKERS ?= 2
 # Apart from the lock: its metadata ask for numpy<2, though it runs with 2 (docs/decisions/labels-with-dockq.md).
 DOCKQ := DockQ==2.1.3
 
-.PHONY: help train test test-fast soak server server-stop lint types install install-tests clean
+.PHONY: help train test test-rest test-all soak server server-stop lint types install install-tests clean
 
 help:  ## Show this help.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -22,12 +22,18 @@ train: install  ## Install if needed, then train on the demo data set as an MLfl
 	@PATH="$(CURDIR)/$(BIN):$$PATH" mlflow run . -e train --env-manager local --experiment-name dynamic_topoqa
 	@echo "==> look at it: $(BIN)/topotrain ui     (then open http://127.0.0.1:5000)"
 
-test: install-tests  ## Install if needed, then run every test.
-	@echo "==> testing: pytest on $(WORKERS) processes"
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(PYTEST_ARGS)
+# What starts a server, a browser or mlflow run, or takes tens of seconds.
+REST := server or project or browser or long
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
-test-fast: install-tests  ## Only the tests that start no server, no browser and no mlflow run.
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not server and not project and not browser" $(PYTEST_ARGS)
+test: install-tests  ## Install if needed, then run the tests that need no server and no browser: 6,000 in some minutes.
+	@echo "==> testing: pytest on $(WORKERS) processes; make test-all is everything"
+	@$(PYTEST) -m "not ($(REST))" $(PYTEST_ARGS)
+
+test-rest: install-tests  ## The other tests: servers, browsers, mlflow run, several machines.
+	@$(PYTEST) -m "$(REST)" $(PYTEST_ARGS)
+
+test-all: test test-rest  ## Every test.
 
 SOAK_SEED ?= 1
 SOAK_SIZE ?= 1

@@ -41,6 +41,7 @@ def test_every_function_is_listed_before_it_is_used() -> None:
 
 
 @pytest.mark.parametrize("progress", [True, False])
+@pytest.mark.long
 def test_fit_shows_the_lines_of_the_shell(progress: bool, graph_set: Any, store_uri: str) -> None:
     options = f"overrides={[*graph_set.overrides, 'trainer.num_epochs=2']!r}, tracking_uri={store_uri!r}"
     script = f"import topotrain\nresult = topotrain.fit({options}, progress={progress})\nprint(result.run_id)\n"
@@ -52,6 +53,7 @@ def test_fit_shows_the_lines_of_the_shell(progress: bool, graph_set: Any, store_
     assert done.stderr.count("epoch 1/1") == int(progress)
 
 
+@pytest.mark.long
 def test_who_has_set_up_logging_gets_each_line_once(graph_set: Any, store_uri: str) -> None:
     options = f"overrides={[*graph_set.overrides, 'trainer.num_epochs=1']!r}, tracking_uri={store_uri!r}"
     script = (

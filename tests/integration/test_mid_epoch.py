@@ -146,6 +146,7 @@ def assert_same_weights(ground: Ground, one: str, other: str) -> None:
         ([(EPOCHS - 1, LAST)], f"after {EPOCHS - 1} epochs and 4 batches"),
     ],
 )
+@pytest.mark.long
 def test_a_stopped_run_goes_on_within_its_epoch_to_the_same_bits(ground, straight, stopped, caplog, stops, noted):
     run_id = stopped(stops)
     assert mlflow_client(ground.uri).get_run(run_id).data.tags[TAG_STATUS_NOTE] == f"interrupted by signal 15 {noted}"
@@ -156,6 +157,7 @@ def test_a_stopped_run_goes_on_within_its_epoch_to_the_same_bits(ground, straigh
     assert_alike(ground.uri, straight(), run_id)
 
 
+@pytest.mark.long
 def test_gradients_of_several_batches_workers_and_early_stopping(ground, straight, stopped):
     recipe = ["trainer.accumulate_grad_batches=2", "dataloader.num_workers=1", "early_stopping.patience=1"]
     recipe += ["trainer.num_epochs=9"]

@@ -191,6 +191,7 @@ def shell(command: str, uri: str, folder: Path) -> str:
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "mlflow.md"
 
 
+@pytest.mark.long
 def test_the_page_on_mlflow_is_run_block_by_block(recorded: Recorded, tmp_path: Path) -> None:
     """Every block of docs/mlflow.md, in order, in one folder: a Python program, and a shell script."""
     blocks = re.findall(r"```(\w+)\n(.*?)```", PAGE.read_text(), flags=re.DOTALL)

@@ -144,6 +144,7 @@ def test_no_message_of_a_command_shows_one(
 
 
 @pytest.mark.parametrize("form", FORMS)
+@pytest.mark.long
 def test_no_message_about_the_store_of_the_environment_shows_one(form: str, capsys: Any, monkeypatch: Any) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", form)
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
