@@ -351,7 +351,13 @@ def test_resume_refuses_a_batch_that_is_still_running(graph_set: Any, store_uri:
     (job,) = load_manifest(manifest).jobs
     other.tags({TAG_BATCH_JOB: "a", "topotrain.batch_job_digest": job.digest})
     try:
-        wait_for(lambda: "topotrain.heartbeat" in mlflow_client(store_uri).get_run(recorder.run_id).data.tags)
+        # What a run is called is delivered beside it, and not before its first sign of life.
+        for run_id, tag in ((recorder.run_id, "topotrain.batch_name"), (other.run_id, "topotrain.batch_job_digest")):
+            wait_for(
+                lambda run_id=run_id, tag=tag: (
+                    {"topotrain.heartbeat", tag} <= mlflow_client(store_uri).get_run(run_id).data.tags.keys()
+                )
+            )
         with pytest.raises(TrackingError, match="is still running; expected one that ended"):
             batch(manifest, resume=True, tracking_uri=store_uri)
         ended(recorder, "KILLED")
