@@ -9,10 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from topotrain.data.column_statistics import ColumnStatistics
+from topotrain.data.column_statistics import ColumnStatistics, rows_by_graph
 from topotrain.data.graph_file import Graph
 from topotrain.data.packed_graphs import PackedGraphs
-from topotrain.data.packing import ROW
 
 EMPTY = torch.zeros(0, dtype=torch.float64)
 DIGITS = 7  # of single precision, in which features are
@@ -100,10 +99,9 @@ PARTS = ("low", "high", "deviation")
 def column_ranges(graphs: PackedGraphs) -> dict[str, Any]:
     """Of the node and of the edge columns of these graphs, as a recipe holds them; one graph in memory at a time."""
     nodes, edges = _Running(), _Running()
-    for position in range(len(graphs)):
-        (graph,) = graphs.read([position])
-        nodes.add(graph.x)
-        edges.add(graph.edge_attr[graph.edges[:, ROW].long()])
+    for of_nodes, of_edges in rows_by_graph(graphs):
+        nodes.add(of_nodes)
+        edges.add(of_edges)
     return {side: rows.ranges().to_dict() for side, rows in (("node", nodes), ("edge", edges)) if rows.total.count}
 
 

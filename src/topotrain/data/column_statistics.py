@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,11 +68,17 @@ class ColumnStatistics:
 def column_statistics(graphs: PackedGraphs) -> tuple[ColumnStatistics, ColumnStatistics]:
     """Of the nodes and of the edges of these graphs, every edge counted."""
     nodes, edges = _Running(), _Running()
+    for of_nodes, of_edges in rows_by_graph(graphs):
+        nodes.add(of_nodes)
+        edges.add(of_edges)
+    return nodes.total(), edges.total()
+
+
+def rows_by_graph(graphs: PackedGraphs) -> Iterator[tuple[Tensor, Tensor]]:
+    """Node rows (num_nodes, node_dim) and edge rows (num_edges, edge_dim), every edge counted, a graph at a time."""
     for position in range(len(graphs)):
         (graph,) = graphs.read([position])
-        nodes.add(graph.x)
-        edges.add(graph.edge_attr[graph.edges[:, ROW].long()])
-    return nodes.total(), edges.total()
+        yield graph.x, graph.edge_attr[graph.edges[:, ROW].long()]
 
 
 class _Running:

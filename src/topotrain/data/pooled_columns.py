@@ -7,8 +7,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from topotrain.data.column_statistics import rows_by_graph
 from topotrain.data.packed_graphs import PackedGraphs
-from topotrain.data.packing import ROW
 
 COUNTS = 2  # nodes, edges
 POOLED = 3  # mean, standard deviation, maximum
@@ -27,14 +27,12 @@ def pooled_columns(graphs: PackedGraphs, node_dim: int, edge_dim: int) -> npt.ND
         of each node column; the same of each edge column, every edge counted, 0 in a graph without edges.
     """
     table = np.zeros((len(graphs), COUNTS + POOLED * (node_dim + edge_dim)))
-    for position in range(len(graphs)):
-        (graph,) = graphs.read([position])
-        num_edges = graph.edges.shape[0]
-        table[position, :COUNTS] = graph.x.shape[0], num_edges
-        between = COUNTS + POOLED * node_dim
-        table[position, COUNTS:between] = _pooled(graph.x)
-        if num_edges:
-            table[position, between:] = _pooled(graph.edge_attr[graph.edges[:, ROW].long()])
+    between = COUNTS + POOLED * node_dim
+    for row, (nodes, edges) in zip(table, rows_by_graph(graphs), strict=True):
+        row[:COUNTS] = len(nodes), len(edges)
+        row[COUNTS:between] = _pooled(nodes)
+        if len(edges):
+            row[between:] = _pooled(edges)
     return table
 
 
