@@ -108,6 +108,12 @@ class EdgePlan:
         return starts(self.layout.edge_row.index_select(0, self.by_row), self.layout.row_start[-1])
 
     @cached_property
+    def row_ends(self) -> tuple[Tensor, Tensor]:
+        """(num_rows,) and (num_rows,) the two nodes of the edges of each row, as its first edge has them."""
+        first = self.by_row.index_select(0, self.row_start[:-1])
+        return self.source.index_select(0, first), self.target.index_select(0, first)
+
+    @cached_property
     def messages(self) -> tuple[Tensor, Tensor]:
         """What every node receives: rows of nodes seen as (2 num_nodes heads, channels), and where they begin."""
         index = (2 * self.heads * self.source).unsqueeze(1) + torch.arange(self.heads)  # (num_edges, heads)
