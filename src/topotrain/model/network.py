@@ -142,7 +142,6 @@ class TopoQANetwork(nn.Module):
             nn.Linear(2 * hidden, 2 * hidden),
             nn.ReLU(),
             nn.Linear(2 * hidden, 1),
-            nn.Sigmoid(),
         )
 
     def forward(
@@ -154,7 +153,19 @@ class TopoQANetwork(nn.Module):
         num_graphs: int,
         layout: EdgeLayout | None = None,
     ) -> Tensor:
-        """Score a batch of graphs.
+        """Score a batch of graphs: what ``logits`` takes, to (num_graphs,) predicted DockQ in [0, 1]."""
+        return self.logits(x, edge_index, edge_attr, batch, num_graphs, layout).sigmoid()
+
+    def logits(
+        self,
+        x: Tensor,
+        edge_index: Tensor,
+        edge_attr: Tensor,
+        batch: Tensor,
+        num_graphs: int,
+        layout: EdgeLayout | None = None,
+    ) -> Tensor:
+        """Of the scores of a batch of graphs.
 
         Args:
             x: (num_nodes, node_dim) raw node features.
@@ -165,7 +176,7 @@ class TopoQANetwork(nn.Module):
             layout: how the edges lie; without it they may lie in any order.
 
         Returns:
-            (num_graphs,) predicted DockQ in [0, 1].
+            (num_graphs,) any numbers; the larger, the better the model.
         """
         if computes_in_chunks(x, self.node_embedding.weight):
             if layout is None:
@@ -177,8 +188,8 @@ class TopoQANetwork(nn.Module):
         nodes, edges = (pool.to(self.edge_readout.weight.dtype) for pool in pools)
         with torch.autocast(x.device.type, enabled=False):  # scores of eight bits would tie, and ranks with them
             readout = torch.cat([nodes, self.edge_readout(edges)], dim=1)  # (num_graphs, 3 hidden / 2)
-            scores: Tensor = self.head(readout).squeeze(-1)  # (num_graphs,)
-        return scores
+            logits: Tensor = self.head(readout).squeeze(-1)  # (num_graphs,)
+        return logits
 
     def _in_chunks(self, x: Tensor, edge_attr: Tensor, plan: EdgePlan) -> tuple[Tensor, Tensor]:
         """Pooled nodes and pooled edges, (num_graphs, hidden) each, in chunks of edges."""
