@@ -108,10 +108,16 @@ class EdgePlan:
         return starts(self.layout.edge_row.index_select(0, self.by_row), self.layout.row_start[-1])
 
     @cached_property
-    def row_ends(self) -> tuple[Tensor, Tensor]:
-        """(num_rows,) and (num_rows,) the two nodes of the edges of each row, as its first edge has them."""
+    def row_ends(self) -> tuple[Tensor, Tensor] | None:
+        """(num_rows,) and (num_rows,) the two nodes of the edges of each row; ``None`` where a row's edges differ."""
         first = self.by_row.index_select(0, self.row_start[:-1])
-        return self.source.index_select(0, first), self.target.index_select(0, first)
+        low, high = torch.minimum(self.source, self.target), torch.maximum(self.source, self.target)
+        ends = low.index_select(0, first), high.index_select(0, first)
+        alike = all(
+            torch.equal(of_rows.index_select(0, self.layout.edge_row), of_edges)
+            for of_rows, of_edges in zip(ends, (low, high), strict=True)
+        )
+        return ends if alike else None
 
     @cached_property
     def messages(self) -> tuple[Tensor, Tensor]:

@@ -280,11 +280,13 @@ class TopoQANetwork(nn.Module):
         assert graphs.layout is not None  # noqa: S101 (for the type checker)
         layout, reduce = graphs.layout, POOLING[self.spec.pooling_type]
         plan = EdgePlan(graphs.edge_index, layout, self.spec.attention_head)
-        uses_rows = plan.uses_rows and len(self.layers) > 0
-        if not uses_rows:
+        by_rows = plan.uses_rows and len(self.layers) > 0
+        if by_rows and self.spec.contact_term:
+            by_rows = plan.row_ends is not None
+        if not by_rows:
             edges = graphs.of_edges(edges)  # (num_edges, hidden)
         if self.spec.contact_term:
-            edges = self.contact_term(nodes, *(plan.row_ends if uses_rows else graphs.edge_index), edges)
+            edges = self.contact_term(nodes, *((by_rows and plan.row_ends) or graphs.edge_index), edges)
         for layer in self.layers:
             nodes, edges = layer(nodes, plan, edges)
         return pooled(nodes, layout.node_start, reduce), pooled(edges, layout.edge_start, reduce)
