@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 from cross_validation_data import Decoys
+from scipy import stats
 
 from topotrain.data.split import Sample
 from topotrain.evaluation.figures import FigureData, calibration
@@ -17,11 +18,13 @@ from topotrain.fields import TREES
 from topotrain.figures.chart import PALETTE, Axis, Chart, Panel, Series
 from topotrain.figures.png import write_png
 from topotrain.metrics.paired import METRIC_WORDS, MSE, paired
+from topotrain.metrics.ranking import Values
 from topotrain.metrics.report import RankingReport, interval, ranking_report
 from topotrain.text import markdown_table
 
 BEST, LAST = "best", "last"
 ALL = "all"
+RESAMPLES = 999  # of the decoys of each target
 FEWEST = 4  # decoys of a target: fewer have hardly an order
 METRICS = ("spearman", "ranking_loss", MSE)
 CHARTED = METRICS[:2]
@@ -123,12 +126,15 @@ class Row:
     def reports(self, group: Group) -> list[RankingReport]:
         return [group.report(scores) for scores in self.runs]
 
+    def averaged(self) -> Scores:
+        return {key: float(np.mean([scores[key] for scores in self.runs])) for key in self.runs[0]}
+
     def ensemble(self, repetitions: Sequence[int]) -> Row:
         """Of its seeds, within each repetition."""
         of_each: dict[int, list[Scores]] = defaultdict(list)
         for repetition, scores in zip(repetitions, self.runs, strict=True):
             of_each[repetition].append(scores)
-        means = [{key: float(np.mean([one[key] for one in runs])) for key in runs[0]} for runs in of_each.values()]
+        means = [Row(self.by, self.seeds, runs).averaged() for runs in of_each.values()]
         return Row(self.by, self.seeds, means, together=True)
 
 
@@ -173,7 +179,7 @@ HEADS = [head for metric in METRICS for head in (METRIC_WORDS[metric], "less tre
 
 def ranking_table(rows: Sequence[Row], groups: Sequence[Group], clusters: Mapping[str, str]) -> str:
     """A row for each group and each that scored it."""
-    trees = next(row for row in rows if row.by == TREES)
+    trees = rows[0]
     table = [["data", "kind", "targets", "scored by", *HEADS]]
     for group in groups:
         where = [group.data, group.kind, str(group.num_targets)]
@@ -198,7 +204,7 @@ def curve_table(by_size: Mapping[int, Sequence[Row]], group: Group, clusters: Ma
     """A row for each number of complexes and each that learned from them."""
     table = [["complexes", "data", "kind", "scored by", *HEADS]]
     for size, rows in by_size.items():
-        trees = next(row for row in rows if row.by == TREES)
+        trees = rows[0]
         table += [
             [str(size), group.data, group.kind, row.name, *cells_of(row, trees, group, clusters)]
             for row in rows
@@ -241,7 +247,7 @@ def learning_curve(by_size: Mapping[int, Sequence[Row]], group: Group, clusters:
         "learning_curve",
         "Learning curve",
         f"Means over {group.num_targets} complexes of clusters that were held out, against the number of complexes to "
-        "learn from. Bars: half the length of the 95 % interval (bootstrap over clusters).",
+        "learn from. Bars are as long as the 95 % interval (bootstrap over clusters).",
         panels,
         inches=(9.0, 4.2),
     )
@@ -249,17 +255,54 @@ def learning_curve(by_size: Mapping[int, Sequence[Row]], group: Group, clusters:
 
 def calibration_of(row: Row, group: Group) -> Chart:
     """Mean truth against mean prediction; what runs say of a decoy is averaged."""
-    samples = group.samples
-    predicted = [float(np.mean([scores[sample.key] for scores in row.runs])) for sample in samples]
+    samples, scores = group.samples, row.averaged()
     shown = FigureData(
         title=row.name,
         decoys=[sample.key for sample in samples],
         targets=[sample.target for sample in samples],
-        predicted=predicted,
+        predicted=[scores[sample.key] for sample in samples],
         true=[sample.dockq for sample in samples],
         ranking_loss={},
     )
     return calibration(shown)
+
+
+def spread_over_decoys(predicted: Values, true: Values) -> float:
+    """Half the length of the 95 % interval of Spearman's correlation: bootstrap over decoys."""
+    drawn = np.random.default_rng(0).integers(0, len(true), (RESAMPLES, len(true)))
+    ranks = [stats.rankdata(values[drawn], axis=1) for values in (predicted, true)]
+    one, other = (each - each.mean(axis=1, keepdims=True) for each in ranks)
+    sizes = np.sqrt((one**2).sum(axis=1) * (other**2).sum(axis=1))
+    found = (one * other).sum(axis=1)[sizes > 0] / sizes[sizes > 0]
+    low, high = np.percentile(found, [2.5, 97.5]) if len(found) else (0.0, 0.0)
+    return float(high - low) / 2
+
+
+def each_target(row: Row, trees: Row, group: Group) -> Chart:
+    """Spearman of each complex, the best first; what runs say of a decoy is averaged."""
+    report = group.report(row.averaged())
+    values = {one.target: one for one in report.targets if one.metrics["spearman"] is not None}
+    names = sorted(values, key=lambda name: values[name].metrics["spearman"] or 0.0, reverse=True)
+    by_trees = of_targets(trees, group, "spearman")
+    places, known = list(range(1, len(names) + 1)), [name for name in names if name in by_trees]
+    own = Series(
+        *("line", places, [values[name].metrics["spearman"] or 0.0 for name in names], PALETTE[0]),
+        label=row.name,
+        errors=[spread_over_decoys(values[name].predicted, values[name].true) for name in names],
+    )
+    other = Series(
+        *("points", [names.index(name) + 1 for name in known], [by_trees[name] for name in known], PALETTE[1]),
+        label=TREES,
+        marker="diamond",
+    )
+    return Chart(
+        f"targets_{row.by}",
+        "Each complex",
+        f"Spearman's correlation of each of {len(names)} complexes that were held out, the best first. Bars are as "
+        "long as the 95 % interval (bootstrap over its decoys). A complex of one's own may lie anywhere among these.",
+        [Panel(Axis("complex", whole=True), Axis("Spearman", (-1.05, 1.05)), [other, own])],
+        inches=(10.0, 4.8),
+    )
 
 
 def write_report(decoys: Decoys, results: Sequence[Judged], most: int, out: Path) -> str:
@@ -276,10 +319,12 @@ def write_report(decoys: Decoys, results: Sequence[Judged], most: int, out: Path
     """
     groups, clusters, number = groups_of(decoys), decoys.clusters, len(decoys.samples)
     rows = rows_of(results, None, number)
+    trees = rows[0]
     parts = [ranking_table(rows, groups, clusters), time_table(results)]
     for row in rows:
         if row.seeds and row.together == (row.seeds > 1):
             write_png(calibration_of(row, groups[0]), out / f"calibration_{row.by}.png", row.name)
+            write_png(each_target(row, trees, groups[0]), out / f"targets_{row.by}.png", row.name)
     sizes = sorted({one.size for one in results if one.size is not None})
     if sizes:
         by_size = {size: rows_of(results, size, number) for size in sizes}
