@@ -270,7 +270,7 @@ def test_an_overrides_value_may_hold_equal_signs_and_dots() -> None:
         ("model: {attention_head: null}\n", ["model.attention_head", "got null", "integer"]),
         ("model: {hidden_dim: 5}\n", ["model.hidden_dim", "got 5", "multiple of 2"]),
         ("model: {dropout: 1.0}\n", ["model.dropout", "less than 1"]),
-        ("model: {pooling_type: sum}\n", ["model.pooling_type", 'got "sum"', "'mean', 'add' or 'max'"]),
+        ("model: {pooling_type: sum}\n", ["model.pooling_type", 'got "sum"', "'mean', 'add', 'max' or 'scaled_add'"]),
         ("optimizer: {learning_rate: .nan}\n", ["optimizer.learning_rate", "finite"]),
         ("optimizer: {learning_rate: .inf}\n", ["optimizer.learning_rate", "finite"]),
         ("optimizer: {learning_rate: 0}\n", ["optimizer.learning_rate", "greater than 0"]),
