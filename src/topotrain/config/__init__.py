@@ -12,6 +12,7 @@ from topotrain.config.loading import parse_override as parse_override
 from topotrain.config.loading import separate as separate
 from topotrain.config.paths import absolute_path as absolute_path
 from topotrain.config.paths import absolute_uri as absolute_uri
+from topotrain.config.sections import MOST_EPOCHS as MOST_EPOCHS
 from topotrain.config.sections import DataloaderConfig as DataloaderConfig
 from topotrain.config.sections import Float as Float
 from topotrain.config.sections import LoggingConfig as LoggingConfig

@@ -16,6 +16,7 @@ from topotrain.reading.numbers import reads_as_number
 
 SINGLE_PRECISION = 1e38
 MOST_POOLED = 1024
+MOST_EPOCHS = 100  # where their number follows from the data
 
 
 def _as_written(value: Any) -> Any:
@@ -136,12 +137,12 @@ class DataloaderConfig(_Section):
 
 
 class TrainerConfig(_Section):
-    """Passed to Lightning's ``Trainer``."""
+    """Passed to Lightning's ``Trainer``; a number of epochs that is not given follows from the data."""
 
     accelerator: str = "cpu"
     devices: PositiveInt | str = 1
     precision: Int | str = 32
-    num_epochs: PositiveInt = 100
+    num_epochs: PositiveInt | None = None
     accumulate_grad_batches: PositiveInt = 1
     num_nodes: PositiveInt = 1
     strategy: Literal["auto", "ddp"] = "auto"

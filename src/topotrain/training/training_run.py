@@ -37,6 +37,7 @@ from topotrain.tracking.recorder import AWAY_SECONDS, STOP_SECONDS, NewVersion, 
 from topotrain.training.callbacks import EpochEnd, progress_callback
 from topotrain.training.continuation import RATE, Continuation
 from topotrain.training.crew import END_SECONDS, Crew, dismiss
+from topotrain.training.epochs import with_epochs
 from topotrain.training.initial_weights import load_initial_weights
 from topotrain.training.judged import Judged
 from topotrain.training.leaks import shared_proteins
@@ -185,6 +186,7 @@ class TrainingRun:
             self.place = self.crew.place
         data = data or prepare_data(self.config, track if self.progress else None)
         data = replace(data, notes=tuple(shared_proteins(data)))
+        self._settle_epochs(len(data.module.train_dataloader()))
         self.judged = judged = Judged(data, self.checkpoints)
         for warning in data.warnings:
             log.warning(warning)
@@ -219,6 +221,13 @@ class TrainingRun:
         self.recorder.end("FINISHED")
         self.recorder.close(patience if delivered else 0)
         return self._result(self._said(numbers_of(versions)))
+
+    def _settle_epochs(self, num_batches: int) -> None:
+        """From here on the recipe says how many epochs there are at most."""
+        if self.config.trainer.num_epochs is None:
+            self.config = self.selection.config = with_epochs(self.config, num_batches)
+            self.loaded = replace(self.loaded, config=self.config)
+            log.info("%d batches an epoch: %d epochs at most", num_batches, self.config.trainer.num_epochs)
 
     def _record_baselines(self, judged: Judged) -> None:
         """What the network is held against, once: before its first epoch, so that no way to end a run loses it."""
