@@ -10,11 +10,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from kit.graphs import packed_graphs
 from topotrain.data.column_statistics import ColumnStatistics
 from topotrain.errors import DataError
 from topotrain.model.network import EdgeUpdate, NetworkSpec, TopoQANetwork
 from topotrain.model.original import load_original, rename_original
 from topotrain.model.scaling import InputScaling
+from topotrain.schema.feature_schema import FeatureSchema
 
 VECTORS = ("encoder_n172_e11_h8_add_noln", "encoder_n172_e24_h8_mean_ln", "flat_n172_e11_h8_mean")
 SPEC = NetworkSpec(node_dim=5, edge_dim=3, attention_head=4, hidden_dim=8)
@@ -247,7 +249,8 @@ def test_the_module_s_loss_is_the_mean_over_every_graph():
     network = make_network().train()
     for layer in network.layers:
         layer.conv.dropout = 0.0
-    module = ScoringModule(network, TrainConfig(), [])
+    none = packed_graphs([], FeatureSchema(node_dim=network.spec.node_dim, edge_dim=network.spec.edge_dim))
+    module = ScoringModule(network, TrainConfig(), none, none)
     graphs = [make_parts(6, 12), make_parts(5, 0, seed=2), make_parts(4, 8, seed=3)]
     y = torch.tensor([0.9, 0.1, 0.5], dtype=torch.float64)
 

@@ -132,6 +132,8 @@ class DataloaderConfig(_Section):
     """How graphs are drawn; ``seed`` decides weights, order and dropout."""
 
     batch_size: PositiveInt = 16
+    batches: Literal["random", "by_target"] = "random"
+    decoys_per_target: Annotated[Int, Field(gt=1)] = 8
     num_workers: NonNegativeInt = 0
     seed: Annotated[Int, Field(ge=0, lt=2**32)] = 222
 
@@ -148,19 +150,29 @@ class TrainerConfig(_Section):
     strategy: Literal["auto", "ddp"] = "auto"
 
 
-class OptimizerConfig(_Section):
-    """Adam."""
+class LossConfig(_Section):
+    """Squared error, and beside it how wrongly the decoys of each target are ordered."""
 
+    rank_weight: NonNegativeFloat = 0.0
+    rank_temperature: PositiveFloat = 4.0
+    rank_margin: Annotated[Float, Field(ge=0, lt=1)] = 0.05
+
+
+class OptimizerConfig(_Section):
+    """Adam, or AdamW with a decay of matrices alone."""
+
+    type: Literal["adam", "adamw"] = "adam"
     learning_rate: PositiveFloat = 0.0005
     weight_decay: NonNegativeFloat = 0.0003
 
 
 class SchedulerConfig(_Section):
-    """ReduceLROnPlateau on ``val_loss``; patience in epochs."""
+    """ReduceLROnPlateau on ``val_loss``, patience in epochs; or a cosine over all steps, that has neither."""
 
-    type: Literal["reduce_on_plateau"] = "reduce_on_plateau"
+    type: Literal["reduce_on_plateau", "cosine"] = "reduce_on_plateau"
     factor: Annotated[Float, Field(gt=0, lt=1)] = 0.4
     patience: NonNegativeInt = 12
+    warmup_steps: NonNegativeInt = 0
 
 
 class EarlyStoppingConfig(_Section):
@@ -245,6 +257,7 @@ class TrainConfig(_Section):
     edge_schema: EdgeSchemaConfig = EdgeSchemaConfig()
     dataloader: DataloaderConfig = DataloaderConfig()
     trainer: TrainerConfig = TrainerConfig()
+    loss: LossConfig = LossConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     scheduler: SchedulerConfig = SchedulerConfig()
     early_stopping: EarlyStoppingConfig = EarlyStoppingConfig()
