@@ -536,7 +536,6 @@ def test_the_older_stacks_default_without_a_bar_is_read(tmp_path: Path) -> None:
     assert load_config(path).config.logging.progress_bar_refresh_rate == 0
 
 
-CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 # The defaults of before, as runs of then recorded them, but for paths and the like.
 BEFORE = """
 model: {pooling_type: add, attention_head: 8, hidden_dim: 32, num_layers: 2, dropout: 0.25, input_scaling: standard}
