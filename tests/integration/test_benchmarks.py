@@ -142,7 +142,8 @@ def test_cross_validation_goes_on_where_it_was_and_says_what_it_was_about(root, 
     done = run_script(quick_python, root, "cross_validation.py", *given, *arm, "--learning-curve", "6")
     assert done.returncode == 0, done.stderr
     rows = table_of(done.stdout)
-    names = ["trees", "training mean", "number of edges", "short, 2 seeds' mean", "short, 2 seeds' scores averaged"]
+    names = ["larger trees", "training mean", "number of edges", "trees"]
+    names += ["short, 2 seeds' mean", "short, 2 seeds' scores averaged"]
     assert [(row["kind"], row["scored by"]) for row in rows] == [(k, n) for k in ("all", "near", "far") for n in names]
     assert all(row["targets"] == "10" and float(row["MSE"]) > 0 for row in rows)
     scores = sorted((tmp_path / "out" / "scores").glob("*/*.json"))
@@ -153,7 +154,7 @@ def test_cross_validation_goes_on_where_it_was_and_says_what_it_was_about(root, 
     alike = {"T00000", "T00001", "T00002"}
     assert not held_out[0] & held_out[1] and len(held_out[0] | held_out[1]) == 10
     assert alike <= held_out[0] or alike <= held_out[1]
-    assert "\n| 6 | made | all | trees |" in done.stdout
+    assert "\n| 6 | made | all | larger trees |" in done.stdout
     assert {path.name for path in (tmp_path / "out").glob("*.png")} == {
         *("learning_curve.png", "calibration_short.png", "targets_short.png")
     }
