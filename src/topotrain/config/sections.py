@@ -15,6 +15,7 @@ from topotrain.limits import NUMBER
 from topotrain.reading.numbers import reads_as_number
 
 SINGLE_PRECISION = 1e38
+MOST_POOLED = 1024
 
 
 def _as_written(value: Any) -> Any:
@@ -60,6 +61,7 @@ PositiveInt = Annotated[Int, Field(gt=0)]
 NonNegativeInt = Annotated[Int, Field(ge=0)]
 PositiveFloat = Annotated[Float, Field(gt=0)]
 NonNegativeFloat = Annotated[Float, Field(ge=0)]
+Rate = Annotated[Float, Field(ge=0, lt=1)]
 
 
 class _Section(BaseModel):
@@ -94,12 +96,19 @@ class LabelsConfig(_Section):
 class ModelConfig(_Section):
     """Shape of the network, apart from the widths, which come from the graphs."""
 
-    pooling_type: Literal["mean", "add", "max"] = "mean"
+    pooling_type: Literal["mean", "add", "max", "scaled_add"] = "mean"
     attention_head: PositiveInt = 8
     hidden_dim: Annotated[Int, Field(ge=2, multiple_of=2)] = 32
     num_layers: PositiveInt = 2
-    dropout: Annotated[Float, Field(ge=0, lt=1)] = 0.25
-    input_scaling: Literal["standard", "none"] = "standard"
+    dropout: Rate = 0.25
+    contact_term: bool = False
+    derived_inputs: bool = False
+    pooled_inputs: Annotated[Int, Field(ge=0, le=MOST_POOLED)] = 0
+    pooled_inputs_dropout: Rate = 0.0
+    embedding_dropout: Rate = 0.0
+    head_dropout: Rate = 0.0
+    input_scaling: Literal["standard", "decorrelated", "none"] = "standard"
+    input_clamp: PositiveFloat | None = None
 
 
 class EdgeSchemaConfig(_Section):

@@ -25,6 +25,7 @@ from topotrain.fields import (
 )
 from topotrain.invocation import resume_command, sync_advice
 from topotrain.metrics.paired import differences_in_words
+from topotrain.model.fit_inputs import fit_inputs
 from topotrain.model.lightning import STEP
 from topotrain.model.network import TopoQANetwork
 from topotrain.progress import track
@@ -259,10 +260,9 @@ class TrainingRun:
             network.load_state_dict(initial.network.state_dict())
             return network
         network = TopoQANetwork(spec)
-        if self.config.model.input_scaling == "standard" and self.continuation is None:
-            for scaling, columns in zip((network.node_scaling, network.edge_scaling), data.columns(), strict=True):
-                if columns.count:
-                    scaling.fit(columns.mean, columns.deviation)
+        if self.continuation is None:
+            scaled = self.config.model.input_scaling != "none"
+            fit_inputs(network, data.module.train, data.columns() if scaled else None)
         return network
 
     def _end(self, status: Status, note: str, full: bool = False) -> None:
