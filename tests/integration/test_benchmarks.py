@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -110,6 +111,27 @@ def test_one_process_several_and_those_of_ray(root, tmp_path, quick_python, part
     ways = ["one process", "2 processes", *(["2 on a Ray that is up", "2 on a Ray of its own"] if ray else [])]
     assert [row["by"] for row in rows] == ways
     assert all(row["what"].startswith("4 ") and row["times as fast as one"]["least"] > 0 for row in rows)
+
+
+def test_folds_are_cut_between_clusters(root, monkeypatch):
+    monkeypatch.syspath_prepend(str(root / "benchmarks"))
+    from cross_validation_data import make_folds
+
+    clusters = {f"T{number:02d}": f"C{number // 3 if number < 30 else number}" for number in range(60)}
+    decoys = SimpleNamespace(clusters=clusters, sizes=dict.fromkeys(clusters, 10))
+    by_repetition = [make_folds(decoys, 5, repetition) for repetition in (1, 2)]
+    assert by_repetition[0] == make_folds(decoys, 5, 1)
+    assert {fold.held_out for fold in by_repetition[0]} != {fold.held_out for fold in by_repetition[1]}
+    for folds in by_repetition:
+        assert sorted(target for fold in folds for target in fold.held_out) == sorted(clusters)
+        assert {len(fold.held_out) for fold in folds} <= {11, 12, 13}
+        for fold in folds:
+            parts = [{clusters[target] for target in names} for names in (fold.train, fold.val, fold.held_out)]
+            assert len(set.union(*parts)) == sum(map(len, parts)), "a cluster on two sides"
+            assert len(parts[1]) == round(len(set.union(*parts[:2])) / 10)
+            few, more = fold.limited(9), fold.limited(18)
+            assert len(few.learned) == 9 and set(few.learned) < set(more.learned) and few.val and few.train
+            assert few.held_out == fold.held_out
 
 
 @pytest.fixture(scope="module")
