@@ -60,6 +60,13 @@ def few(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root / "few"
 
 
+@pytest.fixture(scope="module")
+def recipe() -> dict[str, Any]:
+    """What the starter model says of itself."""
+    content: dict[str, Any] = json.loads((FILES / RECIPE_ARTIFACT).read_text(encoding="utf-8"))
+    return content
+
+
 @pytest.fixture
 def run(capsys: pytest.CaptureFixture[str]) -> Run:
     """A command that ends with this status: what it printed and what it said."""
@@ -95,25 +102,25 @@ def test_they_are_data_of_the_package(root: Path) -> None:
         assert any(fnmatch(name, pattern) for pattern in package), name
 
 
-def test_the_card_and_the_recipe_are_of_these_weights() -> None:
+def test_the_card_and_the_recipe_are_of_these_weights(recipe: dict[str, Any]) -> None:
     card = (FILES / CARD_ARTIFACT).read_text(encoding="utf-8")
-    recipe = json.loads((FILES / RECIPE_ARTIFACT).read_text(encoding="utf-8"))
     weights = sorted(FILES.glob("*.safetensors"))
+    names = [f"- **{one['name']}**: " for one in recipe["data"]["sources"]]
     digests = [hashlib.sha256(path.read_bytes()).hexdigest() for path in weights]
     assert digests == [one["weights_sha256"] for one in recipe["members"]]
     for path, digest in zip(weights, digests, strict=True):
         assert f"- `{path.name}`: `{digest}`" in card
-    for words in ("Apache-2.0", "CC0 1.0", "## Limits", recipe["command"], *(one["name"] for one in recipe_sources())):
+    for words in ("Apache-2.0", "CC0 1.0", "## Limits", recipe["command"], *names):
         assert words in card, words
 
 
-def recipe_sources() -> list[dict[str, Any]]:
-    sources: list[dict[str, Any]] = json.loads((FILES / RECIPE_ARTIFACT).read_text(encoding="utf-8"))["data"]["sources"]
-    return sources
+def test_the_readme_has_its_figures_on_the_demo_hold_out(root: Path, recipe: dict[str, Any]) -> None:
+    found = recipe["figures"]["demo hold-out"]["starter"]["all"]
+    said = f"Spearman {found['spearman']:.2f}, ranking loss {found['ranking_loss']:.2f}, MSE {found['mse']:.3f}"
+    assert said in " ".join((root / "README.md").read_text().split())
 
 
-def test_it_learned_from_nothing_of_the_demo_hold_out() -> None:
-    recipe = json.loads((FILES / RECIPE_ARTIFACT).read_text(encoding="utf-8"))
+def test_it_learned_from_nothing_of_the_demo_hold_out(recipe: dict[str, Any]) -> None:
     learned = {target[:4] for name in ("train", "val") for target in recipe["data"][name]["targets"]}
     kept_away = {key[:4] for key in labels_of(demo_paths().holdout_labels)}
     assert kept_away
@@ -174,7 +181,7 @@ def test_a_server_without_a_champion_and_a_candidate(run: Run, few: Path, server
 def test_a_candidate_takes_its_place_and_it_can_still_be_named(run: Run, few: Path, structure_model: Any) -> None:
     uri = ("--tracking-uri", structure_model.uri)
     own, told = run("score", few / "good_1.pdb", *uri)
-    assert "Topoqa version 1 (candidate) learned from " in told
+    assert "topoqa version 1 (candidate) learned from " in told
     assert "starter" not in told
     named, told = run("score", few / "good_1.pdb", "--model", "starter", *uri)
     assert "The starter model learned from " in told
