@@ -13,6 +13,7 @@ import pytest
 
 from kit.graphs import GraphSet, write_graph_set
 from kit.group_server import GroupServer, in_use, require_postgresql, shared_group_server
+from kit.holding import holding
 from kit.recorded import local_artifact, mlflow_client
 from kit.servers import Server
 
@@ -107,6 +108,16 @@ def group_server_alone(_group_server: GroupServer, _shared_folder: Path) -> Iter
     """As ``group_server``, for a test that stops it, or puts something in the place of its data."""
     with in_use(_shared_folder, alone=True):
         yield _group_server
+
+
+@pytest.fixture
+def held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """While this file is there, trainings in processes of their own go through two epochs each, and wait."""
+    file = tmp_path / "held"
+    file.touch()
+    for name, value in holding(file).items():
+        monkeypatch.setenv(name, value)
+    return file
 
 
 @dataclass(frozen=True)

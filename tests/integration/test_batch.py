@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import mlflow
@@ -293,9 +294,9 @@ def epochs_of(uri: str, job: str) -> int:
 
 
 @pytest.mark.long
-def test_killed_and_resumed(graph_set: Any, store_uri: str, quick_python: str) -> None:
+def test_killed_and_resumed(graph_set: Any, store_uri: str, held: Path, quick_python: str) -> None:
     """Told to stop, it takes its jobs with it; killed outright, they follow; resumed, the same runs go on."""
-    epochs = 300  # of some hundredths of a second: enough to be caught in the middle of them
+    epochs = 20
     overrides = {"trainer.num_epochs": epochs, "early_stopping.patience": epochs}
     jobs = [{"name": "long", "overrides": overrides}, {"name": "next", "resume_from": "best-of(long)"}]
     manifest = write_manifest(graph_set.root.parent, jobs)
@@ -330,6 +331,7 @@ def test_killed_and_resumed(graph_set: Any, store_uri: str, quick_python: str) -
     assert not [process for process in served if process.is_running()], "an orphan"
     assert children_by_job(store_uri)["long"][0].info.status == "KILLED"
 
+    held.unlink()
     third = start("--resume", python=quick_python)
     out, err = third.communicate(timeout=PATIENCE)
     assert third.returncode == 0, err
@@ -369,7 +371,7 @@ def test_resume_refuses_a_batch_that_is_still_running(graph_set: Any, store_uri:
 
 
 @pytest.mark.server
-def test_a_server_that_is_away_for_a_while(graph_set: Any, mlflow_server: Any, quick_python: str) -> None:
+def test_a_server_that_is_away_for_a_while(graph_set: Any, mlflow_server: Any, held: Path, quick_python: str) -> None:
     """The batch asks again, and knows in the end what its jobs achieved meanwhile."""
     uri = mlflow_server.address
     overrides = {"trainer.num_epochs": 40, "early_stopping.patience": 40, "mlflow.register": "none"}
@@ -381,6 +383,7 @@ def test_a_server_that_is_away_for_a_while(graph_set: Any, mlflow_server: Any, q
     wait_for(lambda: epochs_of(uri, "long") >= 2)
     mlflow_server.stop()
     wait_for(lambda: "asking again" in log.read_text())
+    held.unlink()
     mlflow_server.start()
     out, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, log.read_text()
@@ -443,6 +446,22 @@ def test_a_build_that_ends_while_the_batch_is_stopped_starts_no_training(
     ended(recorder, "KILLED")
     assert not started
     assert (state.report.status, state.process) == ("killed", None)
+
+
+def test_a_job_that_had_finished_when_its_node_was_lost_is_finished(tmp_path: Path, store_uri: str) -> None:
+    """The server knows it, though nobody heard its process end: there is nothing to go on with, and no failure."""
+    manifest = load_manifest(write_manifest(tmp_path, [{"name": "a"}]))
+    parent = open_run(Store.open(store_uri), "tests", command="batch")
+    run = open_run(parent.store, "tests", command="run", tags={TAG_BATCH_JOB: "a"}, parent_run_id=parent.run_id)
+    ended(run)
+    words = {"run_id": None, "lost": True, "seconds": 1.0, "last_words": "its node was lost", "progress": None}
+    state = JobState(manifest.jobs[0], report("a", "running"), process=SimpleNamespace(poll=lambda: -9, **words))
+    engine = local_engine.LocalEngine(store_uri, tmp_path, 1)
+    Scheduler(manifest, {"a": state}, parent, engine, BatchDisplay()).run()
+    ended(parent)
+    assert (state.report.status, state.report.run_id) == ("finished", run.run_id)
+    assert (state.report.exit_status, state.report.note) == (0, "")
+    assert result(state.report).exit_status == 0
 
 
 def report(name: str, status: Any, **more: Any) -> JobReport:

@@ -29,7 +29,7 @@ from topotrain.fields import TAG_BATCH_JOB
 pytestmark = [pytest.mark.server, pytest.mark.long]
 if importlib.util.find_spec("ray") is None:
     pytest.skip("Ray is not installed", allow_module_level=True)
-EPOCHS = 60  # of some hundredths of a second: enough to be caught in the middle of them
+EPOCHS = 10
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +51,14 @@ def on_ray(nodes: RayNodes, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     for name, value in nodes.variables.items():
         monkeypatch.setenv(name, value)
     return ["--engine", "ray", "--address", nodes.address]
+
+
+@pytest.fixture
+def held_on_ray(nodes: RayNodes) -> Iterator[Path]:
+    """As ``held``, for trainings on the nodes."""
+    nodes.held.touch()
+    yield nodes.held
+    nodes.held.unlink(missing_ok=True)
 
 
 def run(python: str, *arguments: Any) -> subprocess.CompletedProcess[str]:
@@ -108,11 +116,11 @@ def trainings(nodes: RayNodes, node: str) -> list[psutil.Process]:
 
 
 def test_a_batch_outlives_its_driver_and_a_node(
-    graph_set: Any, server: str, nodes: RayNodes, on_ray: list[str], quick_python: str
+    graph_set: Any, server: str, nodes: RayNodes, on_ray: list[str], held_on_ray: Path, quick_python: str
 ) -> None:
     """Jobs stop with the driver; resumed, they go on, also after a node is lost; to the same bits as undisturbed."""
     manifest = write_manifest(graph_set, {"name": "one", "overrides": {"seed": 1}}, {"name": "two"})
-    command = [sys.executable, "-m", "topotrain", "batch", "--manifest", str(manifest), "--tracking-uri", server]
+    command = [quick_python, "-m", "topotrain", "batch", "--manifest", str(manifest), "--tracking-uri", server]
     command += ["--jobs", "2", *on_ray]
 
     first = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -124,13 +132,12 @@ def test_a_batch_outlives_its_driver_and_a_node(
     assert not psutil.wait_procs(under_way, timeout=30)[1], "an orphan"
     assert [run.info.status for run in children(server).values()] == ["KILLED", "KILLED"], "they closed themselves"
 
-    second = subprocess.Popen(
-        [quick_python, *command[1:], "--resume"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
     reached = {name: epochs_of(server, name) for name in ("one", "two")}
+    second = subprocess.Popen([*command, "--resume"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     wait_for(lambda: all(epochs_of(server, name) > reached[name] for name in reached))
     assert len(trainings(nodes, "second")) == 1
     nodes.kill("second")
+    held_on_ray.unlink()
     out, err = second.communicate(timeout=PATIENCE)
     assert second.returncode == 0, err
     assert err.count("its node was lost; another goes on with run") == 1, err
@@ -291,14 +298,12 @@ def test_a_node_with_another_version_is_named(
     assert re.search(r"error: node \S+ \(\S+\) has topotrain 9\.9\.9, this machine ", done.stderr), done.stderr
 
 
-def test_a_job_that_is_killed_and_a_batch_that_is_told_to_stop(
-    graph_set: Any, store_uri: str, quick_python: str
-) -> None:
+def test_a_job_that_is_killed_and_a_batch_that_is_told_to_stop(graph_set: Any, store_uri: str, held: Path) -> None:
     """On a Ray that is started for the batch, on this machine alone; nothing of it is left."""
     manifest = write_manifest(graph_set, {"name": "one"}, {"name": "two"}, {"name": "three"})
-    more = ["--engine", "ray", "--jobs", "2", "-o", "trainer.num_epochs=5000", "-o", "early_stopping.patience=5000"]
     command = [sys.executable, "-m", "topotrain", "batch", "--manifest", str(manifest), "--tracking-uri", store_uri]
-    driver = subprocess.Popen([*command, *more], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    command += ["--engine", "ray", "--jobs", "2"]
+    driver = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     wait_for(lambda: min(epochs_of(store_uri, "one"), epochs_of(store_uri, "two")) >= 1)
     everything = psutil.Process(driver.pid).children(recursive=True)
     hungry = next(one for one in everything if "--run-name=one" in one.cmdline())
@@ -329,7 +334,7 @@ main(sys.argv[1:])
 
 
 def test_a_job_that_ray_s_guard_of_the_memory_ends_says_so(
-    graph_set: Any, store_uri: str, quick_python: str, monkeypatch: pytest.MonkeyPatch
+    graph_set: Any, store_uri: str, held: Path, quick_python: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Ray takes any machine for too full where so little may be used."""
     monkeypatch.setenv("RAY_memory_usage_threshold", "0.001")

@@ -296,11 +296,11 @@ def test_folds_and_seeds(make_graph_set: Any, store_uri: str, tmp_path: Path, qu
 
 @pytest.mark.long
 def test_killed_outright_it_goes_on_from_what_the_server_knows(
-    graph_set: GraphSet, store_uri: str, tmp_path: Path, quick_python: str
+    graph_set: GraphSet, store_uri: str, tmp_path: Path, held: Path, quick_python: str
 ) -> None:
     """As when a machine is gone: the trial under way is the same run, with each epoch once; what is suggested is what
     would have been."""
-    epochs = 250  # of some milliseconds each; points reach the server once a second
+    epochs = 20
     recipe = write_recipe(tmp_path, graph_set, trainer={"num_epochs": epochs}, early_stopping={"patience": epochs})
     (tmp_path / "space.yaml").write_text(SPACE)
     options = ["--config", str(recipe), "--trials", "3", "--pruner", "none", "--tracking-uri", store_uri]
@@ -311,6 +311,7 @@ def test_killed_outright_it_goes_on_from_what_the_server_knows(
         runs = trials_of(store_uri).get(number, [])
         return len(metric_history(client, runs[0].info.run_id, "val_loss")) if runs else 0
 
+    held.write_text("--run-name=trial_001")
     first = subprocess.Popen([quick_python, *command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     wait_for(lambda: reached(1) >= 2)
     for run in (all_runs(store_uri, "tune")[0], trials_of(store_uri)[1][0]):
@@ -321,6 +322,7 @@ def test_killed_outright_it_goes_on_from_what_the_server_knows(
     assert reached(1) < epochs
     assert all_runs(store_uri, "tune")[0].info.status == "RUNNING"
 
+    held.unlink()
     second = subprocess.run(
         [quick_python, *command, "--resume"], capture_output=True, text=True, timeout=PATIENCE, check=False
     )
@@ -344,9 +346,9 @@ def test_killed_outright_it_goes_on_from_what_the_server_knows(
 
 
 def test_told_to_stop_it_takes_its_trials_with_it(
-    graph_set: GraphSet, store_uri: str, tmp_path: Path, quick_python: str
+    graph_set: GraphSet, store_uri: str, tmp_path: Path, held: Path, quick_python: str
 ) -> None:
-    recipe = write_recipe(tmp_path, graph_set, trainer={"num_epochs": 900}, early_stopping={"patience": 900})
+    recipe = write_recipe(tmp_path, graph_set, trainer={"num_epochs": 20})
     (tmp_path / "space.yaml").write_text(SPACE)
     options = ["--config", str(recipe), "--trials", "3", "--jobs", "2", "--tracking-uri", store_uri]
     command = [quick_python, "-m", "topotrain", "tune", "--space", "space.yaml", *options]

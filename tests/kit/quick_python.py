@@ -209,6 +209,9 @@ def become(wanted: Wanted, path: list[str], executable: str) -> None:
     import numpy as np
 
     np.random.seed()  # as a new interpreter does; Python's own generator sees to itself
+    for file in (Path(entry, "sitecustomize.py") for entry in extra):
+        if file.is_file():
+            exec(compile(file.read_text(), file, "exec"), {"__name__": "sitecustomize"})
     if wanted.arguments[0] == "-c":
         sys.argv, sys.path[:] = ["-c", *wanted.arguments[2:]], ["", *extra, *path]
         exec(compile(wanted.arguments[1], "<string>", "exec"), {"__name__": "__main__"})

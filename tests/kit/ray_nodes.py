@@ -14,6 +14,7 @@ from pathlib import Path
 
 import psutil
 
+from kit.holding import FOLDER, VARIABLE
 from kit.waiting import PATIENCE, wait_for
 from topotrain.errors import DataError
 
@@ -23,7 +24,7 @@ BAD = 7
 SOON = {"RAY_health_check_period_ms": "500", "RAY_health_check_timeout_ms": "1000"}
 SOON |= {"RAY_health_check_initial_delay_ms": "500"}
 TESTS = Path(__file__).resolve().parents[1]
-PYTHONPATH = os.pathsep.join((str(TESTS.parent / "src"), str(TESTS)))
+PYTHONPATH = os.pathsep.join((FOLDER, str(TESTS.parent / "src"), str(TESTS)))
 
 
 class RayNodes:
@@ -31,6 +32,7 @@ class RayNodes:
 
     Attributes:
         address: of the head.
+        held: while this file is there, trainings on the nodes go through two epochs and wait.
         variables: of the environment, for whoever uses the cluster.
     """
 
@@ -39,7 +41,8 @@ class RayNodes:
             probe.bind(("127.0.0.1", 0))
             self.address = f"127.0.0.1:{probe.getsockname()[1]}"
         self.folder = Path(tempfile.mkdtemp(prefix="ray-"))  # short: sockets lie below it
-        self.variables = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(16)}
+        self.held = self.folder / "held"
+        self.variables = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(16), VARIABLE: str(self.held)}
         self._started: dict[str, subprocess.Popen[bytes]] = {}
 
     @property

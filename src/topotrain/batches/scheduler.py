@@ -318,6 +318,7 @@ class Scheduler:
         """
         if run is not None and run.status == "FINISHED":
             state.ended, state.lost = 0, False
+            state.report.exit_status, state.report.note = 0, ""
             self._settle(state, 0)
             return
         if run is not None and is_alive(run):
