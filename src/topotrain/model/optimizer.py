@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 
 from topotrain.config import OptimizerConfig, SchedulerConfig
 
-OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
+OPTIMIZERS: dict[str, type[torch.optim.Adam]] = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
 
 
 def parameter_groups(network: nn.Module, settings: OptimizerConfig) -> list[dict[str, Any]]:
