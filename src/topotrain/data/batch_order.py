@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 import torch
-from torch import Generator, Tensor
+from torch import Generator
 from torch.utils.data import Sampler
 
 from topotrain.config import DataloaderConfig
@@ -44,7 +44,7 @@ def target_batches(
     places = defaultdict(list)
     for place, target in enumerate(targets):
         places[target].append(place)
-    groups: list[Tensor] = []
+    groups: list[torch.Tensor] = []
     for own in places.values():
         order = torch.tensor(own)[torch.randperm(len(own), generator=generator)]
         groups += torch.tensor_split(order, max(1, round(len(own) / decoys_per_target)))
