@@ -14,7 +14,6 @@ from scipy import stats
 
 from topotrain.data.split import Sample
 from topotrain.evaluation.figures import FigureData, calibration
-from topotrain.fields import TREES
 from topotrain.figures.chart import PALETTE, Axis, Chart, Panel, Series
 from topotrain.figures.png import write_png
 from topotrain.metrics.paired import METRIC_WORDS, MSE, paired
@@ -23,6 +22,7 @@ from topotrain.metrics.report import RankingReport, interval, ranking_report
 from topotrain.text import markdown_table
 
 BEST, LAST = "best", "last"
+LARGER_TREES = "larger trees"
 ALL = "all"
 RESAMPLES = 999  # of the decoys of each target
 FEWEST = 4  # decoys of a target: fewer have hardly an order
@@ -139,7 +139,7 @@ class Row:
 
 
 def rows_of(results: Sequence[Judged], size: int | None, num_decoys: int) -> list[Row]:
-    """Baselines, the trees first, then arms; a run of which a fold is missing is left out, and said to be."""
+    """Baselines, the larger trees first, then arms; a run of which a fold is missing is left out, and said to be."""
     found: dict[str, dict[tuple[int, int | None], dict[str, float]]] = defaultdict(lambda: defaultdict(dict))
     for one in results:
         if one.size == size:
@@ -152,7 +152,7 @@ def rows_of(results: Sequence[Judged], size: int | None, num_decoys: int) -> lis
         seeds = {seed for _, seed in whole} - {None}
         row = Row(by, len(seeds), list(whole.values()))
         if whole and not seeds:
-            baselines.insert(0 if by == TREES else len(baselines), row)
+            baselines.insert(0 if by == LARGER_TREES else len(baselines), row)
         elif whole:
             arms.append(row)
             if len(seeds) > 1:
@@ -174,7 +174,7 @@ def cells_of(row: Row, trees: Row, group: Group, clusters: Mapping[str, str]) ->
     return cells
 
 
-HEADS = [head for metric in METRICS for head in (METRIC_WORDS[metric], "less trees'")]
+HEADS = [head for metric in METRICS for head in (METRIC_WORDS[metric], f"difference to {LARGER_TREES}")]
 
 
 def ranking_table(rows: Sequence[Row], groups: Sequence[Group], clusters: Mapping[str, str]) -> str:
@@ -226,7 +226,9 @@ def of_targets(row: Row, group: Group, metric: str) -> dict[str, float]:
 
 def learning_curve(by_size: Mapping[int, Sequence[Row]], group: Group, clusters: Mapping[str, str]) -> Chart:
     """Ranking against the number of complexes that were learned from."""
-    shown = [row.name for row in next(iter(by_size.values())) if row.by == TREES or (row.seeds and not row.together)]
+    shown = [
+        row.name for row in next(iter(by_size.values())) if row.by == LARGER_TREES or (row.seeds and not row.together)
+    ]
     panels = []
     for metric in CHARTED:
         lines = []
@@ -292,7 +294,7 @@ def each_target(row: Row, trees: Row, group: Group) -> Chart:
     )
     other = Series(
         *("points", [names.index(name) + 1 for name in known], [by_trees[name] for name in known], PALETTE[1]),
-        label=TREES,
+        label=trees.by,
         marker="diamond",
     )
     return Chart(

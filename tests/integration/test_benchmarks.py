@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -112,6 +113,27 @@ def test_one_process_several_and_those_of_ray(root, tmp_path, quick_python, part
     assert all(row["what"].startswith("4 ") and row["times as fast as one"]["least"] > 0 for row in rows)
 
 
+def test_folds_are_cut_between_clusters(root, monkeypatch):
+    monkeypatch.syspath_prepend(str(root / "benchmarks"))
+    from cross_validation_data import make_folds
+
+    clusters = {f"T{number:02d}": f"C{number // 3 if number < 30 else number}" for number in range(60)}
+    decoys = SimpleNamespace(clusters=clusters, sizes=dict.fromkeys(clusters, 10))
+    by_repetition = [make_folds(decoys, 5, repetition) for repetition in (1, 2)]
+    assert by_repetition[0] == make_folds(decoys, 5, 1)
+    assert {fold.held_out for fold in by_repetition[0]} != {fold.held_out for fold in by_repetition[1]}
+    for folds in by_repetition:
+        assert sorted(target for fold in folds for target in fold.held_out) == sorted(clusters)
+        assert {len(fold.held_out) for fold in folds} <= {11, 12, 13}
+        for fold in folds:
+            parts = [{clusters[target] for target in names} for names in (fold.train, fold.val, fold.held_out)]
+            assert len(set.union(*parts)) == sum(map(len, parts)), "a cluster on two sides"
+            assert len(parts[1]) == round(len(set.union(*parts[:2])) / 10)
+            few, more = fold.limited(9), fold.limited(18)
+            assert len(few.learned) == 9 and set(few.learned) < set(more.learned) and few.val and few.train
+            assert few.held_out == fold.held_out
+
+
 @pytest.fixture(scope="module")
 def labelled(root, tmp_path_factory):
     """Graphs of ten complexes; 0 and 1 are alike, so are 1 and 2. Half of the decoys are of another kind."""
@@ -142,7 +164,8 @@ def test_cross_validation_goes_on_where_it_was_and_says_what_it_was_about(root, 
     done = run_script(quick_python, root, "cross_validation.py", *given, *arm, "--learning-curve", "6")
     assert done.returncode == 0, done.stderr
     rows = table_of(done.stdout)
-    names = ["trees", "training mean", "number of edges", "short, 2 seeds' mean", "short, 2 seeds' scores averaged"]
+    names = ["larger trees", "training mean", "number of edges", "trees"]
+    names += ["short, 2 seeds' mean", "short, 2 seeds' scores averaged"]
     assert [(row["kind"], row["scored by"]) for row in rows] == [(k, n) for k in ("all", "near", "far") for n in names]
     assert all(row["targets"] == "10" and float(row["MSE"]) > 0 for row in rows)
     scores = sorted((tmp_path / "out" / "scores").glob("*/*.json"))
@@ -153,7 +176,7 @@ def test_cross_validation_goes_on_where_it_was_and_says_what_it_was_about(root, 
     alike = {"T00000", "T00001", "T00002"}
     assert not held_out[0] & held_out[1] and len(held_out[0] | held_out[1]) == 10
     assert alike <= held_out[0] or alike <= held_out[1]
-    assert "\n| 6 | made | all | trees |" in done.stdout
+    assert "\n| 6 | made | all | larger trees |" in done.stdout
     assert {path.name for path in (tmp_path / "out").glob("*.png")} == {
         *("learning_curve.png", "calibration_short.png", "targets_short.png")
     }

@@ -1,5 +1,6 @@
 """YAML and overrides to one frozen, validated ``TrainConfig``; other rooms import these names from here."""
 
+from topotrain.config.earlier import completed as completed
 from topotrain.config.loading import Draft as Draft
 from topotrain.config.loading import Layer as Layer
 from topotrain.config.loading import LoadedConfig as LoadedConfig

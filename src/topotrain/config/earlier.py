@@ -1,4 +1,4 @@
-"""Recipes that were complete before some of today's keys were there: what they leave unsaid means what it meant then."""
+"""Recipes that were complete before some keys were there: what they leave unsaid means what it meant then."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ THEN: Mapping[str, Mapping[str, Any]] = {
 }
 
 
-def completed(raw: dict[str, Any], where: str, notices: list[str]) -> dict[str, Any]:
+def completed(raw: Mapping[str, Any], where: str, notices: list[str]) -> dict[str, Any]:
     """A recipe with what it meant, if it was complete once; any other as it is.
 
     Args:
@@ -45,7 +45,7 @@ def completed(raw: dict[str, Any], where: str, notices: list[str]) -> dict[str, 
     given = {f"{name}.{key}" for name, values in sections.items() for key in values}
     since = {f"{name}.{key}" for name, values in SINCE.items() for key in values}
     if not given.issuperset(COMPLETE) or given & since:
-        return raw
+        return dict(raw)
     notices.append(f"{where}: complete before {', '.join(sorted(SINCE))} had more keys: those mean what they did then")
     full = dict(raw)
     for name in {*SINCE, *THEN}:

@@ -97,19 +97,19 @@ class LabelsConfig(_Section):
 class ModelConfig(_Section):
     """Shape of the network, apart from the widths, which come from the graphs."""
 
-    pooling_type: Literal["mean", "add", "max", "scaled_add"] = "mean"
+    pooling_type: Literal["mean", "add", "max", "scaled_add"] = "scaled_add"
     attention_head: PositiveInt = 8
     hidden_dim: Annotated[Int, Field(ge=2, multiple_of=2)] = 32
-    num_layers: PositiveInt = 2
+    num_layers: PositiveInt = 1
     dropout: Rate = 0.25
-    contact_term: bool = False
-    derived_inputs: bool = False
-    pooled_inputs: Annotated[Int, Field(ge=0, le=MOST_POOLED)] = 0
-    pooled_inputs_dropout: Rate = 0.0
-    embedding_dropout: Rate = 0.0
-    head_dropout: Rate = 0.0
-    input_scaling: Literal["standard", "decorrelated", "none"] = "standard"
-    input_clamp: PositiveFloat | None = None
+    contact_term: bool = True
+    derived_inputs: bool = True
+    pooled_inputs: Annotated[Int, Field(ge=0, le=MOST_POOLED)] = 16
+    pooled_inputs_dropout: Rate = 0.5
+    embedding_dropout: Rate = 0.2
+    head_dropout: Rate = 0.2
+    input_scaling: Literal["standard", "decorrelated", "none"] = "decorrelated"
+    input_clamp: PositiveFloat | None = 6.0
 
 
 class EdgeSchemaConfig(_Section):
@@ -131,8 +131,8 @@ class EdgeSchemaConfig(_Section):
 class DataloaderConfig(_Section):
     """How graphs are drawn; ``seed`` decides weights, order and dropout."""
 
-    batch_size: PositiveInt = 16
-    batches: Literal["random", "by_target"] = "random"
+    batch_size: PositiveInt = 32
+    batches: Literal["random", "by_target"] = "by_target"
     decoys_per_target: Annotated[Int, Field(gt=1)] = 8
     num_workers: NonNegativeInt = 0
     seed: Annotated[Int, Field(ge=0, lt=2**32)] = 222
@@ -153,7 +153,7 @@ class TrainerConfig(_Section):
 class LossConfig(_Section):
     """Squared error, and beside it how wrongly the decoys of each target are ordered."""
 
-    rank_weight: NonNegativeFloat = 0.0
+    rank_weight: NonNegativeFloat = 0.1
     rank_temperature: PositiveFloat = 4.0
     rank_margin: Annotated[Float, Field(ge=0, lt=1)] = 0.05
 
@@ -161,18 +161,18 @@ class LossConfig(_Section):
 class OptimizerConfig(_Section):
     """Adam, or AdamW with a decay of matrices alone."""
 
-    type: Literal["adam", "adamw"] = "adam"
-    learning_rate: PositiveFloat = 0.0005
-    weight_decay: NonNegativeFloat = 0.0003
+    type: Literal["adam", "adamw"] = "adamw"
+    learning_rate: PositiveFloat = 0.001
+    weight_decay: NonNegativeFloat = 0.01
 
 
 class SchedulerConfig(_Section):
     """ReduceLROnPlateau on ``val_loss``, patience in epochs; or a cosine over all steps, that has neither."""
 
-    type: Literal["reduce_on_plateau", "cosine"] = "reduce_on_plateau"
+    type: Literal["reduce_on_plateau", "cosine"] = "cosine"
     factor: Annotated[Float, Field(gt=0, lt=1)] = 0.4
     patience: NonNegativeInt = 12
-    warmup_steps: NonNegativeInt = 0
+    warmup_steps: NonNegativeInt = 50
 
 
 class EarlyStoppingConfig(_Section):

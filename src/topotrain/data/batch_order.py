@@ -44,7 +44,7 @@ def target_batches(
     places = defaultdict(list)
     for place, target in enumerate(targets):
         places[target].append(place)
-    groups = []
+    groups: list[torch.Tensor] = []
     for own in places.values():
         order = torch.tensor(own)[torch.randperm(len(own), generator=generator)]
         groups += torch.tensor_split(order, max(1, round(len(own) / decoys_per_target)))

@@ -79,6 +79,7 @@ class ScoringModule(pl.LightningModule):
         batches = config.trainer.accumulate_grad_batches  # of a step
         steps = math.ceil(self.trainer.num_training_batches / batches)  # of an epoch
         step = self.current_epoch * steps + batch_idx // batches
+        assert config.trainer.num_epochs is not None  # noqa: S101 (settled before training)
         return config.optimizer.learning_rate * cosine_factor(step, config.trainer.num_epochs * steps, config.scheduler)
 
     def training_step(self, batch: GraphBatch, batch_idx: int) -> Tensor:

@@ -11,7 +11,8 @@ from torch.optim import Optimizer
 
 from topotrain.config import OptimizerConfig, SchedulerConfig
 
-OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
+SHARE_OF_WARMUP = 8  # of a short training no more than an eighth is spent on rising
+OPTIMIZERS: dict[str, Any] = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
 
 
 def parameter_groups(network: nn.Module, settings: OptimizerConfig) -> list[dict[str, Any]]:
@@ -41,7 +42,9 @@ def make_optimizer(network: nn.Module, settings: OptimizerConfig, *, fused: bool
         settings: of it.
         fused: as one kernel.
     """
-    return OPTIMIZERS[settings.type](parameter_groups(network, settings), lr=settings.learning_rate, fused=fused)
+    groups = parameter_groups(network, settings)
+    optimizer: Optimizer = OPTIMIZERS[settings.type](groups, lr=settings.learning_rate, fused=fused)
+    return optimizer
 
 
 def cosine_factor(step: int, num_steps: int, settings: SchedulerConfig) -> float:
@@ -52,7 +55,8 @@ def cosine_factor(step: int, num_steps: int, settings: SchedulerConfig) -> float
     Args:
         step: optimiser steps made before.
         num_steps: of the whole training, 1 or more.
-        settings: of the scheduler.
+        settings: of the scheduler; a rise takes no more than an eighth of the steps.
     """
-    rise = min(1.0, (step + 1) / settings.warmup_steps) if settings.warmup_steps else 1.0
+    warmup_steps = min(settings.warmup_steps, num_steps // SHARE_OF_WARMUP)
+    rise = min(1.0, (step + 1) / warmup_steps) if warmup_steps else 1.0
     return 0.5 * (1 + math.cos(math.pi * step / num_steps)) * rise

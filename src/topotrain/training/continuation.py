@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from topotrain.config import LoadedConfig, TrainConfig
+from topotrain.config import LoadedConfig, TrainConfig, completed
 from topotrain.data.prepare import PreparedData
 from topotrain.errors import ConfigError, DataError
 from topotrain.fields import (
@@ -211,7 +211,8 @@ def drift_of(config: TrainConfig, content: Mapping[str, Any], overrides: Sequenc
         ConfigError: the optimiser is another, whose state is no state of this one.
     """
     try:
-        before, now = TrainConfig.model_validate(content["config"]).flat(), config.flat()
+        stored = completed(content["config"], "", [])
+        before, now = TrainConfig.model_validate(stored).flat(), config.flat()
     except ValueError as error:
         raise DataError(
             f"the checkpoint's configuration is malformed ({one_line(error)})", "a checkpoint written by topotrain"
