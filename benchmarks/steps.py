@@ -61,7 +61,7 @@ def make_pair(made: Made, cache: Path, dropout: float) -> Pair:
     data = prepare_data(config)
     network = TopoQANetwork(network_spec(data.schema, config))
     network.load_state_dict(theirs.network.state_dict())
-    module = ScoringModule(network, config, [])
+    module = ScoringModule(network, config, data.module.train, data.module.val)
 
     def batches() -> list[dict[str, Any]]:
         cut = list(data.module.train_dataloader())

@@ -169,3 +169,4 @@ TAG_NUM_MEMBERS = "members"  # of a model version: how many networks it holds, w
 PRED_DOCKQ = "pred_dockq"  # imported by what versions made by topotrain 0.1 bring along
 
 DEMO = "demo"  # the word that stands for the demo data set where a path is asked for
+STARTER = "starter"  # and the one for the model that comes with topotrain, where a model is asked for

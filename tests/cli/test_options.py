@@ -166,6 +166,7 @@ def test_the_shell_completes_names_that_are_in_the_store(named: str) -> None:
     assert complete("topotrain verify models:/topoqa@") == ["plain,models:/topoqa@candidate"]
     assert complete("topotrain predict --model models:/topoqa/") == ["plain,models:/topoqa/2", "plain,models:/topoqa/1"]
     assert complete("topotrain promote --model t") == ["plain,topoqa"]
+    assert complete("topotrain score models --model s") == ["plain,starter"]
 
 
 def test_the_shell_completes_modules_and_keys() -> None:

@@ -109,6 +109,7 @@ def test_what_is_wrong_is_named_and_nothing_is_allocated_first(
     [
         ("epoch", 7, "its parts are of different epochs"),
         ("selection.history.0.val_loss", math.nan, "selection.history.0.val_loss is NaN"),
+        ("lr_schedulers", [], "lr_schedulers is empty"),
         ("lr_schedulers.0.num_bad_epochs", None, "lr_schedulers.0.num_bad_epochs is null"),
         ("config.optimizer.learning_rate", "fast", "the checkpoint's configuration is malformed"),
         ("limits.train_batches", "many", "limits.train_batches"),

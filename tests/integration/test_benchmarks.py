@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -112,9 +113,95 @@ def test_one_process_several_and_those_of_ray(root, tmp_path, quick_python, part
     assert all(row["what"].startswith("4 ") and row["times as fast as one"]["least"] > 0 for row in rows)
 
 
+def test_folds_are_cut_between_clusters(root, monkeypatch):
+    monkeypatch.syspath_prepend(str(root / "benchmarks"))
+    from cross_validation_data import make_folds
+
+    clusters = {f"T{number:02d}": f"C{number // 3 if number < 30 else number}" for number in range(60)}
+    decoys = SimpleNamespace(clusters=clusters, sizes=dict.fromkeys(clusters, 10))
+    by_repetition = [make_folds(decoys, 5, repetition) for repetition in (1, 2)]
+    assert by_repetition[0] == make_folds(decoys, 5, 1)
+    assert {fold.held_out for fold in by_repetition[0]} != {fold.held_out for fold in by_repetition[1]}
+    for folds in by_repetition:
+        assert sorted(target for fold in folds for target in fold.held_out) == sorted(clusters)
+        assert {len(fold.held_out) for fold in folds} <= {11, 12, 13}
+        for fold in folds:
+            parts = [{clusters[target] for target in names} for names in (fold.train, fold.val, fold.held_out)]
+            assert len(set.union(*parts)) == sum(map(len, parts)), "a cluster on two sides"
+            assert len(parts[1]) == round(len(set.union(*parts[:2])) / 10)
+            few, more = fold.limited(9), fold.limited(18)
+            assert len(few.learned) == 9 and set(few.learned) < set(more.learned) and few.val and few.train
+            assert few.held_out == fold.held_out
+
+
+@pytest.fixture(scope="module")
+def labelled(root, tmp_path_factory):
+    """Graphs of ten complexes; 0 and 1 are alike, so are 1 and 2. Half of the decoys are of another kind."""
+    sys.path.insert(0, str(root / "benchmarks"))
+    from made_graphs import Shape, write_set
+
+    folder = tmp_path_factory.mktemp("made")
+    made = write_set(folder, Shape(nodes=6, edges=12, node_dim=4, edge_dim=3), 80)
+    rows = [line for path in (made.val_labels, made.train_labels) for line in path.read_text().splitlines()[1:]]
+    labels, clusters = folder / "labels.csv", folder / "clusters.csv"
+    kinds = [f"{row},{('near', 'far')[number % 2]}" for number, row in enumerate(rows)]
+    labels.write_text("\n".join(["MODEL,dockq,kind", *kinds]) + "\n")
+    clusters.write_text("target,cluster\nT00000,T00001\nT00001,T00002\n")
+    return made.graphs, labels, clusters
+
+
+def table_of(text):
+    """Rows of the first table by column."""
+    head, _, *rows = ([cell.strip() for cell in line.split("|")[1:-1]] for line in text.split("\n\n")[0].splitlines())
+    return [dict(zip(head, row, strict=True)) for row in rows]
+
+
+@pytest.mark.long
+def test_cross_validation_goes_on_where_it_was_and_says_what_it_was_about(root, tmp_path, quick_python, labelled):
+    graphs, labels, clusters = map(str, labelled)
+    given = ["--out", str(tmp_path / "out"), "--data", "made", graphs, labels, "--clusters", clusters, "--folds", "2"]
+    arm = ["--seeds", "1", "2", "--arm", "short", "trainer.num_epochs=2"]
+    done = run_script(quick_python, root, "cross_validation.py", *given, *arm, "--learning-curve", "6")
+    assert done.returncode == 0, done.stderr
+    rows = table_of(done.stdout)
+    names = ["larger trees", "training mean", "number of edges", "trees"]
+    names += ["short, 2 seeds' mean", "short, 2 seeds' scores averaged"]
+    assert [(row["kind"], row["scored by"]) for row in rows] == [(k, n) for k in ("all", "near", "far") for n in names]
+    assert all(row["targets"] == "10" and float(row["MSE"]) > 0 for row in rows)
+    scores = sorted((tmp_path / "out" / "scores").glob("*/*.json"))
+    assert len(scores) == 2 * 2 + 2 * 2 * 2  # folds and sizes of the baselines; of the arm by seed too
+    one = json.loads((tmp_path / "out" / "scores" / "short" / "r1-f1-s1.json").read_text())
+    other = json.loads((tmp_path / "out" / "scores" / "short" / "r1-f2-s1.json").read_text())
+    held_out = [{key.split("/")[1] for key in each["scores"]["best"]} for each in (one, other)]
+    alike = {"T00000", "T00001", "T00002"}
+    assert not held_out[0] & held_out[1] and len(held_out[0] | held_out[1]) == 10
+    assert alike <= held_out[0] or alike <= held_out[1]
+    assert "\n| 6 | made | all | larger trees |" in done.stdout
+    assert {path.name for path in (tmp_path / "out").glob("*.png")} == {
+        *("learning_curve.png", "calibration_short.png", "targets_short.png")
+    }
+
+    (tmp_path / "out" / "scores" / "short" / "r1-f2-s2.json").unlink()  # as if it had been stopped here
+    again = run_script(quick_python, root, "cross_validation.py", *given, *arm)
+    assert [line.split(":")[0] for line in again.stderr.splitlines()] == ["short r1-f2 seed 2"], again.stderr
+    assert table_of(again.stdout) == rows
+    changed = run_script(quick_python, root, "cross_validation.py", *given, *arm, "model.num_layers=1")
+    assert changed.returncode == 1
+    assert changed.stderr.startswith("error: ") and "another recipe" in changed.stderr
+
+
 @pytest.mark.parametrize(
     "script",
-    ["run.py", "reference.py", "made_graphs.py", "store_formats.py", "devices.py", "scale.py", "scale_tune.py"],
+    [
+        "cross_validation.py",
+        "run.py",
+        "reference.py",
+        "made_graphs.py",
+        "store_formats.py",
+        "devices.py",
+        "scale.py",
+        "scale_tune.py",
+    ],
 )
 def test_help_has_an_example(root, script):
     """What ``--help`` shows is the module's docstring."""

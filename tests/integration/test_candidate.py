@@ -13,7 +13,6 @@ import topotrain
 from kit.commands import exit_status
 from kit.graphs import GraphSet, write_graph_set
 from kit.recorded import mlflow_client
-from topotrain.errors import TrackingError
 from topotrain.fields import TAG_RANKED_BY, TAG_VALIDATION_DIGEST
 from topotrain.tracking import standing
 from topotrain.tracking.records import VersionRecord
@@ -158,10 +157,15 @@ def test_without_a_name_the_champion_is_used_else_the_candidate(store, graph_set
     assert "judged on " in predicted()
 
 
-def test_with_neither_it_is_said_what_there_is(store, graph_set):
+def test_with_neither_it_is_said_what_there_is(store, graph_set, capsys):
+    """And the model that comes with topotrain is used, which these graphs do not fit."""
     mlflow_client(store.uri).delete_registered_model_alias("topoqa", "candidate")
-    with pytest.raises(TrackingError, match=r"no version of topoqa .* \(registered models: topoqa\)"):
-        store.versions.default()
+    assert store.versions.default() is None
+    where = ("--graphs", str(graph_set.graphs), "--tracking-uri", store.uri)
+    assert exit_status("predict", *where, "--out", "out.csv") == 2
+    told = capsys.readouterr().err
+    assert "no version of topoqa is champion or candidate (registered models: topoqa): the starter model" in told
+    assert "node dim" in told.splitlines()[-1]
 
 
 def test_two_that_take_it_in_the_same_moment_are_compared(store, graph_set, monkeypatch, capsys):

@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from kit.graphs import GraphSet, write_graph_set
+from kit.graphs import RANKING, GraphSet, write_graph_set
 from kit.recorded import metric_history, mlflow_client
 from kit.run_contents import assert_alike, leases, weights
 from kit.waiting import PATIENCE, wait_for
@@ -123,8 +123,12 @@ def test_two_runs_of_two_are_equal_to_the_last_bit_also_from_python(ground, toge
 
 @pytest.mark.parametrize(
     "recipe",
-    [["trainer.devices=3"], ["trainer.devices=2", "trainer.accumulate_grad_batches=2", "dataloader.num_workers=1"]],
-    ids=["one without graphs", "accumulated"],
+    [
+        ["trainer.devices=3"],
+        ["trainer.devices=2", "trainer.accumulate_grad_batches=2", "dataloader.num_workers=1"],
+        ["trainer.devices=3", "trainer.accumulate_grad_batches=2", "dataloader.batch_size=2", *RANKING],
+    ],
+    ids=["one without graphs", "accumulated", "ranking"],
 )
 def test_the_curve_is_that_of_one_process_however_graphs_are_left_over(ground, request, recipe):
     expected = ground.train(f"1 {request.node.name}", *recipe[1:])

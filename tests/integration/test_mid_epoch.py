@@ -19,7 +19,7 @@ import torch
 
 import topotrain
 from kit.dying import die
-from kit.graphs import GraphSet, write_graph_set
+from kit.graphs import RANKING, GraphSet, write_graph_set
 from kit.recorded import artifact_names, fetch_artifact, mlflow_client
 from kit.run_contents import assert_alike, contents, weights
 from kit.waiting import PATIENCE
@@ -157,10 +157,11 @@ def test_a_stopped_run_goes_on_within_its_epoch_to_the_same_bits(ground, straigh
     assert_alike(ground.uri, straight(), run_id)
 
 
+@pytest.mark.parametrize("kind", [(), ("dataloader.batch_size=2", *RANKING)], ids=["plain", "ranking"])
 @pytest.mark.long
-def test_gradients_of_several_batches_workers_and_early_stopping(ground, straight, stopped):
+def test_gradients_of_several_batches_workers_and_early_stopping(ground, straight, stopped, kind):
     recipe = ["trainer.accumulate_grad_batches=2", "dataloader.num_workers=1", "early_stopping.patience=1"]
-    recipe += ["trainer.num_epochs=9"]
+    recipe += ["trainer.num_epochs=9", *kind]
     run_id = stopped([(0, FIRST), (1, LAST), (1, VALIDATION)], *recipe)
     resume(run_id, tracking_uri=ground.uri, progress=False)
     assert_alike(ground.uri, straight(*recipe), run_id)
@@ -225,10 +226,16 @@ def test_a_new_run_that_goes_on_for_it_keeps_it_until_its_epoch_ends(ground, str
     assert_same_weights(ground, made, straight())
 
 
-def test_other_batches_begin_the_epoch_anew(ground, stopped, caplog):
+@pytest.mark.parametrize(
+    ("changed", "why"),
+    [
+        ("dataloader.batch_size=4", "dataloader.batch_size is 4 and was 3"),
+        ("dataloader.batches=by_target", "dataloader.batches is by_target and was random"),
+    ],
+)
+def test_other_batches_begin_the_epoch_anew(ground, stopped, caplog, changed, why):
     run_id = stopped([(1, 1)])
-    resume(run_id, overrides=["dataloader.batch_size=4"], tracking_uri=ground.uri, progress=False)
-    why = "dataloader.batch_size is 4 and was 3"
+    resume(run_id, overrides=[changed], tracking_uri=ground.uri, progress=False)
     assert f"the epoch in which the run was stopped is trained from its beginning: {why}" in caplog.messages
     assert "going on after epoch 0" in caplog.messages
     assert MID_EPOCH_CHECKPOINT not in ground.names(run_id)

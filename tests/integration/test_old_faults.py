@@ -66,7 +66,7 @@ def test_every_graph_of_a_batch_is_trained_on(graph_set: Any) -> None:
     """Once only the first graph of each batch was: the loss must move with every label of the batch."""
     config = load_config(None, graph_set.overrides).config
     data = prepare_data(config)
-    module = ScoringModule(TopoQANetwork(network_spec(data.schema, config)), config, [])
+    module = ScoringModule(TopoQANetwork(network_spec(data.schema, config)), config, data.module.train, data.module.val)
     batch = data.module.train.batch(range(len(data.module.train)))
     assert batch.num_graphs == 12
     batch.y.requires_grad_(True)

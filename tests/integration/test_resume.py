@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import signal
 import subprocess
@@ -17,7 +18,7 @@ from mlflow.tracking import MlflowClient
 
 import topotrain
 from kit.dying import die
-from kit.graphs import GraphSet, write_graph_set
+from kit.graphs import RANKING, GraphSet, write_graph_set
 from kit.recorded import artifact_json, artifact_names, fetch_artifact, metric_history, mlflow_client
 from topotrain.errors import ConfigError, DataError, SchemaError, TrackingError
 from topotrain.fields import (
@@ -390,6 +391,37 @@ def test_a_rate_that_is_asked_for_wins_over_the_schedulers_even_where_it_is_the_
     assert (drift["key"], drift["from"], drift["to"]) == ("optimizer.learning_rate", json.dumps(lowered), "0.01")
     told = [r.getMessage().split()[1] for r in caplog.records if r.getMessage().startswith("epoch ")]
     assert told == ["5/6", "6/6"]  # what was told before is not told again
+
+
+def test_a_cosine_is_that_of_the_recipe_of_today_and_goes_on_from_no_rate(straight, monkeypatch, tmp_path):
+    """Three steps an epoch: with as many epochs it is cut off without a trace, with another number it is another."""
+    graph_set, uri, _ = straight
+    client = mlflow_client(uri)
+    run_id = cut_off(graph_set, uri, monkeypatch, "epoch", 2, *RANKING)
+    assert checkpoint(uri, run_id, "last.ckpt", tmp_path)["lr_schedulers"] == []
+    resume(run_id, overrides=["optimizer.learning_rate=0.01"], tracking_uri=uri)
+    assert_same(uri, train(graph_set, uri, *RANKING).run_id, run_id, tmp_path / "ended")
+    assert TAG_PARAM_DRIFT not in client.get_run(run_id).data.tags, "it is the configured rate"
+    resume(run_id, overrides=["trainer.num_epochs=10", "optimizer.learning_rate=0.02"], tracking_uri=uri)
+    rates = metric_history(client, run_id, "learning_rate")
+
+    def cosine(epoch: int, epochs: int, rate: float) -> Any:
+        return pytest.approx(rate * 0.5 * (1 + math.cos(math.pi * epoch / epochs)) * (1 if epoch else 1 / 3))
+
+    assert [rates[epoch] for epoch in range(EPOCHS)] == [cosine(epoch, EPOCHS, 0.01) for epoch in range(EPOCHS)]
+    assert [rates[epoch] for epoch in (7, 8, 9)] == [cosine(epoch, 10, 0.02) for epoch in (7, 8, 9)]
+
+
+def test_another_scheduler_takes_over_and_another_optimiser_is_refused(straight):
+    graph_set, uri, reference = straight
+    done = train(graph_set, uri, "trainer.num_epochs=2")
+    with pytest.raises(ConfigError, match=r"optimizer\.type is adamw, and the checkpoint's is adam"):
+        resume(done.run_id, overrides=["trainer.num_epochs=4", "optimizer.type=adamw"], tracking_uri=uri)
+    resume(done.run_id, overrides=["trainer.num_epochs=4", "scheduler.type=cosine"], tracking_uri=uri)
+    resume(done.run_id, overrides=["trainer.num_epochs=5", "scheduler.type=reduce_on_plateau"], tracking_uri=uri)
+    rates = metric_history(mlflow_client(uri), done.run_id, "learning_rate")
+    cosine = [0.01 * 0.5 * (1 + math.cos(math.pi * step / 12)) for step in (6, 9, 11)]
+    assert [rates[2], rates[3], rates[4]] == pytest.approx(cosine), "from where the cosine had come to"
 
 
 def test_a_finished_run_can_be_given_more_epochs(straight, tmp_path):

@@ -141,12 +141,6 @@ def test_score_refuses_a_missing_or_another_version_of_a_module(few, built, tmp_
         assert error.value.exit_code == 2
 
 
-def test_score_without_a_model_is_one_line(few, store_uri, capsys):
-    assert exit_status("score", few / "structures", "--tracking-uri", store_uri) == 2
-    error = capsys.readouterr().err.strip().splitlines()[-1]
-    assert error.startswith("error: no version of topoqa has the alias champion or candidate")
-
-
 def test_one_bad_structure_costs_one_line(few, tmp_path, capsys):
     folder = tmp_path / "structures" / "T"
     shutil.copytree(next(p for p in (few / "structures").iterdir() if p.is_dir()), folder)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -16,6 +17,7 @@ import pytest
 import torch
 
 import topotrain
+from kit.graphs import RANKING
 from kit.recorded import local_artifact, metric_history, mlflow_client
 from kit.waiting import PATIENCE, wait_for
 from topotrain.config import load_config, validate
@@ -24,6 +26,7 @@ from topotrain.errors import ConfigError, DataError, InterruptedRunError, Schema
 from topotrain.fields import SELECTION_METRIC, TAG_STATUS_NOTE, TRAIN_MSE, VAL_LOSS, VAL_PEARSON, VAL_SPEARMAN
 from topotrain.metrics.ranking import epoch_metrics
 from topotrain.model.checkpoint import load_network, read_checkpoint
+from topotrain.model.lightning import ScoringModule
 from topotrain.tracking.store import Store
 from topotrain.training.fit import Limits, TrainResult
 
@@ -222,11 +225,40 @@ def test_early_stopping_and_the_scheduler(graph_set, store_uri):
     assert len(set(expected.values())) > 1
 
 
+def test_the_rate_of_a_cosine_is_that_of_its_formula_at_every_step(make_graph_set, store_uri, monkeypatch):
+    """Five batches of a target each, accumulated by two: three steps an epoch."""
+    graph_set = make_graph_set(train_targets=5, val_targets=1, decoys=2)
+    rates, batches = [], []
+    step, training_step = torch.optim.AdamW.step, ScoringModule.training_step
+
+    def noted(self, closure=None):
+        loss = step(self, closure)
+        rates.append([group["lr"] for group in self.param_groups])
+        return loss
+
+    def seen(self, batch, batch_idx):
+        batches.append(batch.index.tolist())
+        return training_step(self, batch, batch_idx)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", noted)
+    monkeypatch.setattr(ScoringModule, "training_step", seen)
+    settings = ["trainer.num_epochs=4", "trainer.accumulate_grad_batches=2", "dataloader.batch_size=2"]
+    settings += ["optimizer.learning_rate=0.01", "early_stopping.patience=9", QUIET]
+    result = topotrain.fit(overrides=[*graph_set.overrides, *RANKING, *settings], tracking_uri=store_uri)
+    expected = [0.01 * 0.5 * (1 + math.cos(math.pi * n / 12)) * min(1, (n + 1) / 3) for n in range(12)]
+    assert rates == [[pytest.approx(rate)] * 2 for rate in expected]
+    assert history(result, "learning_rate") == pytest.approx({epoch: expected[3 * epoch] for epoch in range(4)})
+    epochs = [batches[first : first + 5] for first in range(0, 20, 5)]
+    assert [sorted(map(sorted, epoch)) for epoch in epochs] == [[[0, 1], [2, 3], [4, 5], [6, 7], [8, 9]]] * 4
+    assert len({str(epoch) for epoch in epochs}) == 4, "another order at every epoch"
+
+
+@pytest.mark.parametrize("recipe", [(), RANKING], ids=["plain", "ranking"])
 @pytest.mark.parametrize(
     "limits", [Limits(fast_dev_run=True), Limits(train_batches=1, val_batches=0.5)], ids=["fast_dev_run", "limits"]
 )
-def test_cut_short_runs_register_nothing(graph_set, store_uri, limits):
-    result = topotrain.fit(overrides=graph_set.overrides, limits=limits, tracking_uri=store_uri)
+def test_cut_short_runs_register_nothing(graph_set, store_uri, limits, recipe):
+    result = topotrain.fit(overrides=[*graph_set.overrides, *recipe], limits=limits, tracking_uri=store_uri)
     client = mlflow_client(store_uri)
     assert result.model_versions == []
     assert client.search_registered_models() == []

@@ -13,6 +13,12 @@ from topotrain.data.packed_graphs import PackedGraphs
 from topotrain.data.packing import pack
 from topotrain.schema.feature_schema import FeatureSchema
 
+# Batches by target, the loss for their order, AdamW and the cosine, on a set of a few decoys each.
+RANKING = (
+    *("dataloader.batches=by_target", "dataloader.decoys_per_target=2", "loss.rank_weight=0.1"),
+    *("optimizer.type=adamw", "scheduler.type=cosine", "scheduler.warmup_steps=3"),
+)
+
 
 @dataclass(frozen=True)
 class GraphSet:

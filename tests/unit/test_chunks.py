@@ -130,6 +130,14 @@ def assert_same(found: Outcome, expected: Outcome, atol: float = 1e-12) -> None:
         torch.testing.assert_close(found.gradients[name], gradient, rtol=1e-9, atol=atol, msg=lambda m, n=name: n + m)
 
 
+WHOLE = {
+    "num_layers": 1,
+    "contact_term": True,
+    "derived_inputs": True,
+    "pooled_inputs": 3,
+    "input_clamp": 2.0,
+    "decorrelated_inputs": True,
+}
 SHAPES = {
     "default": {},
     "one head, one layer": {"attention_head": 1, "num_layers": 1},
@@ -137,10 +145,12 @@ SHAPES = {
     "flat encoder, two channels": {"hidden_dim": 2, "edge_encoder": "flat"},
     "as trained": {"hidden_dim": 32, "attention_head": 8},
     "no layer": {"num_layers": 0},
+    "all inputs": WHOLE,
+    "all inputs, no layer": WHOLE | {"num_layers": 0},
 }
 
 
-@pytest.mark.parametrize("pooling", ["mean", "add", "max"])
+@pytest.mark.parametrize("pooling", ["mean", "add", "max", "scaled_add"])
 @pytest.mark.parametrize("shape", list(SHAPES))
 def test_scores_and_gradients_are_those_of_pyg(by_pyg, shape, pooling):
     network = make_network(replace(SPEC, pooling_type=pooling, **SHAPES[shape]))
@@ -165,10 +175,10 @@ def test_any_width(by_pyg, width):
 
 
 @pytest.mark.parametrize("kinds", [1, 2, 30, 2000, 10**9])
-@pytest.mark.parametrize("pooling", ["mean", "max"])
-def test_edges_may_share_rows_in_any_way(by_pyg, pooling, kinds):
+@pytest.mark.parametrize("shape", [{"pooling_type": "mean"}, {"pooling_type": "max"}, WHOLE, {"num_layers": 0}])
+def test_edges_may_share_rows_in_any_way(by_pyg, shape, kinds):
     """Few rows are computed with as rows, many are expanded; each its own, in any order; and what PyG makes of them."""
-    network = make_network(replace(SPEC, pooling_type=pooling))
+    network = make_network(replace(SPEC, **shape))
     shared, apart = share_rows(make_batch(), kinds)
     assert shared.layout is not None
     assert shared.layout.shared is (kinds < 10**9)

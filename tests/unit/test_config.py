@@ -22,28 +22,42 @@ DOCUMENTED = {
     "paths.summary": "null",
     "paths.cache": "null",
     "labels.column": "dockq",
-    "model.pooling_type": "mean",
+    "model.pooling_type": "scaled_add",
     "model.attention_head": "8",
     "model.hidden_dim": "32",
-    "model.num_layers": "2",
+    "model.num_layers": "1",
     "model.dropout": "0.25",
-    "model.input_scaling": "standard",
+    "model.contact_term": "true",
+    "model.derived_inputs": "true",
+    "model.pooled_inputs": "16",
+    "model.pooled_inputs_dropout": "0.5",
+    "model.embedding_dropout": "0.2",
+    "model.head_dropout": "0.2",
+    "model.input_scaling": "decorrelated",
+    "model.input_clamp": "6.0",
     "edge_schema.use_layer_norm": "true",
-    "dataloader.batch_size": "16",
+    "dataloader.batch_size": "32",
+    "dataloader.batches": "by_target",
+    "dataloader.decoys_per_target": "8",
     "dataloader.num_workers": "0",
     "dataloader.seed": "222",
     "trainer.accelerator": "cpu",
     "trainer.devices": "1",
     "trainer.precision": "32",
-    "trainer.num_epochs": "100",
+    "trainer.num_epochs": "null",
     "trainer.accumulate_grad_batches": "1",
     "trainer.num_nodes": "1",
     "trainer.strategy": "auto",
-    "optimizer.learning_rate": "0.0005",
-    "optimizer.weight_decay": "0.0003",
-    "scheduler.type": "reduce_on_plateau",
+    "loss.rank_weight": "0.1",
+    "loss.rank_temperature": "4.0",
+    "loss.rank_margin": "0.05",
+    "optimizer.type": "adamw",
+    "optimizer.learning_rate": "0.001",
+    "optimizer.weight_decay": "0.01",
+    "scheduler.type": "cosine",
     "scheduler.factor": "0.4",
     "scheduler.patience": "12",
+    "scheduler.warmup_steps": "50",
     "early_stopping.patience": "25",
     "selection.primary_metric": "val_loss",
     "selection.use_val_spearman": "true",
@@ -263,7 +277,7 @@ def test_an_overrides_value_may_hold_equal_signs_and_dots() -> None:
         ("model: {attention_head: null}\n", ["model.attention_head", "got null", "integer"]),
         ("model: {hidden_dim: 5}\n", ["model.hidden_dim", "got 5", "multiple of 2"]),
         ("model: {dropout: 1.0}\n", ["model.dropout", "less than 1"]),
-        ("model: {pooling_type: sum}\n", ["model.pooling_type", 'got "sum"', "'mean', 'add' or 'max'"]),
+        ("model: {pooling_type: sum}\n", ["model.pooling_type", 'got "sum"', "'mean', 'add', 'max' or 'scaled_add'"]),
         ("optimizer: {learning_rate: .nan}\n", ["optimizer.learning_rate", "finite"]),
         ("optimizer: {learning_rate: .inf}\n", ["optimizer.learning_rate", "finite"]),
         ("optimizer: {learning_rate: 0}\n", ["optimizer.learning_rate", "greater than 0"]),
@@ -520,3 +534,38 @@ def test_the_selection_metric_is_the_documented_formula(options: list[str], expe
 def test_the_older_stacks_default_without_a_bar_is_read(tmp_path: Path) -> None:
     path = write(tmp_path / "c.yaml", "logging: {progress_bar_refresh_rate: 0, log_every_n_steps: 100}")
     assert load_config(path).config.logging.progress_bar_refresh_rate == 0
+
+
+# The defaults of before, as runs of then recorded them, but for paths and the like.
+BEFORE = """
+model: {pooling_type: add, attention_head: 8, hidden_dim: 32, num_layers: 2, dropout: 0.25, input_scaling: standard}
+dataloader: {batch_size: 16, num_workers: 0, seed: 222}
+trainer: {accelerator: cpu, devices: 1, precision: 32, num_epochs: 100, accumulate_grad_batches: 1}
+optimizer: {learning_rate: 0.0005, weight_decay: 0.0003}
+scheduler: {type: reduce_on_plateau, factor: 0.4, patience: 12}
+early_stopping: {patience: 25}
+"""
+
+
+def test_a_recipe_that_was_complete_before_means_what_it_meant(tmp_path: Path) -> None:
+    """That of published.yaml, apart from what it says itself; one with any of the newer keys is one of today."""
+    loaded = load_config(write(tmp_path / "old.yaml", BEFORE), ["dataloader.seed=7"])
+    published = load_config(CONFIGS / "published.yaml", ["model.pooling_type=add", "dataloader.seed=7"])
+    same = {"pooled_inputs_dropout"}  # of no inputs
+    assert loaded.config.model.model_dump(exclude=same) == published.config.model.model_dump(exclude=same)
+    for section in ("dataloader", "trainer", "loss", "optimizer", "early_stopping"):
+        assert getattr(loaded.config, section) == getattr(published.config, section), section
+    assert loaded.config.scheduler.type == "reduce_on_plateau"
+    (notice,) = loaded.notices
+    assert "mean what they did then" in notice
+    newer = load_config(
+        write(tmp_path / "new.yaml", BEFORE.replace("dropout: 0.25", "dropout: 0.25, contact_term: true"))
+    )
+    part = load_config(write(tmp_path / "part.yaml", BEFORE.replace("early_stopping: {patience: 25}", "")))
+    for config in (newer.config, part.config):
+        assert config.loss.rank_weight == 0.1
+    flat = "graph_dir: g\ntrain_label_file: t.csv\nval_label_file: v.csv\npooling_type: mean\nattention_head: 8\n"
+    flat += "hidden_dim: 32\ndropout: 0.25\nbatch_size: 16\nnum_epochs: 200\nlearning_rate: 0.005\nweight_decay: 0.0\n"
+    flat += "lr_scheduler_factor: 0.5\nlr_scheduler_patience: 10\nearly_stopping_patience: 20\n"
+    assert load_config(write(tmp_path / "flat.yaml", flat)).config.model.num_layers == 2
+    assert not load_config(CONFIGS / "default.yaml").notices

@@ -51,17 +51,27 @@ def of(scorer: Scorer, graph: Graph) -> Importance:
     return importance(scorer, KnownGraph.of(graph))
 
 
-@pytest.mark.parametrize("pooling", ["mean", "add", "max"])
-def test_contributions_sum_to_the_difference_from_the_reference(pooling: str) -> None:
-    scorer, graph = make_scorer(pooling_type=pooling), make_graph()
+ALL_INPUTS = {
+    "pooling_type": "scaled_add",
+    "contact_term": True,
+    "derived_inputs": True,
+    "pooled_inputs": 4,
+    "input_clamp": 1.0,
+    "decorrelated_inputs": True,
+}
+
+
+@pytest.mark.parametrize("shape", [{"pooling_type": how} for how in ("mean", "add", "max")] + [ALL_INPUTS])
+def test_contributions_sum_to_the_difference_from_the_reference(shape: dict[str, Any]) -> None:
+    scorer, graph = make_scorer(**shape), make_graph()
     found = of(scorer, graph)
     assert found.score == pytest.approx(scorer.score([graph])[0], abs=1e-12)
     network = scorer.network
     means = graph.x * 0 + network.node_scaling.mean.float(), graph.edge_attr * 0 + network.edge_scaling.mean.float()
     assert found.reference == pytest.approx(scorer.score([Graph("m", means[0], graph.edge_index, means[1])])[0], 1e-6)
     difference = found.score - found.reference
-    assert abs(difference) > 0.02
-    assert found.nodes.sum() + found.contacts.sum() == pytest.approx(difference, abs=1e-3)
+    assert abs(difference) > 0.01
+    assert found.nodes.sum() + found.contacts.sum() == pytest.approx(difference, abs=1e-12)
     assert found.residues.sum() == pytest.approx(found.nodes.sum() + found.contacts.sum(), abs=1e-12)
 
 
@@ -116,7 +126,7 @@ def test_an_ensemble_is_the_mean_of_its_members() -> None:
     for name in ("score", "reference", "nodes", "contacts"):
         one, other = (getattr(member, name) for member in each)
         np.testing.assert_allclose(getattr(both, name), (one + other) / 2, atol=1e-12)
-    assert both.nodes.sum() + both.contacts.sum() == pytest.approx(both.score - both.reference, abs=1e-3)
+    assert both.nodes.sum() + both.contacts.sum() == pytest.approx(both.score - both.reference, abs=1e-12)
 
 
 def test_a_graph_of_other_features_is_refused() -> None:

@@ -10,15 +10,27 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from kit.graphs import packed_graphs
 from topotrain.data.column_statistics import ColumnStatistics
 from topotrain.errors import DataError
 from topotrain.model.network import EdgeUpdate, NetworkSpec, TopoQANetwork
 from topotrain.model.original import load_original, rename_original
 from topotrain.model.scaling import InputScaling
+from topotrain.schema.feature_schema import FeatureSchema
 
 VECTORS = ("encoder_n172_e11_h8_add_noln", "encoder_n172_e24_h8_mean_ln", "flat_n172_e11_h8_mean")
-POOLINGS = ("mean", "add", "max")
 SPEC = NetworkSpec(node_dim=5, edge_dim=3, attention_head=4, hidden_dim=8)
+WHOLE = replace(
+    SPEC,
+    pooling_type="scaled_add",
+    num_layers=1,
+    contact_term=True,
+    derived_inputs=True,
+    pooled_inputs=4,
+    input_clamp=6.0,
+    decorrelated_inputs=True,
+)
+SHAPES = {**{pooling: replace(SPEC, pooling_type=pooling) for pooling in ("mean", "add", "max")}, "whole": WHOLE}
 
 # (x, edge_index, edge_attr) of one graph
 Parts = tuple[Tensor, Tensor, Tensor]
@@ -26,7 +38,11 @@ Parts = tuple[Tensor, Tensor, Tensor]
 
 def make_network(spec: NetworkSpec = SPEC, seed: int = 0) -> TopoQANetwork:
     torch.manual_seed(seed)
-    return TopoQANetwork(spec).double().eval()
+    network = TopoQANetwork(spec).double().eval()
+    for name, buffer in network.named_buffers():
+        if name in ("node_weight", "mean_size") or name.startswith("derived"):
+            buffer.uniform_(0.5, 2)
+    return network
 
 
 def make_parts(num_nodes: int, num_edges: int, spec: NetworkSpec = SPEC, seed: int = 1) -> Parts:
@@ -134,9 +150,9 @@ def test_pinned_scores(pooling, norm):
     assert score(network, _pinned_parts()).item() == pytest.approx(PINNED[pooling, norm], abs=1e-12)
 
 
-@pytest.mark.parametrize("pooling", POOLINGS)
-def test_node_order_does_not_matter(pooling):
-    network = make_network(replace(SPEC, pooling_type=pooling))
+@pytest.mark.parametrize("shape", SHAPES)
+def test_node_order_does_not_matter(shape):
+    network = make_network(SHAPES[shape])
     x, edge_index, edge_attr = make_parts(9, 20)
     order = torch.randperm(9, generator=torch.Generator().manual_seed(3))
     place = torch.argsort(order)
@@ -146,9 +162,9 @@ def test_node_order_does_not_matter(pooling):
     assert (score(network, (x[order], edge_index, edge_attr)) - moved).abs() > 1e-6
 
 
-@pytest.mark.parametrize("pooling", POOLINGS)
-def test_edge_order_does_not_matter(pooling):
-    network = make_network(replace(SPEC, pooling_type=pooling))
+@pytest.mark.parametrize("shape", SHAPES)
+def test_edge_order_does_not_matter(shape):
+    network = make_network(SHAPES[shape])
     x, edge_index, edge_attr = make_parts(9, 20)
     order = torch.randperm(20, generator=torch.Generator().manual_seed(4))
     moved = score(network, (x, edge_index[:, order], edge_attr[order]))
@@ -156,31 +172,31 @@ def test_edge_order_does_not_matter(pooling):
     assert (score(network, (x, edge_index, edge_attr[order])) - moved).abs() > 1e-6
 
 
-@pytest.mark.parametrize("pooling", POOLINGS)
-def test_edge_direction_matters(pooling):
-    network = make_network(replace(SPEC, pooling_type=pooling))
+@pytest.mark.parametrize("shape", SHAPES)
+def test_edge_direction_matters(shape):
+    network = make_network(SHAPES[shape])
     x, edge_index, edge_attr = make_parts(9, 20)
     assert (
         score(network, (x, edge_index.flip(0), edge_attr)) - score(network, (x, edge_index, edge_attr))
     ).abs() > 1e-6
 
 
-@pytest.mark.parametrize("pooling", POOLINGS)
-def test_a_graph_alone_scores_as_in_a_batch(pooling):
-    network = make_network(replace(SPEC, pooling_type=pooling))
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_graph_alone_scores_as_in_a_batch(shape):
+    network = make_network(SHAPES[shape])
     graphs = [make_parts(n, e, seed=n) for n, e in ((6, 12), (1, 0), (9, 3), (4, 0), (3, 9))]
     together = score(network, *graphs)
     alone = torch.cat([score(network, graph) for graph in graphs])
     torch.testing.assert_close(together, alone, rtol=0, atol=1e-12)
     torch.testing.assert_close(score(network, *graphs[::-1]), alone.flip(0), rtol=0, atol=1e-12)
-    # Without edges (and self loops) all graphs score alike.
-    assert together.unique().numel() == len(graphs) - 1
+    # Without edges (and self loops) all graphs score alike, unless the network sees how large they are.
+    assert together.unique().numel() == len(graphs) - (shape != "whole")
 
 
-@pytest.mark.parametrize("pooling", POOLINGS)
+@pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("position", [0, 1, 2])
-def test_a_graph_without_edges_pools_to_zeros(pooling, position):
-    network = make_network(replace(SPEC, pooling_type=pooling))
+def test_a_graph_without_edges_pools_to_zeros(shape, position):
+    network = make_network(SHAPES[shape])
     graphs = [make_parts(6, 12), make_parts(5, 8, seed=2)]
     graphs.insert(position, make_parts(4, 0, seed=3))
     pooled: list[Tensor] = []
@@ -192,9 +208,9 @@ def test_a_graph_without_edges_pools_to_zeros(pooling, position):
     assert (rows > 0).sum() == 2
 
 
-@pytest.mark.parametrize("pooling", POOLINGS)
-def test_a_batch_without_any_edge(pooling):
-    network = make_network(replace(SPEC, pooling_type=pooling))
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_batch_without_any_edge(shape):
+    network = make_network(SHAPES[shape])
     scores = score(network, make_parts(4, 0), make_parts(1, 0, seed=2))
     assert scores.shape == (2,)
     assert ((scores > 0) & (scores < 1)).all()
@@ -209,9 +225,9 @@ def test_isolated_nodes_count():
     assert (with_lonely - score(network, (x, edge_index, edge_attr))).abs() > 1e-9
 
 
-@pytest.mark.parametrize("pooling", POOLINGS)
-def test_every_graph_of_a_batch_is_in_the_loss(pooling):
-    network = make_network(replace(SPEC, pooling_type=pooling))
+@pytest.mark.parametrize("shape", SHAPES)
+def test_every_graph_of_a_batch_is_in_the_loss(shape):
+    network = make_network(SHAPES[shape])
     graphs = [make_parts(6, 12), make_parts(5, 0, seed=2), make_parts(4, 8, seed=3), make_parts(7, 9, seed=4)]
     for x, _, _ in graphs:
         x.requires_grad_()
@@ -219,8 +235,8 @@ def test_every_graph_of_a_batch_is_in_the_loss(pooling):
     y.requires_grad_()
     functional.mse_loss(score(network, *graphs), y).backward()
     assert (y.grad != 0).all()
-    # Without edges (and self loops) nothing of a node reaches the score, so that graph's features have no gradient.
-    assert [bool(x.grad.abs().sum() > 0) for x, _, _ in graphs] == [True, False, True, True]
+    # Without edges (and self loops) nothing of a node reaches the score, but as a pooled column.
+    assert [bool(x.grad.abs().sum() > 0) for x, _, _ in graphs] == [True, shape == "whole", True, True]
 
 
 def test_the_module_s_loss_is_the_mean_over_every_graph():
@@ -233,7 +249,8 @@ def test_the_module_s_loss_is_the_mean_over_every_graph():
     network = make_network().train()
     for layer in network.layers:
         layer.conv.dropout = 0.0
-    module = ScoringModule(network, TrainConfig(), [])
+    none = packed_graphs([], FeatureSchema(node_dim=network.spec.node_dim, edge_dim=network.spec.edge_dim))
+    module = ScoringModule(network, TrainConfig(), none, none)
     graphs = [make_parts(6, 12), make_parts(5, 0, seed=2), make_parts(4, 8, seed=3)]
     y = torch.tensor([0.9, 0.1, 0.5], dtype=torch.float64)
 

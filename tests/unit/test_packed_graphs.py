@@ -13,7 +13,7 @@ from torch_geometric.data import Batch, Data
 from kit.graphs import packed_graphs
 from topotrain.config import DataloaderConfig
 from topotrain.data.graph_file import Graph
-from topotrain.data.module import EpochSampler, GraphDataModule
+from topotrain.data.module import GraphDataModule
 from topotrain.data.packing import pack, unpack
 from topotrain.schema.feature_schema import FeatureSchema
 
@@ -125,21 +125,6 @@ def test_a_batch_moves_whole() -> None:
     assert {tensor.device.type for tensor in tensors if isinstance(tensor, Tensor)} == {"meta"}
     assert batch.x.device.type == "cpu"
     assert torch.equal(batch.to(torch.device("cpu")).x, batch.x)
-
-
-def test_the_order_depends_on_seed_and_epoch_alone() -> None:
-    def order(seed: int, epoch: int) -> list[int]:
-        sampler = EpochSampler(50, seed)
-        sampler.set_epoch(epoch)
-        torch.manual_seed(epoch)
-        return list(sampler)
-
-    assert sorted(order(1, 0)) == list(range(50))
-    assert order(1, 3) == order(1, 3)
-    assert len({tuple(order(seed, epoch)) for seed in (0, 1, 2**32 - 1) for epoch in range(4)}) == 12
-    sampler = EpochSampler(50, 1)
-    assert list(sampler) == list(sampler) == order(1, 0)
-    assert len(sampler) == 50
 
 
 def test_loaders_drop_no_graph_and_validation_keeps_its_order() -> None:

@@ -78,3 +78,26 @@ def test_targets_for_which_one_is_undefined_count_for_neither() -> None:
         *([ranking_report(part, TRUE[:NUM_DECOYS], TARGETS[:NUM_DECOYS])] for part in (scores[:12], flat[:12]))
     )
     assert (one.interval, one.better, one.num_targets) == (None, None, 1)
+
+
+def test_complexes_that_are_alike_say_less_than_as_many_that_are_not() -> None:
+    first, second = [report(0.0)], [report(0.6)]
+    alone = by_metric(paired(first, second))
+    own = by_metric(paired(first, second, {target: target for target in TARGETS}))
+    assert own == alone
+
+    def tripled(one: RankingReport) -> RankingReport:
+        return ranking_report(
+            np.tile(one.predicted, 3), np.tile(TRUE, 3), [f"{x}-{k}" for k in range(3) for x in TARGETS]
+        )
+
+    copies = [[tripled(one) for one in side] for side in (first, second)]
+    together = by_metric(paired(*copies, {f"{x}-{k}": x for x in TARGETS for k in range(3)}))
+    apart = by_metric(paired(*copies))
+    for name, one in alone.items():
+        assert one.interval and together[name].interval and apart[name].interval
+        assert together[name].mean == pytest.approx(one.mean)
+        width = one.interval[1] - one.interval[0]
+        assert together[name].interval == pytest.approx(one.interval, abs=0.1 * width)
+        assert apart[name].interval[1] - apart[name].interval[0] < 0.7 * width
+    assert all(one.interval is None for one in paired(first, second, dict.fromkeys(TARGETS, "one")))

@@ -102,7 +102,7 @@ def test_others_than_were_asked_for_are_one_line(environment, values, num_ranks,
 @pytest.mark.parametrize("num_graphs", [1, 2, 3, 7, 16])
 def test_every_graph_of_a_batch_is_computed_once(size, num_graphs):
     edges = [random.Random(num_graphs).randrange(50) for _ in range(num_graphs)]
-    shares = [share_of(edges, Seat(rank, size)) for rank in range(size)]
+    shares = [share_of(range(num_graphs), edges, edges, Seat(rank, size)) for rank in range(size)]
     own = [taken[: share.num_own] for taken, share in shares]
     assert sorted(place for taken in own for place in taken) == list(range(num_graphs))
     assert max(map(len, own)) - min(map(len, own)) <= 1
@@ -112,7 +112,7 @@ def test_every_graph_of_a_batch_is_computed_once(size, num_graphs):
 
 def test_shares_are_about_equally_large():
     edges = list(range(100, 1700, 100))
-    totals = [sum(edges[place] for place in share_of(edges, Seat(rank, 2))[0]) for rank in range(2)]
+    totals = [sum(edges[place] for place in share_of(range(15), edges, edges, Seat(rank, 2))[0]) for rank in range(2)]
     assert max(totals) / min(totals) < 1.02
 
 
@@ -122,7 +122,7 @@ def test_dropout_falls_on_the_same_edges_whoever_computes_them():
     whole = dropout_mask(sum(edges), heads, 0.5, torch.zeros(1))
     found = torch.full_like(whole, -1.0)
     for rank in range(2):
-        _, share = share_of(edges, Seat(rank, 2))
+        _, share = share_of(range(5), edges, edges, Seat(rank, 2))
         torch.manual_seed(1)
         found[share.edges] = dropout_mask(len(share.edges), heads, 0.5, torch.zeros(1), share)
     assert torch.equal(found, whole)
@@ -137,12 +137,23 @@ def test_parts_of_a_batch_hold_its_graphs(tmp_path):
     parts = [data.train.part(positions, Seat(rank, 2)) for rank in range(2)]
     assert sorted(i for part in parts for i in part.index.tolist()) == sorted(positions)
     for part in parts:
-        assert torch.equal(whole.edge_index.shape[1] * torch.ones(()), torch.tensor(float(part.layout.share.num_edges)))
-        assert len(part.layout.share.edges) == part.edge_index.shape[1]
-        places = [positions.index(i) for i in part.index.tolist()]
+        share = part.layout.share
+        assert share.num_edges == whole.edge_index.shape[1]
+        assert len(share.edges) == part.edge_index.shape[1]
         starts = whole.layout.edge_start
-        expected = torch.cat([torch.arange(starts[p], starts[p + 1]) for p in places])
-        assert torch.equal(part.layout.share.edges, expected)
+        expected = torch.cat([torch.arange(starts[p], starts[p + 1]) for p in share.graphs.tolist()])
+        assert torch.equal(share.edges, expected)
+        assert share.num_nodes == len(whole.x)
+        assert torch.equal(whole.x[share.nodes], part.x)
+        assert torch.equal(share.index, whole.index)
+        assert torch.equal(share.index[share.graphs], part.index)
+
+
+def test_who_has_no_graph_of_its_own_says_whose_it_takes():
+    taken, share = share_of([4, 2], [9, 9, 3, 9, 5], [9, 9, 8, 9, 6], Seat(2, 3))
+    assert (taken, share.num_own, share.graphs.tolist()) == ([0], 0, [0])
+    assert (share.num_nodes, share.nodes.tolist()) == (8, list(range(5)))
+    assert (share.num_edges, share.edges.tolist()) == (14, list(range(6)))
 
 
 def test_rank_0_hears_why_another_fails():

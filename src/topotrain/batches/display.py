@@ -28,7 +28,7 @@ class JobReport:
 
     Attributes:
         name: of the job.
-        num_epochs: at most.
+        num_epochs: at most; ``None`` where the data decide.
         primary_metric: what ranks its checkpoints.
         run_name: of its run.
         status: where it stands.
@@ -47,7 +47,7 @@ class JobReport:
     """
 
     name: str
-    num_epochs: int
+    num_epochs: int | None
     primary_metric: str
     run_name: str
     status: JobStatus = "waiting"
@@ -177,12 +177,16 @@ def line(report: JobReport) -> str:
     """Where one job stands."""
     parts = [f"{report.name}: {report.standing}"]
     if report.epochs:
-        parts.append(f"{report.epochs}/{report.num_epochs} epochs")
+        parts.append(f"{_epochs(report)} epochs")
     if report.best_val_loss is not None:
         parts.append(f"best val_loss {report.best_val_loss:.4f}")
     if report.note:
         parts.append(report.note)
     return ", ".join(parts)
+
+
+def _epochs(report: JobReport) -> str:
+    return f"{report.epochs}/{report.num_epochs}" if report.num_epochs else str(report.epochs)
 
 
 def _live_table(reports: Sequence[JobReport], headline: str = "") -> Table:
@@ -191,7 +195,7 @@ def _live_table(reports: Sequence[JobReport], headline: str = "") -> Table:
 
     table = Table("job", "status", "epochs", "best val_loss", "", box=None, pad_edge=False)
     for report in reports:
-        epoch = f"{report.epochs}/{report.num_epochs}" if report.epochs else ""
+        epoch = _epochs(report) if report.epochs else ""
         loss = "" if report.best_val_loss is None else f"{report.best_val_loss:.4f}"
         table.add_row(*map(Text, (report.name, report.standing, epoch, loss, report.note)))
     if headline:

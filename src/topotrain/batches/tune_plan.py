@@ -14,7 +14,7 @@ import yaml
 from topotrain.batches.manifest import Job, Manifest, digest_of
 from topotrain.batches.space import Space, load_space
 from topotrain.batches.study import PrunerName, SamplerName, Study, check_count
-from topotrain.config import TrainConfig, merge
+from topotrain.config import MOST_EPOCHS, TrainConfig, merge
 from topotrain.data.folds import Fold, make_folds
 from topotrain.errors import ConfigError
 from topotrain.fields import (
@@ -101,7 +101,7 @@ class Plan:
     def num_epochs(self) -> int:
         """Of the longest trial there may be."""
         own = [value for one in self.space.dimensions if one.key == "trainer.num_epochs" for value in one.tried_first]
-        return int(max(own, default=self.recipe.trainer.num_epochs))
+        return int(max(own, default=self.recipe.trainer.num_epochs or MOST_EPOCHS))
 
     @property
     def reads(self) -> list[str]:

@@ -34,10 +34,11 @@ def runs(ctx: click.Context, param: click.Parameter) -> Iterable[str]:
 
 @_offered
 def models(ctx: click.Context, param: click.Parameter) -> Iterable[str]:
-    """``models:/NAME@alias`` and ``models:/NAME/VERSION``."""
+    """``models:/NAME@alias`` and ``models:/NAME/VERSION``, then ``starter``."""
+    from topotrain.fields import STARTER
     from topotrain.tracking.glance import model_uris
 
-    return model_uris(ctx.params.get("tracking_uri"))
+    return [*model_uris(ctx.params.get("tracking_uri")), STARTER]
 
 
 @_offered

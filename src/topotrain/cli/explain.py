@@ -12,7 +12,7 @@ from topotrain.cli.structures import CHAINS
 
 @click.command()
 @click.argument("source", type=InputPath(), metavar="STRUCTURE|GRAPH")
-@model_option("Or a local folder; by default the champion of topoqa, else its candidate.")
+@model_option("Or a local folder; by default the champion of topoqa, else its candidate, else starter.")
 @option("--out", type=click.Path(), metavar="CSV", help="The residues; by default printed.")
 @option("--contacts", type=click.Path(), metavar="CSV", help="The contacts, too.")
 @CHAINS

@@ -46,7 +46,7 @@ LABELS = option(
 
 
 @click.command()
-@model_option("By default the champion of topoqa, else its candidate.")
+@model_option("By default the champion of topoqa, else its candidate, else starter.")
 @RUN_OF_MODEL
 @graphs_option("Graph directory.")
 @LABELS
@@ -237,7 +237,7 @@ def metrics(predictions: str, form: str, per_target: bool) -> None:
 
 
 @click.command()
-@model_option("Or a local folder; by default the champion of topoqa, else its candidate.")
+@model_option("Or a local folder; by default the champion of topoqa, else its candidate, else starter.")
 @graphs_option("Every graph below it is scored.")
 @option("--out", type=click.Path(), required=True, metavar="CSV|PARQUET", help="The table; its suffix says which kind.")
 @option("--labels", type=InputPath(), metavar="CSV", help="Adds the true quality, and targets where it names them.")

@@ -240,7 +240,7 @@ def features(kind: str | None, as_json: bool) -> None:
 
 @click.command()
 @click.argument("structures", nargs=-1, required=True, type=InputPath())
-@model_option("Or a local folder; by default the champion of topoqa, else its candidate.")
+@model_option("Or a local folder; by default the champion of topoqa, else its candidate, else starter.")
 @target_options
 @option("--out", type=click.Path(), metavar="CSV", help="By default printed.")
 @option("--report", type=click.Path(dir_okay=False), metavar="HTML", help="A page: the ranking, and the best in space.")
@@ -284,6 +284,7 @@ def score(
     topotrain score model_1.pdb model_2.cif.gz --chains A,B:C
     topotrain score models/ --report report.html --annotate annotated/
     topotrain score models.zip --model models:/topoqa/3
+    topotrain score models/ --model starter
     """
     with heavy_imports():
         from topotrain.data.targets import TargetRule

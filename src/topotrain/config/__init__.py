@@ -1,5 +1,6 @@
 """YAML and overrides to one frozen, validated ``TrainConfig``; other rooms import these names from here."""
 
+from topotrain.config.earlier import completed as completed
 from topotrain.config.loading import Draft as Draft
 from topotrain.config.loading import Layer as Layer
 from topotrain.config.loading import LoadedConfig as LoadedConfig
@@ -12,11 +13,15 @@ from topotrain.config.loading import parse_override as parse_override
 from topotrain.config.loading import separate as separate
 from topotrain.config.paths import absolute_path as absolute_path
 from topotrain.config.paths import absolute_uri as absolute_uri
+from topotrain.config.sections import MOST_EPOCHS as MOST_EPOCHS
 from topotrain.config.sections import DataloaderConfig as DataloaderConfig
 from topotrain.config.sections import Float as Float
 from topotrain.config.sections import LoggingConfig as LoggingConfig
+from topotrain.config.sections import LossConfig as LossConfig
 from topotrain.config.sections import MlflowConfig as MlflowConfig
+from topotrain.config.sections import OptimizerConfig as OptimizerConfig
 from topotrain.config.sections import PositiveInt as PositiveInt
+from topotrain.config.sections import SchedulerConfig as SchedulerConfig
 from topotrain.config.sections import SelectionConfig as SelectionConfig
 from topotrain.config.sections import TrainConfig as TrainConfig
 from topotrain.config.sections import TrainerConfig as TrainerConfig

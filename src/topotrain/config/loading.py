@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from topotrain.config.earlier import completed
 from topotrain.config.legacy import ALIASES, translate
 from topotrain.config.paths import resolve_paths
 from topotrain.config.sections import TrainConfig
@@ -95,7 +96,7 @@ def draft_config(path: str | os.PathLike[str] | None = None, overrides: Iterable
         source = Path(path).absolute()
         where = str(source)
         text, raw = read_yaml(source)
-        raw = translate(raw, where, notices)
+        raw = completed(translate(raw, where, notices), where, notices)
         resolve_paths(raw, source.parent, where)
     for override in overrides:
         layer = override if isinstance(override, Layer) else layer_of(override)

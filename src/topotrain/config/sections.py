@@ -15,6 +15,8 @@ from topotrain.limits import NUMBER
 from topotrain.reading.numbers import reads_as_number
 
 SINGLE_PRECISION = 1e38
+MOST_POOLED = 1024
+MOST_EPOCHS = 100  # where their number follows from the data
 
 
 def _as_written(value: Any) -> Any:
@@ -60,6 +62,7 @@ PositiveInt = Annotated[Int, Field(gt=0)]
 NonNegativeInt = Annotated[Int, Field(ge=0)]
 PositiveFloat = Annotated[Float, Field(gt=0)]
 NonNegativeFloat = Annotated[Float, Field(ge=0)]
+Rate = Annotated[Float, Field(ge=0, lt=1)]
 
 
 class _Section(BaseModel):
@@ -94,12 +97,19 @@ class LabelsConfig(_Section):
 class ModelConfig(_Section):
     """Shape of the network, apart from the widths, which come from the graphs."""
 
-    pooling_type: Literal["mean", "add", "max"] = "mean"
+    pooling_type: Literal["mean", "add", "max", "scaled_add"] = "scaled_add"
     attention_head: PositiveInt = 8
     hidden_dim: Annotated[Int, Field(ge=2, multiple_of=2)] = 32
-    num_layers: PositiveInt = 2
-    dropout: Annotated[Float, Field(ge=0, lt=1)] = 0.25
-    input_scaling: Literal["standard", "none"] = "standard"
+    num_layers: PositiveInt = 1
+    dropout: Rate = 0.25
+    contact_term: bool = True
+    derived_inputs: bool = True
+    pooled_inputs: Annotated[Int, Field(ge=0, le=MOST_POOLED)] = 16
+    pooled_inputs_dropout: Rate = 0.5
+    embedding_dropout: Rate = 0.2
+    head_dropout: Rate = 0.2
+    input_scaling: Literal["standard", "decorrelated", "none"] = "decorrelated"
+    input_clamp: PositiveFloat | None = 6.0
 
 
 class EdgeSchemaConfig(_Section):
@@ -121,36 +131,48 @@ class EdgeSchemaConfig(_Section):
 class DataloaderConfig(_Section):
     """How graphs are drawn; ``seed`` decides weights, order and dropout."""
 
-    batch_size: PositiveInt = 16
+    batch_size: PositiveInt = 32
+    batches: Literal["random", "by_target"] = "by_target"
+    decoys_per_target: Annotated[Int, Field(gt=1)] = 8
     num_workers: NonNegativeInt = 0
     seed: Annotated[Int, Field(ge=0, lt=2**32)] = 222
 
 
 class TrainerConfig(_Section):
-    """Passed to Lightning's ``Trainer``."""
+    """Passed to Lightning's ``Trainer``; a number of epochs that is not given follows from the data."""
 
     accelerator: str = "cpu"
     devices: PositiveInt | str = 1
     precision: Int | str = 32
-    num_epochs: PositiveInt = 100
+    num_epochs: PositiveInt | None = None
     accumulate_grad_batches: PositiveInt = 1
     num_nodes: PositiveInt = 1
     strategy: Literal["auto", "ddp"] = "auto"
 
 
-class OptimizerConfig(_Section):
-    """Adam."""
+class LossConfig(_Section):
+    """Squared error, and beside it how wrongly the decoys of each target are ordered."""
 
-    learning_rate: PositiveFloat = 0.0005
-    weight_decay: NonNegativeFloat = 0.0003
+    rank_weight: NonNegativeFloat = 0.1
+    rank_temperature: PositiveFloat = 4.0
+    rank_margin: Annotated[Float, Field(ge=0, lt=1)] = 0.05
+
+
+class OptimizerConfig(_Section):
+    """Adam, or AdamW with a decay of matrices alone."""
+
+    type: Literal["adam", "adamw"] = "adamw"
+    learning_rate: PositiveFloat = 0.001
+    weight_decay: NonNegativeFloat = 0.01
 
 
 class SchedulerConfig(_Section):
-    """ReduceLROnPlateau on ``val_loss``; patience in epochs."""
+    """ReduceLROnPlateau on ``val_loss``, patience in epochs; or a cosine over all steps, that has neither."""
 
-    type: Literal["reduce_on_plateau"] = "reduce_on_plateau"
+    type: Literal["reduce_on_plateau", "cosine"] = "cosine"
     factor: Annotated[Float, Field(gt=0, lt=1)] = 0.4
     patience: NonNegativeInt = 12
+    warmup_steps: NonNegativeInt = 50
 
 
 class EarlyStoppingConfig(_Section):
@@ -235,6 +257,7 @@ class TrainConfig(_Section):
     edge_schema: EdgeSchemaConfig = EdgeSchemaConfig()
     dataloader: DataloaderConfig = DataloaderConfig()
     trainer: TrainerConfig = TrainerConfig()
+    loss: LossConfig = LossConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     scheduler: SchedulerConfig = SchedulerConfig()
     early_stopping: EarlyStoppingConfig = EarlyStoppingConfig()

@@ -16,12 +16,20 @@ class Share:
     Attributes:
         num_graphs: in the whole batch.
         num_own: of the whole batch's graphs; a process for which none is left has another's, which counts for nothing.
+        graphs: (num_graphs of this process,) int64, which of the whole batch's graphs they are, another's included.
+        index: (num_graphs,) int64, the position of each graph of the whole batch among those packed.
+        num_nodes: in the whole batch.
+        nodes: (num_nodes of this process,) int64, which of the whole batch's nodes they are.
         num_edges: in the whole batch.
         edges: (num_edges of this process,) int64, which of the whole batch's edges they are.
     """
 
     num_graphs: int
     num_own: int
+    graphs: Tensor
+    index: Tensor
+    num_nodes: int
+    nodes: Tensor
     num_edges: int
     edges: Tensor
 

@@ -1,50 +1,24 @@
-"""The Lightning data module: batches in an order that depends on the seed and the epoch alone."""
+"""The Lightning data module: batches that depend on the seed and the epoch alone."""
 
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterable
 from functools import partial
 
 import pytorch_lightning as pl
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import BatchSampler, DataLoader, Dataset
 
 from topotrain.config import DataloaderConfig
+from topotrain.data.batch_order import EpochSampler, batches_of
 from topotrain.data.packed_graphs import PackedGraphs
 from topotrain.data.packing import GraphBatch
 from topotrain.data.sharing import Seat
 from topotrain.signals import ignore_stopping
 
 
-class EpochSampler(Sampler[int]):
-    """A new order every epoch, drawn from seed and epoch: a resumed run needs no stored position.
-
-    Args:
-        size: number of graphs.
-        seed: of the run.
-        epoch: the first one; workers ask for its order before Lightning says which it is.
-        num_seen: graphs that the first epoch begins after.
-    """
-
-    def __init__(self, size: int, seed: int, epoch: int = 0, num_seen: int = 0) -> None:
-        self.size, self.seed, self.epoch = size, seed, epoch
-        self._first, self._num_seen = epoch, num_seen
-
-    def set_epoch(self, epoch: int) -> None:
-        """Lightning calls this before each epoch."""
-        self.epoch = epoch
-
-    def __iter__(self) -> Iterator[int]:
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
-        order: list[int] = torch.randperm(self.size, generator=generator).tolist()
-        return iter(order[self._num_seen if self.epoch == self._first else 0 :])
-
-    def __len__(self) -> int:
-        return self.size
-
-
-class _Positions(Dataset[int]):
+class _Positions(Dataset[list[int]]):
     """Positions of packed graphs; the graphs themselves are cut when a batch is collated."""
 
     def __init__(self, size: int) -> None:
@@ -53,8 +27,8 @@ class _Positions(Dataset[int]):
     def __len__(self) -> int:
         return self.size
 
-    def __getitem__(self, index: int) -> int:
-        return index
+    def __getitem__(self, batch: list[int]) -> list[int]:
+        return batch
 
 
 def _leave_signals(worker: int) -> None:
@@ -68,7 +42,7 @@ class GraphDataModule(pl.LightningDataModule):
     Args:
         train: packed training graphs.
         val: packed validation graphs.
-        config: batch size, workers, seed.
+        config: what makes a batch, workers, seed.
 
     Attributes:
         first_epoch: at which training begins; more than 0 in a run that goes on.
@@ -82,19 +56,19 @@ class GraphDataModule(pl.LightningDataModule):
         self.first_epoch, self.first_batch, self.seat = 0, 0, Seat()
 
     def train_dataloader(self) -> DataLoader[GraphBatch]:
-        """Shuffled batches; the last one may be smaller, none is dropped."""
-        num_seen = self.first_batch * self.config.batch_size
-        return self._loader(self.train, EpochSampler(len(self.train), self.config.seed, self.first_epoch, num_seen))
+        """Batches drawn anew for each epoch; no graph is left out."""
+        draw = batches_of(self.train.targets, self.config)
+        return self._loader(self.train, EpochSampler(draw, self.config.seed, self.first_epoch, self.first_batch))
 
     def val_dataloader(self) -> DataLoader[GraphBatch]:
         """Batches in the order of the label file."""
-        return self._loader(self.val, None)
+        return self._loader(self.val, BatchSampler(range(len(self.val)), self.config.batch_size, drop_last=False))
 
-    def _loader(self, graphs: PackedGraphs, sampler: EpochSampler | None) -> DataLoader[GraphBatch]:
+    def _loader(self, graphs: PackedGraphs, batches: Iterable[list[int]]) -> DataLoader[GraphBatch]:
         return DataLoader(
             _Positions(len(graphs)),  # type: ignore[arg-type]
-            batch_size=self.config.batch_size,
-            sampler=sampler,
+            batch_size=None,  # what is drawn are whole batches
+            sampler=batches,
             num_workers=self.config.num_workers,
             persistent_workers=False,
             worker_init_fn=_leave_signals,

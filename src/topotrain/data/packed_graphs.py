@@ -21,7 +21,8 @@ class PackedGraphs:
         schema: theirs.
         dockq: true DockQ of each; unknown ones are NaN.
         targets: target of each.
-        num_edges: of each; only who shares batches among processes needs them.
+        num_nodes: of each; only who shares batches among processes needs them.
+        num_edges: likewise.
     """
 
     def __init__(
@@ -31,10 +32,11 @@ class PackedGraphs:
         schema: FeatureSchema,
         dockq: Sequence[float] | None = None,
         targets: Sequence[str] | None = None,
+        num_nodes: Sequence[int] = (),
         num_edges: Sequence[int] = (),
     ) -> None:
         self._read, self._edge_dim = read, schema.edge_dim
-        self.keys, self._num_edges = list(keys), num_edges
+        self.keys, self._num_nodes, self._num_edges = list(keys), num_nodes, num_edges
         self.targets = list(targets) if targets is not None else [""] * len(self.keys)
         values = list(dockq) if dockq is not None else [float("nan")] * len(self.keys)
         self.y = torch.tensor(values, dtype=torch.float32)
@@ -53,6 +55,6 @@ class PackedGraphs:
 
     def part(self, positions: Sequence[int], seat: Seat) -> GraphBatch:
         """What one process computes of the batch of the graphs at these positions."""
-        taken, share = share_of([self._num_edges[position] for position in positions], seat)
+        taken, share = share_of(positions, self._num_nodes, self._num_edges, seat)
         part = self.batch([positions[place] for place in taken])
         return replace(part, layout=replace(part.layout, share=share))

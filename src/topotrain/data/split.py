@@ -121,7 +121,7 @@ class Split:
             schema,
             [sample.dockq for sample in self.samples],
             [sample.target for sample in self.samples],
-            self.sizes[1].astype(int).tolist(),
+            *(sizes.astype(int).tolist() for sizes in self.sizes),
         )
 
     @cached_property

@@ -20,6 +20,7 @@ from topotrain.metrics.report import RankingReport, ranking_report
 from topotrain.progress import Track
 from topotrain.schema.check import SchemaCheck
 from topotrain.text import aligned, as_csv, as_json
+from topotrain.tracking.store import model_folder
 
 WORDS = {"ranking_loss": "ranking loss ({quality})", "spearman": "Spearman", MSE: "MSE"}
 
@@ -151,7 +152,7 @@ class _Judged:
     def of(cls, text: str, graphs: str, where: dict[str, Any], how: dict[str, Any]) -> _Judged:
         titles, reports, split = [], [], None
         for name in [part.strip() for part in text.split(",") if part.strip()]:
-            is_model = name.startswith("models:/") or Path(name).is_dir()
+            is_model = name.startswith("models:/") or model_folder(name) is not None
             store, model = find_model(name if is_model else None, None if is_model else name, **where)
             scorer, _ = load_model(store, model)
             column = scorer.schema.label_column

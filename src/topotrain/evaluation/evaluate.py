@@ -47,14 +47,14 @@ from topotrain.model.checkpoint import load_network
 from topotrain.progress import Track
 from topotrain.schema.check import SchemaCheck
 from topotrain.schema.feature_schema import FeatureSchema
-from topotrain.scoring.load import fetch_files, scorer_of_files, trees_of_files
+from topotrain.scoring.load import fetch_files, find_version, scorer_of_files, trees_of_files
 from topotrain.scoring.scorer import Prediction, Scorer
 from topotrain.scratch import scratch
 from topotrain.text import as_json
 from topotrain.tracking.artifacts import checkpoint_of_uri
 from topotrain.tracking.in_words import version_in_words
 from topotrain.tracking.records import EvaluatedModel, Verdict
-from topotrain.tracking.store import Store, find_store, store_of_model
+from topotrain.tracking.store import Store, find_store
 
 log = logging.getLogger("topotrain")
 
@@ -143,8 +143,8 @@ def evaluate(
     """Score every labelled graph with a model, measure how well the scores rank, and record the verdict.
 
     Args:
-        model: ``models:/NAME@alias``, ``models:/NAME/VERSION`` or a local folder; by default the
-            champion, else the candidate.
+        model: ``models:/NAME@alias``, ``models:/NAME/VERSION``, a local folder or ``starter``; by default the champion,
+            else the candidate, else the starter.
         run: instead of a model: a run, whose best version or checkpoint is meant.
         graphs: graph directory; ``demo`` for that of the demo data set.
         labels: label file; ``demo`` for the hold-out targets of the demo data set.
@@ -196,16 +196,16 @@ def find_model(
     """
     if model and run:
         raise DataError(f"model {model!r} and run {run!r} are both given", "one of them")
-    store = find_store(tracking_uri) if run else store_of_model(model, tracking_uri)
-    if store is None:
-        return None, EvaluatedModel(str(model))
     if run:
+        store = find_store(tracking_uri)
         return store, store.versions.evaluated_run(store.runs.find(run, experiment))
-    version = store.versions.default() if model is None else store.versions.loaded(model)
+    found, uri, version = find_version(model, tracking_uri)
+    if found is None:
+        return None, EvaluatedModel(uri)
     if version is None:
-        return store, store.versions.evaluated(str(model))
-    log.info(version_in_words(version, store))
-    return store, store.versions.evaluated_version(version)  # an alias may have moved since
+        return found, found.versions.evaluated(uri)
+    log.info(version_in_words(version, found))
+    return found, found.versions.evaluated_version(version)  # an alias may have moved since
 
 
 def read_labelled(

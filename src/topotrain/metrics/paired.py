@@ -39,7 +39,7 @@ class Difference:
         first: of the first side.
         second: of the second side.
         mean: first less second, over the targets for which both are defined.
-        interval: of ``mean``: 95 %, bootstrap over targets; ``None`` for fewer than two.
+        interval: of ``mean``: 95 %, bootstrap over targets, or their clusters; ``None`` for fewer than two.
         num_targets: how many they are.
     """
 
@@ -74,7 +74,9 @@ class Difference:
         }
 
 
-def paired(first: Sequence[RankingReport], second: Sequence[RankingReport]) -> list[Difference]:
+def paired(
+    first: Sequence[RankingReport], second: Sequence[RankingReport], clusters: Mapping[str, str] | None = None
+) -> list[Difference]:
     """Hold two sides against each other, target by target.
 
     Targets are drawn again and again, with replacement, each with what both sides make of it: a target that is hard for
@@ -83,6 +85,7 @@ def paired(first: Sequence[RankingReport], second: Sequence[RankingReport]) -> l
     Args:
         first: reports of one model, or of several seeds of a recipe, whose values are averaged target by target.
         second: likewise, on the same decoys.
+        clusters: of each target; drawn in place of targets, each with all of its own.
 
     Returns:
         Differences of the metrics that are defined for both on some target.
@@ -95,7 +98,7 @@ def paired(first: Sequence[RankingReport], second: Sequence[RankingReport]) -> l
             continue
         arrays = [np.array([[one[target] for target in known] for one in side]) for side in sides]
         difference = arrays[0].mean(axis=0) - arrays[1].mean(axis=0)
-        ends = interval(difference)
+        ends = interval(difference, [clusters[target] for target in known] if clusters else None)
         between = (ends[0], ends[1]) if ends else None
         each = [Side(float(one.mean()), _spread(one.mean(axis=1))) for one in arrays]
         found.append(Difference(metric, each[0], each[1], float(difference.mean()), between, len(known)))

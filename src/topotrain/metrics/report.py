@@ -221,17 +221,27 @@ def _classes_of(quality: str) -> dict[str, float]:
     return CLASSES if quality == DOCKQ_COLUMN else {}
 
 
-def interval(values: Values) -> list[float] | None:
+def interval(values: Values, clusters: Sequence[str] | None = None) -> list[float] | None:
     """Bootstrap interval of the mean: targets drawn again and again, with replacement, from a fixed seed.
 
+    Args:
+        values: (num_targets,) one of each target.
+        clusters: of each target; clusters are then drawn in place of targets, each with all of its own: targets that
+            are alike say less than as many that are not.
+
     Returns:
-        Its two ends, or ``None`` for fewer than two targets.
+        Its two ends, or ``None`` for fewer than two targets or clusters.
     """
-    if len(values) < 2:
+    sums, sizes = values, np.ones(len(values))
+    if clusters is not None:
+        rows = list(by_target(clusters).values())
+        sums, sizes = np.array([values[row].sum() for row in rows]), np.array([float(len(row)) for row in rows])
+    if len(sums) < 2:
         return None
     found = stats.bootstrap(
-        (values,),
-        np.mean,
+        (sums, sizes),
+        lambda total, size, axis: total.sum(axis=axis) / size.sum(axis=axis),
+        paired=True,
         n_resamples=RESAMPLES,
         confidence_level=LEVEL,
         method="percentile",

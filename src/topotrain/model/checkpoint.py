@@ -134,7 +134,7 @@ class _Resumable(_Weights):
     data_digest: Text
     loops: _Loops
     optimizer_states: Annotated[list[_Optimizer], Field(min_length=1)]
-    lr_schedulers: Annotated[list[_Scheduler], Field(min_length=1)]
+    lr_schedulers: list[_Scheduler]
     mid_epoch: _MidEpoch | None = None
 
 
@@ -163,6 +163,9 @@ def check_resumable(content: Mapping[str, Any], name: str) -> None:
         DataError: it does not.
     """
     found = _check(_Resumable, content, name)
+    scheduler = found.config.get("scheduler")
+    if not found.lr_schedulers and not (isinstance(scheduler, Mapping) and scheduler.get("type") == "cosine"):
+        raise DataError(f"{name}: lr_schedulers is empty", WRITTEN)  # a cosine follows from the steps made
     begun, progress = found.epoch + 1, found.loops.fit_loop.epoch_progress.current
     ended = begun - 1 if found.mid_epoch else begun
     counted = {len(found.selection.history), max(found.selection.history, default=-1) + 1, progress.processed}

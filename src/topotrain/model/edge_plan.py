@@ -108,6 +108,18 @@ class EdgePlan:
         return starts(self.layout.edge_row.index_select(0, self.by_row), self.layout.row_start[-1])
 
     @cached_property
+    def row_ends(self) -> tuple[Tensor, Tensor] | None:
+        """(num_rows,) and (num_rows,) the two nodes of the edges of each row; ``None`` where a row's edges differ."""
+        first = self.by_row.index_select(0, self.row_start[:-1])
+        low, high = torch.minimum(self.source, self.target), torch.maximum(self.source, self.target)
+        ends = low.index_select(0, first), high.index_select(0, first)
+        alike = all(
+            torch.equal(of_rows.index_select(0, self.layout.edge_row), of_edges)
+            for of_rows, of_edges in zip(ends, (low, high), strict=True)
+        )
+        return ends if alike else None
+
+    @cached_property
     def messages(self) -> tuple[Tensor, Tensor]:
         """What every node receives: rows of nodes seen as (2 num_nodes heads, channels), and where they begin."""
         index = (2 * self.heads * self.source).unsqueeze(1) + torch.arange(self.heads)  # (num_edges, heads)

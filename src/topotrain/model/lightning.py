@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
+from pytorch_lightning.utilities.types import OptimizerConfig, OptimizerLRSchedulerConfig
 from torch import Tensor
 from torch.nn import functional
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from topotrain.config import TrainConfig
+from topotrain.data.packed_graphs import PackedGraphs
 from topotrain.data.packing import GraphBatch
 from topotrain.errors import TrainingError
 from topotrain.fields import SELECTION_METRIC, TRAIN_MSE, VAL_LOSS, VAL_SPEARMAN
 from topotrain.metrics.ranking import epoch_metrics
 from topotrain.model.network import TopoQANetwork
+from topotrain.model.optimizer import cosine_factor, make_optimizer
+from topotrain.model.rank_term import RankTerm
 
 log = logging.getLogger("topotrain")
 
@@ -33,13 +38,15 @@ class ScoringModule(pl.LightningModule):
     Args:
         network: the network, its input scaling fitted.
         config: the recipe.
-        val_targets: target of each validation graph, by its position in the data.
+        train: training graphs.
+        val: validation graphs.
     """
 
-    def __init__(self, network: TopoQANetwork, config: TrainConfig, val_targets: Sequence[str]) -> None:
+    def __init__(self, network: TopoQANetwork, config: TrainConfig, train: PackedGraphs, val: PackedGraphs) -> None:
         super().__init__()
         self.network, self.config = network, config
-        self._val_targets = val_targets
+        self._rank_term = RankTerm(config.loss, train.y, train.targets) if config.loss.rank_weight else None
+        self._val_targets = val.targets
         self._reported: set[str] = set()  # undefined correlations that were warned of
         self._train_errors: list[Tensor] = []
         self._val_outputs: list[tuple[Tensor, Tensor, Tensor]] = []
@@ -47,20 +54,46 @@ class ScoringModule(pl.LightningModule):
 
     def forward(self, batch: GraphBatch) -> Tensor:
         """(num_graphs,) predicted DockQ."""
-        scores: Tensor = self.network(
+        return self._logits(batch).sigmoid()
+
+    def _logits(self, batch: GraphBatch) -> Tensor:
+        return self.network.logits(
             batch.x, batch.edge_index, batch.edge_attr, batch.batch, batch.num_graphs, layout=batch.layout
         )
-        return scores
+
+    def on_train_batch_start(self, batch: GraphBatch, batch_idx: int) -> None:
+        """Set the rate of the step that the batch belongs to, where each step has its own."""
+        if self.config.scheduler.type == "cosine":
+            for group in self.trainer.optimizers[0].param_groups:
+                group["lr"] = self.rate_at(batch_idx)
+
+    def rate_at(self, batch_idx: int) -> float:
+        """Learning rate of the step that a batch of the epoch under way belongs to.
+
+        That of the cosine follows from the step alone, so that it is the same wherever a run was cut off; what a
+        changed recipe makes of the epochs before does not move it.
+        """
+        config = self.config
+        if config.scheduler.type != "cosine":
+            return float(self.trainer.optimizers[0].param_groups[0]["lr"])
+        batches = config.trainer.accumulate_grad_batches  # of a step
+        steps = math.ceil(self.trainer.num_training_batches / batches)  # of an epoch
+        step = self.current_epoch * steps + batch_idx // batches
+        assert config.trainer.num_epochs is not None  # noqa: S101 (settled before training)
+        return config.optimizer.learning_rate * cosine_factor(step, config.trainer.num_epochs * steps, config.scheduler)
 
     def training_step(self, batch: GraphBatch, batch_idx: int) -> Tensor:
-        """Mean squared error over every graph of the batch."""
-        errors = functional.mse_loss(self(batch), batch.y, reduction="none")  # (num_graphs,)
+        """Mean squared error over every graph of the batch, and what the order of its graphs adds."""
+        logits = self._logits(batch)
+        errors = functional.mse_loss(logits.sigmoid(), batch.y, reduction="none")  # (num_graphs,)
         share = batch.layout.share
         if share is None:
             loss = errors.mean()
         else:  # the losses of all processes add up to that of the batch, whatever each of them has of it
             errors = errors[: share.num_own]
             loss = errors.sum() / share.num_graphs
+        if self._rank_term is not None:
+            loss = loss + self._order_of(logits, batch, self._rank_term)
         if not bool(torch.isfinite(loss)):
             raise TrainingError(
                 f"the training loss is {float(loss.detach())} in epoch {self.current_epoch}, batch {batch_idx}",
@@ -69,6 +102,20 @@ class ScoringModule(pl.LightningModule):
             )
         self._train_errors.append(errors.detach())
         return loss
+
+    def _order_of(self, logits: Tensor, batch: GraphBatch, term: RankTerm) -> Tensor:
+        """The rank term of the whole batch, whatever this process has of it.
+
+        A pair may span two processes. Each computes all pairs, with the others' logits as constants: a pair then moves
+        each of its two logits in the one process that has it, and the gradients of all processes add up to that of the
+        batch, though the losses do not.
+        """
+        share = batch.layout.share
+        if share is None:
+            return term(logits, batch.index)  # type: ignore[no-any-return]
+        own, places = logits[: share.num_own], share.graphs[: share.num_own].to(logits.device)
+        of_all = self._summed(logits.new_zeros(share.num_graphs).index_copy(0, places, own.detach()))
+        return term(of_all.index_copy(0, places, own), share.index.to(logits.device))  # type: ignore[no-any-return]
 
     @property
     def train_mse(self) -> float:
@@ -93,8 +140,8 @@ class ScoringModule(pl.LightningModule):
         self._publish({TRAIN_MSE: self._train_mse_of_all()})
         self._train_errors.clear()
         scheduler = self.lr_schedulers()
-        assert isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau)  # noqa: S101 (for the type checker)
-        scheduler.step(self.epoch_metrics[VAL_LOSS])
+        if isinstance(scheduler, ReduceLROnPlateau):
+            scheduler.step(self.epoch_metrics[VAL_LOSS])
 
     def _train_mse_of_all(self) -> float:
         """The same over the graphs of all processes."""
@@ -148,17 +195,13 @@ class ScoringModule(pl.LightningModule):
                 log.warning("%s is undefined (all predictions or all labels are equal) and is recorded as 0", name)
         self._reported.update(undefined)
 
-    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        """Adam, and a scheduler that lowers the rate when ``val_loss`` stalls."""
-        optimizer = torch.optim.Adam(
-            self.network.parameters(),
-            lr=self.config.optimizer.learning_rate,
-            weight_decay=self.config.optimizer.weight_decay,
-            fused=self.device.type in FUSED,
-        )
-        scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(
-            optimizer, mode="min", factor=self.config.scheduler.factor, patience=self.config.scheduler.patience
-        )
+    def configure_optimizers(self) -> OptimizerConfig | OptimizerLRSchedulerConfig:
+        """The optimiser, and the scheduler that lowers its rate when ``val_loss`` stalls; a cosine has no state."""
+        optimizer = make_optimizer(self.network, self.config.optimizer, fused=self.device.type in FUSED)
+        settings = self.config.scheduler
+        if settings.type == "cosine":
+            return {"optimizer": optimizer}
+        scheduler = ReduceLROnPlateau(optimizer, mode="min", factor=settings.factor, patience=settings.patience)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "monitor": VAL_LOSS}}
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:

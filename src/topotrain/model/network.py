@@ -17,36 +17,78 @@ from torch.nn import functional
 from torch_geometric.nn import GATv2Conv
 from torch_geometric.utils import scatter
 
-from topotrain.data.edge_layout import EdgeLayout
+from topotrain.data.edge_layout import EdgeLayout, Share
 from topotrain.model.attention import attend
+from topotrain.model.contact_term import ContactTerm
+from topotrain.model.derived import GRAPH_COLUMNS, NODE_COLUMNS, Derived
+from topotrain.model.dropout import dropped
 from topotrain.model.edge_plan import EdgePlan
 from topotrain.model.edge_update import updated_edges
+from topotrain.model.graph_inputs import GraphInputs, Graphs
+from topotrain.model.pooled_inputs import PooledInputs
 from topotrain.model.pooling import pooled
 from topotrain.model.scaling import InputScaling, scaled_linear
 
-POOLING = {"mean": "mean", "add": "sum", "max": "max"}
-
+POOLING = {"mean": "mean", "add": "sum", "max": "max", "scaled_add": "sum"}
 
 Size = Annotated[int, Field(strict=True, ge=1)]
+Rate = Annotated[float, Field(ge=0, lt=1)]
 
 
 @dataclass(frozen=True)
 class NetworkSpec:
     """Everything that fixes the network's shape; a value of another kind is a ``ValueError``.
 
-    ``edge_encoder`` is ``mlp`` (Linear, LayerNorm, ReLU, Linear) or ``flat`` (one Linear), the latter only for
-    weights of the older network.
+    What is not given has the value that it had before it could be given: so checkpoints of then are read.
+
+    Attributes:
+        node_dim: width of the graphs' nodes.
+        edge_dim: of their edges.
+        pooling_type: of nodes and of edges; ``scaled_add`` are sums over their mean number in training graphs.
+        attention_head: heads of each layer.
+        hidden_dim: width of nodes and edges inside.
+        num_layers: GATv2 layers.
+        dropout: of the attention.
+        use_layer_norm: in the edge encoder.
+        edge_encoder: ``mlp`` (Linear, LayerNorm, ReLU, Linear) or ``flat`` (one Linear), the latter only for weights
+            of the older network.
+        contact_term: edges take both ends before the first layer.
+        derived_inputs: degrees and sizes of graphs are inputs, too.
+        pooled_inputs: numbers that the head takes of the columns themselves, pooled; 0 for none of them.
+        pooled_inputs_dropout: of the pooled columns.
+        embedding_dropout: of the embedded nodes.
+        head_dropout: after each hidden layer of the head.
+        input_clamp: scaled inputs beyond it are taken for it.
+        decorrelated_inputs: node columns that say the same weigh less.
     """
 
     node_dim: Size
     edge_dim: Size
-    pooling_type: Literal["mean", "add", "max"] = "mean"
+    pooling_type: Literal["mean", "add", "max", "scaled_add"] = "mean"
     attention_head: Size = 8
     hidden_dim: Size = 32
     num_layers: Annotated[int, Field(strict=True, ge=0)] = 2
     dropout: Annotated[float, Field(ge=0, le=1)] = 0.25
     use_layer_norm: Annotated[bool, Field(strict=True)] = True
     edge_encoder: Literal["mlp", "flat"] = "mlp"
+    contact_term: Annotated[bool, Field(strict=True)] = False
+    derived_inputs: Annotated[bool, Field(strict=True)] = False
+    pooled_inputs: Annotated[int, Field(strict=True, ge=0)] = 0
+    pooled_inputs_dropout: Rate = 0.0
+    embedding_dropout: Rate = 0.0
+    head_dropout: Rate = 0.0
+    input_clamp: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    decorrelated_inputs: Annotated[bool, Field(strict=True)] = False
+
+    @property
+    def node_inputs(self) -> int:
+        """Width of the nodes with what is derived from their graph."""
+        return self.node_dim + (NODE_COLUMNS if self.derived_inputs else 0)
+
+    @property
+    def takes_whole_columns(self) -> bool:
+        """Whether scaled columns are needed as such, and not just what one linear map makes of them."""
+        return bool(self.derived_inputs or self.pooled_inputs or self.input_clamp or self.decorrelated_inputs)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as carried by checkpoints and model versions."""
@@ -126,24 +168,38 @@ class TopoQANetwork(nn.Module):
         spec: shape of the network.
     """
 
+    node_weight: Tensor
+    mean_size: Tensor
+
     def __init__(self, spec: NetworkSpec) -> None:
         super().__init__()
         self.spec = spec
         hidden = spec.hidden_dim
-        self.node_scaling = InputScaling(spec.node_dim)
-        self.edge_scaling = InputScaling(spec.edge_dim)
-        self.node_embedding = nn.Linear(spec.node_dim, hidden)
+        self.node_scaling = InputScaling(spec.node_dim, spec.input_clamp)
+        self.edge_scaling = InputScaling(spec.edge_dim, spec.input_clamp)
+        self.node_embedding = nn.Linear(spec.node_inputs, hidden)
         self.edge_encoder = _edge_encoder(spec)
         self.layers = nn.ModuleList(EdgeUpdatingLayer(spec) for _ in range(spec.num_layers))
         self.edge_readout = nn.Linear(hidden, hidden // 2)
+        readout = hidden + hidden // 2 + (GRAPH_COLUMNS if spec.derived_inputs else 0) + spec.pooled_inputs
         self.head = nn.Sequential(
-            nn.Linear(hidden + hidden // 2, 2 * hidden),
+            nn.Linear(readout, 2 * hidden),
             nn.ReLU(),
             nn.Linear(2 * hidden, 2 * hidden),
             nn.ReLU(),
             nn.Linear(2 * hidden, 1),
-            nn.Sigmoid(),
         )
+        if spec.contact_term:
+            self.contact_term = ContactTerm(hidden)
+        if spec.derived_inputs:
+            self.derived_scaling = InputScaling(NODE_COLUMNS, spec.input_clamp)
+            self.size_scaling = InputScaling(GRAPH_COLUMNS, spec.input_clamp)
+        if spec.pooled_inputs:
+            self.pooled_inputs = PooledInputs(spec.node_inputs + spec.edge_dim, spec.pooled_inputs)
+        if spec.decorrelated_inputs:
+            self.register_buffer("node_weight", torch.ones(spec.node_inputs))
+        if spec.pooling_type == "scaled_add":
+            self.register_buffer("mean_size", torch.ones(2))  # nodes and edges of a training graph
 
     def forward(
         self,
@@ -167,54 +223,111 @@ class TopoQANetwork(nn.Module):
         Returns:
             (num_graphs,) predicted DockQ in [0, 1].
         """
-        if computes_in_chunks(x, self.node_embedding.weight):
-            if layout is None:
-                order, layout = EdgeLayout.of(edge_index, batch, num_graphs)
-                edge_index, edge_attr = edge_index.index_select(1, order), edge_attr.index_select(0, order)
-            pools = self._in_chunks(x, edge_attr, EdgePlan(edge_index, layout, self.spec.attention_head))
-        else:
-            pools = self._whole(x, edge_index, edge_attr, batch, num_graphs, layout)
-        nodes, edges = (pool.to(self.edge_readout.weight.dtype) for pool in pools)
-        with torch.autocast(x.device.type, enabled=False):  # scores of eight bits would tie, and ranks with them
-            readout = torch.cat([nodes, self.edge_readout(edges)], dim=1)  # (num_graphs, 3 hidden / 2)
-            scores: Tensor = self.head(readout).squeeze(-1)  # (num_graphs,)
-        return scores
+        return self.logits(x, edge_index, edge_attr, batch, num_graphs, layout).sigmoid()
 
-    def _in_chunks(self, x: Tensor, edge_attr: Tensor, plan: EdgePlan) -> tuple[Tensor, Tensor]:
-        """Pooled nodes and pooled edges, (num_graphs, hidden) each, in chunks of edges."""
-        layout, reduce = plan.layout, POOLING[self.spec.pooling_type]
-        nodes = scaled_linear(x, self.node_scaling, self.node_embedding)  # (num_nodes, hidden)
-        first, *others = _parts(self.edge_encoder)
-        edges = scaled_linear(edge_attr, self.edge_scaling, first)  # (num_rows, hidden)
-        for part in others:
-            edges = part(edges)
-        if not plan.uses_rows:
-            edges = edges.index_select(0, layout.edge_row)  # (num_edges, hidden)
-        for layer in self.layers:
-            nodes, edges = layer(nodes, plan, edges)
-        return pooled(nodes, layout.node_start, reduce), pooled(edges, layout.edge_start, reduce)
-
-    def _whole(
+    def logits(
         self,
         x: Tensor,
         edge_index: Tensor,
         edge_attr: Tensor,
         batch: Tensor,
         num_graphs: int,
-        layout: EdgeLayout | None,
-    ) -> tuple[Tensor, Tensor]:
-        """The same with PyG's layers."""
-        nodes = self.node_embedding(self.node_scaling(x))  # (num_nodes, hidden)
-        edges = self.edge_encoder(self.edge_scaling(edge_attr))  # (num_rows, hidden)
-        if layout is not None:
-            edges = edges.index_select(0, layout.edge_row)  # (num_edges, hidden)
+        layout: EdgeLayout | None = None,
+    ) -> Tensor:
+        """(num_graphs,) scores before the sigmoid; arguments as of ``forward``."""
+        in_chunks = computes_in_chunks(x, self.node_embedding.weight)
+        if in_chunks and layout is None:
+            order, layout = EdgeLayout.of(edge_index, batch, num_graphs)
+            edge_index, edge_attr = edge_index.index_select(1, order), edge_attr.index_select(0, order)
+        graphs = Graphs(edge_index, batch, num_graphs, layout)
+        if in_chunks and not self.spec.takes_whole_columns:
+            inputs, first = None, _parts(self.edge_encoder)[0]
+            nodes = scaled_linear(x, self.node_scaling, self.node_embedding)  # (num_nodes, hidden)
+            edges = scaled_linear(edge_attr, self.edge_scaling, first)  # (num_rows, hidden)
+        else:
+            inputs = self.inputs(x, edge_attr, graphs)
+            nodes, edges = self._embedded(inputs)
+        nodes = self._dropped(nodes, self.spec.embedding_dropout, graphs.share, "nodes")
+        for part in _parts(self.edge_encoder)[1:]:
+            edges = part(edges)
+        pools = self._in_chunks(nodes, edges, graphs) if in_chunks else self._whole(nodes, edges, graphs)
+        with torch.autocast(x.device.type, enabled=False):  # scores of eight bits would tie, and ranks with them
+            return self._read(pools, inputs, graphs)
+
+    def inputs(self, x: Tensor, edge_attr: Tensor, graphs: Graphs) -> GraphInputs:
+        """Scaled columns, with those that are derived from the graphs.
+
+        Args:
+            x: (num_nodes, node_dim) raw node features.
+            edge_attr: (num_rows, edge_dim) raw edge features.
+            graphs: theirs.
+        """
+        nodes, sizes = self.node_scaling(x), None
+        if self.spec.derived_inputs:
+            precise = torch.promote_types(nodes.dtype, torch.float32)
+            derived = Derived.of(graphs.edge_index[1], graphs.batch, graphs.num_graphs, precise)
+            nodes = torch.cat([nodes, self.derived_scaling(derived.nodes).to(nodes.dtype)], dim=1)
+            sizes = self.size_scaling(derived.graphs)
+        return GraphInputs(nodes, self.edge_scaling(edge_attr), sizes)
+
+    def _embedded(self, inputs: GraphInputs) -> tuple[Tensor, Tensor]:
+        """Nodes (num_nodes, hidden), and rows of edges (num_rows, hidden) after the first part of their encoder."""
+        nodes = inputs.nodes * self.node_weight if self.spec.decorrelated_inputs else inputs.nodes
+        return self.node_embedding(nodes), _parts(self.edge_encoder)[0](inputs.edges)
+
+    def _in_chunks(self, nodes: Tensor, edges: Tensor, graphs: Graphs) -> tuple[Tensor, Tensor]:
+        """Pooled nodes and pooled edges, (num_graphs, hidden) each, in chunks of edges."""
+        assert graphs.layout is not None  # noqa: S101 (for the type checker)
+        layout, reduce = graphs.layout, POOLING[self.spec.pooling_type]
+        plan = EdgePlan(graphs.edge_index, layout, self.spec.attention_head)
+        by_rows = plan.uses_rows and len(self.layers) > 0
+        if by_rows and self.spec.contact_term:
+            by_rows = plan.row_ends is not None
+        if not by_rows:
+            edges = graphs.of_edges(edges)  # (num_edges, hidden)
+        if self.spec.contact_term:
+            edges = self.contact_term(nodes, *((by_rows and plan.row_ends) or graphs.edge_index), edges)
         for layer in self.layers:
-            nodes, edges = layer(nodes, edge_index, edges)
-        reduce = POOLING[self.spec.pooling_type]
+            nodes, edges = layer(nodes, plan, edges)
+        return pooled(nodes, layout.node_start, reduce), pooled(edges, layout.edge_start, reduce)
+
+    def _whole(self, nodes: Tensor, edges: Tensor, graphs: Graphs) -> tuple[Tensor, Tensor]:
+        """The same with PyG's layers."""
+        edges = graphs.of_edges(edges)  # (num_edges, hidden)
+        if self.spec.contact_term:
+            edges = self.contact_term(nodes, *graphs.edge_index, edges)
+        for layer in self.layers:
+            nodes, edges = layer(nodes, graphs.edge_index, edges)
         # Half precision has eight bits for sums and counts of hundreds of rows, and some devices add in it row by row.
         nodes, edges = (values.to(torch.promote_types(values.dtype, torch.float32)) for values in (nodes, edges))
-        pooled_nodes = scatter(nodes, batch, dim=0, dim_size=num_graphs, reduce=reduce)
-        return pooled_nodes, scatter(edges, batch[edge_index[0]], dim=0, dim_size=num_graphs, reduce=reduce)
+        ways = {"dim": 0, "dim_size": graphs.num_graphs, "reduce": POOLING[self.spec.pooling_type]}
+        return scatter(nodes, graphs.batch, **ways), scatter(edges, graphs.batch[graphs.edge_index[0]], **ways)
+
+    def _read(self, pools: tuple[Tensor, Tensor], inputs: GraphInputs | None, graphs: Graphs) -> Tensor:
+        """(num_graphs,) logits of pooled nodes and edges, and of what of the inputs goes into the head."""
+        if self.spec.pooling_type == "scaled_add":
+            pools = (pools[0] / self.mean_size[0], pools[1] / self.mean_size[1])
+        precise = self.edge_readout.weight.dtype
+        parts = [pools[0].to(precise), self.edge_readout(pools[1].to(precise))]
+        if inputs is not None and inputs.sizes is not None:
+            parts.append(inputs.sizes.to(precise))
+        if inputs is not None and self.spec.pooled_inputs:
+            columns = self.pooled_inputs.scaling(inputs.pooled(graphs)).to(precise)
+            columns = self._dropped(columns, self.spec.pooled_inputs_dropout, graphs.share, "graphs")
+            parts.append(functional.relu(self.pooled_inputs.linear(columns)))
+        values = torch.cat(parts, dim=1)
+        for part in self.head:
+            values = part(values)
+            if isinstance(part, nn.ReLU):
+                values = self._dropped(values, self.spec.head_dropout, graphs.share, "graphs")
+        return values.squeeze(-1)
+
+    def _dropped(self, values: Tensor, rate: float, share: Share | None, of: Literal["nodes", "graphs"]) -> Tensor:
+        """With dropout, while training."""
+        if not self.training or share is None:
+            return dropped(values, rate if self.training else 0)
+        places, total = (share.nodes, share.num_nodes) if of == "nodes" else (share.graphs, share.num_graphs)
+        return dropped(values, rate, places, total)
 
 
 def computes_in_chunks(values: Tensor, weight: Tensor) -> bool:

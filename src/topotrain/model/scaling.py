@@ -18,13 +18,15 @@ class InputScaling(nn.Module):
 
     Args:
         width: number of columns.
+        limit: scaled values beyond it, on either side of zero, are taken for it; ``None`` for no limit.
     """
 
     mean: Tensor
     scale: Tensor
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, limit: float | None = None) -> None:
         super().__init__()
+        self.limit = limit
         self.register_buffer("mean", torch.zeros(width))
         self.register_buffer("scale", torch.ones(width))
 
@@ -42,7 +44,7 @@ class InputScaling(nn.Module):
     def forward(self, values: Tensor) -> Tensor:
         """Scale (num_rows, width) raw values."""
         scaled: Tensor = (values - self.mean) / self.scale
-        return scaled
+        return scaled if self.limit is None else scaled.clamp(-self.limit, self.limit)
 
 
 def scaled_linear(values: Tensor, scaling: InputScaling, linear: nn.Linear) -> Tensor:

@@ -26,7 +26,7 @@ def describe(model: str, tracking_uri: str | None = None) -> dict[str, Any]:
     """Everything that a model version says of itself; the run that made it need not be there any more.
 
     Args:
-        model: ``models:/NAME@alias``, ``models:/NAME/VERSION`` or a local folder.
+        model: ``models:/NAME@alias``, ``models:/NAME/VERSION``, a local folder or ``starter``.
         tracking_uri: of the store; by default MLFLOW_TRACKING_URI, else ``mlflow.db`` here.
 
     Returns:

@@ -24,9 +24,9 @@ def verify(model: str, tracking_uri: str | None = None) -> Verified:
     Raises:
         TrackingError: they are others, nothing was recorded, or there is no such model.
     """
-    from topotrain.tracking.store import fetch_checked, find_store
+    from topotrain.tracking.store import fetch_checked, find_store, model_folder
 
-    if Path(model).is_dir():
+    if model_folder(model):
         raise TrackingError(f"{model}: a folder, of which nothing was recorded", WHAT)
     with tempfile.TemporaryDirectory() as folder:
         _, verified = fetch_checked(model, find_store(tracking_uri), Path(folder), compiled=True)

@@ -79,7 +79,7 @@ def explain(
 
     Args:
         source: a structure file, whose graph is built as ``score`` builds it; or a graph (``.pt``).
-        model: URI of a version, or a local folder; by default the champion, else the candidate.
+        model: URI of a version, a local folder or ``starter``; by default the champion, else the candidate, else that.
         chains: of a structure: which are the partners, as for ``score``.
         allow_unverified: whether a graph whose columns have no names may be explained.
         tracking_uri: of the model's store; by default MLFLOW_TRACKING_URI, else ``mlflow.db`` here.

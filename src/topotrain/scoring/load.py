@@ -15,6 +15,7 @@ from topotrain.fields import (
     MODEL_FILES,
     RECIPE_ARTIFACT,
     SCHEMA_ARTIFACT,
+    STARTER,
     TREES_ARTIFACT,
     WEIGHTS_ARTIFACT,
 )
@@ -22,7 +23,9 @@ from topotrain.metrics.trees import WRITTEN, Trees
 from topotrain.reading.json_file import read_json
 from topotrain.scoring.scorer import Scorer
 from topotrain.tracking.in_words import version_in_words, version_name
+from topotrain.tracking.records import VersionRecord
 from topotrain.tracking.store import Store, fetch_checked, store_of_model
+from topotrain.tracking.versions import CANDIDATE, CHAMPION, DEFAULT_NAME
 
 log = logging.getLogger("topotrain")
 
@@ -33,7 +36,7 @@ class LoadedModel:
 
     Attributes:
         scorer: its networks and schema.
-        uri: its URI, or the local folder.
+        uri: its URI, the local folder, or ``starter``.
         name: in words.
         recipe: what it was made from; empty where its files do not say.
         line: which it is, what it learned from, how it was judged; "" for a local folder.
@@ -50,24 +53,48 @@ def load_model(model: str | None, tracking_uri: str | None) -> LoadedModel:
     """As ``load_scorer``, from the store that the model is on, with what the version says of itself.
 
     Args:
-        model: a URI or a local folder; by default the champion, else the candidate.
+        model: as for ``find_version``.
         tracking_uri: of the store; by default MLFLOW_TRACKING_URI, else ``mlflow.db`` here.
 
     Raises:
         TrackingError: no such model, or no such store.
         DataError: it is no model of topotrain.
     """
-    store = store_of_model(model, tracking_uri)
-    version = None
-    if store is not None:
-        version = store.versions.default() if model is None else store.versions.loaded(model)
-    uri = version.uri if model is None and version is not None else str(model)
+    store, uri, version = find_version(model, tracking_uri)
     with tempfile.TemporaryDirectory() as folder:
         files = fetch_files(uri, store, Path(folder))
         scorer, recipe = scorer_of_files(files, uri), _recipe(files)
     if version is None or store is None:
-        return LoadedModel(scorer, uri, f"the model {uri}", recipe)
+        return LoadedModel(scorer, uri, "the starter model" if uri == STARTER else f"the model {uri}", recipe)
     return LoadedModel(scorer, uri, version_name(version), recipe, version_in_words(version, store))
+
+
+def find_version(model: str | None, tracking_uri: str | None) -> tuple[Store | None, str, VersionRecord | None]:
+    """Which model is meant; where none is named and the store has none to choose, one line says so.
+
+    Args:
+        model: a URI, a local folder, or ``starter`` for the model that comes with topotrain; by default the store's
+            champion, else its candidate, else the starter, which is used without a store too.
+        tracking_uri: of the store; by default MLFLOW_TRACKING_URI, else ``mlflow.db`` here.
+
+    Returns:
+        The store that it is on, its URI or folder, and its version where it is one.
+
+    Raises:
+        TrackingError: no such store.
+    """
+    store = store_of_model(model, tracking_uri)
+    if model is not None:
+        return store, model, store.versions.loaded(model) if store else None
+    version = store.versions.default() if store else None
+    if version is not None:
+        return store, version.uri, version
+    missing = "there is no tracking store here"
+    if store is not None:
+        names = ", ".join(store.versions.names()) or "none"
+        missing = f"no version of {DEFAULT_NAME} is {CHAMPION} or {CANDIDATE} (registered models: {names})"
+    log.info("%s: the starter model that comes with topotrain is used", missing)
+    return None, STARTER, None
 
 
 def _recipe(files: Path) -> Mapping[str, Any]:
@@ -102,7 +129,7 @@ def load_scorer(model: str, store: Store | None) -> Scorer:
     is taken, and a line says so.
 
     Args:
-        model: ``models:/NAME@alias``, ``models:/NAME/VERSION``, ``models:/ID`` or a local folder.
+        model: ``models:/NAME@alias``, ``models:/NAME/VERSION``, ``models:/ID``, ``starter`` or a local folder.
         store: that the model is on; a local folder needs none.
 
     Raises:

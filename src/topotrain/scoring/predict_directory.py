@@ -65,7 +65,7 @@ def predict_directory(
     """Score every graph below a directory with a model, and write a table.
 
     Args:
-        model: URI of a version, or a local folder; by default the champion, else the candidate.
+        model: URI of a version, a local folder or ``starter``; by default the champion, else the candidate, else that.
         graph_dir: the graphs, with ``graph_metadata.json`` where there is one; ``demo`` for the demo data set.
         out: a ``.csv`` or ``.parquet`` file.
         labels: label file, for a column of the true quality that the model predicts, and for targets.

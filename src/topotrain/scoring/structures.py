@@ -80,7 +80,7 @@ def score_structures(
     Args:
         structures: a folder of structure files, flat or by target, an archive of one (zip, tar), or files; several
             are as the folder around them. Files that are named one by one are models of one complex.
-        model: URI of a version, or a local folder; by default the champion, else the candidate.
+        model: URI of a version, a local folder or ``starter``; by default the champion, else the candidate, else that.
         targets: where targets are written; by default read off the layout, and a flat folder is one target.
         jobs: processes that build graphs.
         engine: ``local`` for processes of this machine, ``ray`` for those of a cluster's nodes.

@@ -14,9 +14,10 @@ from mlflow.utils.credentials import read_mlflow_creds
 from topotrain.credentials import mask_uri, remember_secret, remember_uri
 from topotrain.disk import disk_fault
 from topotrain.errors import OutageError, TrackingError
-from topotrain.invocation import RETRIES_VARIABLE, answering_within, wait_at_most
+from topotrain.fields import STARTER
+from topotrain.invocation import RETRIES_VARIABLE, answering_within, environment_uri, wait_at_most
 from topotrain.text import one_line
-from topotrain.tracking.address import Say, database_path, is_server, resolve_tracking_uri
+from topotrain.tracking.address import DATABASE_NAME, Say, database_path, is_server, resolve_tracking_uri
 from topotrain.tracking.artifacts import Artifacts
 from topotrain.tracking.batches import Batches
 from topotrain.tracking.database import create_once, keep_statistics
@@ -27,6 +28,7 @@ from topotrain.tracking.verdicts import Verdicts
 from topotrain.tracking.versions import Versions
 
 log = logging.getLogger("topotrain")
+STARTER_DIR = Path(__file__).parents[1] / STARTER  # as a version's folder
 CONNECT_SECONDS = 30.0  # that a server may take to answer at all, where no configuration says
 CALL_SECONDS = 30  # that a call of a process that records may take
 OFFLINE = ", or train without a server by --offline and deliver the run later by: topotrain sync"
@@ -143,28 +145,39 @@ def store_of_model(model: str | None, tracking_uri: str | None) -> Store | None:
     """The store that a model is on; a local folder needs none.
 
     Args:
-        model: its URI; ``None`` stands for the store's own choice.
+        model: its URI; ``None`` stands for the store's own choice, if there is a store: where none was named, there
+            need be none.
         tracking_uri: of the store; by default MLFLOW_TRACKING_URI, else ``mlflow.db`` here.
 
     Raises:
         TrackingError: the store is not there, or can't be used.
     """
-    return None if model is not None and Path(model).is_dir() else find_store(tracking_uri)
+    named = tracking_uri or environment_uri()
+    if model_folder(model) or (model is None and not named and not Path(DATABASE_NAME).exists()):
+        return None
+    return find_store(tracking_uri)
+
+
+def model_folder(model: str | None) -> Path | None:
+    """The local folder of a model, ``starter`` of the one that comes with topotrain; ``None`` for one on a store."""
+    if model == STARTER:
+        return STARTER_DIR
+    return Path(model) if model is not None and Path(model).is_dir() else None
 
 
 def fetch_model(model: str, store: Store | None, folder: Path) -> Path:
     """The files of a model version, without running any of them.
 
     Args:
-        model: ``models:/NAME@alias``, ``models:/NAME/VERSION``, ``models:/ID``, or a local folder.
+        model: ``models:/NAME@alias``, ``models:/NAME/VERSION``, ``models:/ID``, ``starter`` or a local folder.
         store: that the model is on; a local folder needs none.
         folder: where to put what is fetched.
 
     Raises:
         TrackingError: there is no such model.
     """
-    if Path(model).is_dir():
-        return Path(model)
+    if (local := model_folder(model)) is not None:
+        return local
     if store is None:
         raise TrackingError(f"{model}: no such folder", "a model's folder, models:/NAME@alias or models:/NAME/VERSION")
     return store.versions.download(model, folder)
@@ -187,7 +200,7 @@ def fetch_checked(
     Raises:
         TrackingError: there is no such model, or its files are not those that were registered.
     """
-    version = None if store is None or Path(model).is_dir() else store.versions.loaded(model)
+    version = None if store is None or model_folder(model) else store.versions.loaded(model)
     if version is None:
         return fetch_model(model, store, folder), None
     # By its number: an alias may move meanwhile, and a logged model is that of the version.

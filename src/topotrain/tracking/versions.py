@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
-from mlflow.entities.model_registry import ModelVersion, RegisteredModel
+from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.tracking import MlflowClient
@@ -83,25 +83,14 @@ class Versions(Asker):
             ) from None
         return None if number is None else self.get(name, str(number))
 
-    def default(self) -> VersionRecord:
-        """What is used where no model is given: the champion, else the candidate.
-
-        Raises:
-            TrackingError: there is neither.
-        """
-        found = self.of_uri(f"models:/{DEFAULT_NAME}@{CHAMPION}") or self.of_uri(f"models:/{DEFAULT_NAME}@{CANDIDATE}")
-        if found is not None:
-            return found
-        names = ", ".join(one.name for one in self._ask_registered()) or "none"
-        raise TrackingError(
-            f"no version of {DEFAULT_NAME} has the alias {CHAMPION} or {CANDIDATE}",
-            "one that has",
-            f"train one, or give --model models:/NAME@ALIAS (registered models: {names})",
-        )
+    def default(self) -> VersionRecord | None:
+        """What is used where no model is given: the champion, else the candidate; ``None`` where there is neither."""
+        return self.of_uri(f"models:/{DEFAULT_NAME}@{CHAMPION}") or self.of_uri(f"models:/{DEFAULT_NAME}@{CANDIDATE}")
 
     @asks
-    def _ask_registered(self) -> list[RegisteredModel]:
-        return list(self._client.search_registered_models(max_results=PAGE))
+    def names(self) -> list[str]:
+        """Of the registered models, the first thousand."""
+        return [one.name for one in self._client.search_registered_models(max_results=PAGE)]
 
     @asks
     def of_uri(self, uri: str) -> VersionRecord | None:

@@ -33,6 +33,7 @@ from topotrain.fields import (
     VAL_SPEARMAN,
 )
 from topotrain.model.lightning import ScoringModule
+from topotrain.model.optimizer import parameter_groups
 from topotrain.signals import stopping
 from topotrain.training.selection import Selection, write_kept_index
 
@@ -96,13 +97,15 @@ class ConfiguredSettings(Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Lightning has restored optimiser and scheduler by now, their settings too."""
-        for group in trainer.optimizers[0].param_groups:
-            group["weight_decay"] = self.config.optimizer.weight_decay
+        assert isinstance(pl_module, ScoringModule)  # noqa: S101 (for the type checker)
+        configured = parameter_groups(pl_module.network, self.config.optimizer)
+        for group, now in zip(trainer.optimizers[0].param_groups, configured, strict=True):
+            group["weight_decay"] = now["weight_decay"]
             if self.new_learning_rate:
                 group["lr"] = self.config.optimizer.learning_rate
         scheduler = pl_module.lr_schedulers()
-        assert isinstance(scheduler, ReduceLROnPlateau)  # noqa: S101 (for the type checker)
-        scheduler.factor, scheduler.patience = self.config.scheduler.factor, self.config.scheduler.patience
+        if isinstance(scheduler, ReduceLROnPlateau):
+            scheduler.factor, scheduler.patience = self.config.scheduler.factor, self.config.scheduler.patience
 
 
 class EpochEnd(Checkpoint):
@@ -137,7 +140,8 @@ class EpochEnd(Checkpoint):
             seconds: that it has taken already.
         """
         self._started = time.perf_counter() - seconds
-        self._learning_rate = float(trainer.optimizers[0].param_groups[0]["lr"])
+        assert isinstance(trainer.lightning_module, ScoringModule)  # noqa: S101 (for the type checker)
+        self._learning_rate = trainer.lightning_module.rate_at(0)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """It begins."""

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from topotrain.config import LoadedConfig, TrainConfig
+from topotrain.config import LoadedConfig, TrainConfig, completed
 from topotrain.data.prepare import PreparedData
-from topotrain.errors import DataError
+from topotrain.errors import ConfigError, DataError
 from topotrain.fields import (
     CHECKPOINT_DIR,
     CONFIG_ARTIFACT,
@@ -40,8 +40,11 @@ log = logging.getLogger("topotrain")
 
 # Where a run is tracked and what it shows are no settings of its training.
 NOT_DRIFT = ("mlflow.", "logging.", "paths.cache")
-RATE = "optimizer.learning_rate"
-BATCHES = ("dataloader.batch_size", "dataloader.seed", "trainer.accumulate_grad_batches")  # decide what they are
+RATE, OPTIMIZER, SCHEDULER = "optimizer.learning_rate", "optimizer.type", "scheduler.type"
+BATCHES = (  # decide what they are
+    *("dataloader.batch_size", "dataloader.batches", "dataloader.decoys_per_target", "dataloader.seed"),
+    "trainer.accumulate_grad_batches",
+)
 
 
 @dataclass(frozen=True)
@@ -200,18 +203,29 @@ def _keep_what_is_there(selection: Selection, checkpoints: Path) -> None:
 def drift_of(config: TrainConfig, content: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, tuple[str, str]]:
     """Settings in which a configuration differs from the one that a checkpoint carries.
 
-    The configured learning rate, asked for again, is held against the one that the scheduler had come to.
+    The configured learning rate, asked for again, is held against the one that the scheduler had come to; a cosine
+    comes to another at every step, and goes on from none of them.
 
     Raises:
         DataError: the stored configuration is malformed.
+        ConfigError: the optimiser is another, whose state is no state of this one.
     """
     try:
-        before, now = TrainConfig.model_validate(content["config"]).flat(), config.flat()
+        stored = completed(content["config"], "", [])
+        before, now = TrainConfig.model_validate(stored).flat(), config.flat()
     except ValueError as error:
         raise DataError(
             f"the checkpoint's configuration is malformed ({one_line(error)})", "a checkpoint written by topotrain"
         ) from None
-    asked = any(one.partition("=")[0].strip() in (RATE, "learning_rate") for one in overrides)
+    if before[OPTIMIZER] != now[OPTIMIZER]:
+        raise ConfigError(
+            f"{OPTIMIZER} is {now[OPTIMIZER]}, and the checkpoint's is {before[OPTIMIZER]}",
+            "the same optimiser",
+            "train a new run from the weights with: topotrain run --resume-from",
+        )
+    asked = now[SCHEDULER] != "cosine" and any(
+        one.partition("=")[0].strip() in (RATE, "learning_rate") for one in overrides
+    )
     if asked and before[RATE] == now[RATE]:
         before[RATE] = json.dumps(content["optimizer_states"][0]["param_groups"][0]["lr"])
     return {

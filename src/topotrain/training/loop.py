@@ -93,7 +93,7 @@ class Loop:
             DataError: the checkpoint can't be gone on from.
             TrainingError: the loss is not finite.
         """
-        module = ScoringModule(network, self.config, data.val.targets)
+        module = ScoringModule(network, self.config, data.train, data.val)
         settings = ConfiguredSettings(self.config, new_learning_rate=self.new_learning_rate)
         seeds = EpochSeeds(self.config.dataloader.seed)
         trainer = self._trainer([settings, seeds, OwnSignals(), *callbacks])

@@ -11,7 +11,8 @@ from topotrain.errors import ConfigError
 from topotrain.model.network import NetworkSpec
 from topotrain.schema.feature_schema import FeatureSchema
 
-FREE = frozenset({"dropout"})  # of a network's spec: changes no shape and no score
+# Of a network's spec: changes no shape and no score.
+FREE = frozenset({"dropout", "pooled_inputs_dropout", "embedding_dropout", "head_dropout"})
 
 
 def network_spec(schema: FeatureSchema, config: TrainConfig) -> NetworkSpec:
@@ -26,6 +27,14 @@ def network_spec(schema: FeatureSchema, config: TrainConfig) -> NetworkSpec:
         num_layers=model.num_layers,
         dropout=model.dropout,
         use_layer_norm=schema.use_layer_norm,
+        contact_term=model.contact_term,
+        derived_inputs=model.derived_inputs,
+        pooled_inputs=model.pooled_inputs,
+        pooled_inputs_dropout=model.pooled_inputs_dropout,
+        embedding_dropout=model.embedding_dropout,
+        head_dropout=model.head_dropout,
+        input_clamp=model.input_clamp if model.input_scaling != "none" else None,
+        decorrelated_inputs=model.input_scaling == "decorrelated",
     )
 
 

@@ -70,8 +70,9 @@ class Selection:
 
     @property
     def has_epochs_left(self) -> bool:
-        """Whether the configuration asks for another epoch."""
-        return len(self.history) < self.config.trainer.num_epochs and not self.should_stop
+        """Whether the configuration asks for another epoch; one that leaves their number to the data does."""
+        most = self.config.trainer.num_epochs
+        return (most is None or len(self.history) < most) and not self.should_stop
 
     @property
     def points(self) -> dict[int, dict[str, float]]:

@@ -25,6 +25,7 @@ from topotrain.fields import (
 )
 from topotrain.invocation import resume_command, sync_advice
 from topotrain.metrics.paired import differences_in_words
+from topotrain.model.fit_inputs import fit_inputs
 from topotrain.model.lightning import STEP
 from topotrain.model.network import TopoQANetwork
 from topotrain.progress import track
@@ -36,6 +37,7 @@ from topotrain.tracking.recorder import AWAY_SECONDS, STOP_SECONDS, NewVersion, 
 from topotrain.training.callbacks import EpochEnd, progress_callback
 from topotrain.training.continuation import RATE, Continuation
 from topotrain.training.crew import END_SECONDS, Crew, dismiss
+from topotrain.training.epochs import with_epochs
 from topotrain.training.initial_weights import load_initial_weights
 from topotrain.training.judged import Judged
 from topotrain.training.leaks import shared_proteins
@@ -184,6 +186,7 @@ class TrainingRun:
             self.place = self.crew.place
         data = data or prepare_data(self.config, track if self.progress else None)
         data = replace(data, notes=tuple(shared_proteins(data)))
+        self._settle_epochs(len(data.module.train_dataloader()))
         self.judged = judged = Judged(data, self.checkpoints)
         for warning in data.warnings:
             log.warning(warning)
@@ -218,6 +221,13 @@ class TrainingRun:
         self.recorder.end("FINISHED")
         self.recorder.close(patience if delivered else 0)
         return self._result(self._said(numbers_of(versions)))
+
+    def _settle_epochs(self, num_batches: int) -> None:
+        """From here on the recipe says how many epochs there are at most."""
+        if self.config.trainer.num_epochs is None:
+            self.config = self.selection.config = with_epochs(self.config, num_batches)
+            self.loaded = replace(self.loaded, config=self.config)
+            log.info("%d batches an epoch: %d epochs at most", num_batches, self.config.trainer.num_epochs)
 
     def _record_baselines(self, judged: Judged) -> None:
         """What the network is held against, once: before its first epoch, so that no way to end a run loses it."""
@@ -259,10 +269,9 @@ class TrainingRun:
             network.load_state_dict(initial.network.state_dict())
             return network
         network = TopoQANetwork(spec)
-        if self.config.model.input_scaling == "standard" and self.continuation is None:
-            for scaling, columns in zip((network.node_scaling, network.edge_scaling), data.columns(), strict=True):
-                if columns.count:
-                    scaling.fit(columns.mean, columns.deviation)
+        if self.continuation is None:
+            scaled = self.config.model.input_scaling != "none"
+            fit_inputs(network, data.module.train, data.columns() if scaled else None)
         return network
 
     def _end(self, status: Status, note: str, full: bool = False) -> None:
