@@ -20,6 +20,7 @@ PUBLISHED = (
     *("model.input_scaling=standard", "model.input_clamp=null", "dataloader.batches=random", "loss.rank_weight=0.0"),
     *("optimizer.type=adam", "scheduler.type=reduce_on_plateau"),
 )
+NO_DROPOUT = ("model.dropout=0", "model.embedding_dropout=0", "model.head_dropout=0", "model.pooled_inputs_dropout=0")
 RANKING = (
     *("model.pooling_type=scaled_add", "model.num_layers=1", "model.contact_term=true", "model.derived_inputs=true"),
     *("model.pooled_inputs=16", "model.embedding_dropout=0.2", "model.head_dropout=0.2"),
