@@ -9,7 +9,7 @@ every arm that --out holds, with or without --arm.
 
 python benchmarks/cross_validation.py --out judged --data bm5 bm5/graphs bm5/train.csv bm5/val.csv \
     --data docking real/graphs real/labels.csv --clusters bm5/targets.csv \
-    --arm defaults --arm one_layer model.num_layers=1 --arm finetune configs/finetune.yaml --learning-curve 10 20 40 80
+    --arm defaults --arm two_layers model.num_layers=2 --arm finetune configs/finetune.yaml --learning-curve 10 20 40 80
 
 Label files have MODEL and dockq, and may have target and kind. Files of clusters have the columns target and cluster,
 as `topotrain split STRUCTURES --out DIR` writes them; what any of them puts together stays together.
