@@ -9,7 +9,7 @@ every arm that --out holds, with or without --arm.
 
 python benchmarks/cross_validation.py --out judged --data bm5 bm5/graphs bm5/train.csv bm5/val.csv \
     --data docking real/graphs real/labels.csv --clusters bm5/targets.csv \
-    --arm defaults --arm one_layer model.num_layers=1 --arm finetune configs/finetune.yaml --learning-curve 10 20 40 80
+    --arm defaults --arm two_layers model.num_layers=2 --arm finetune configs/finetune.yaml --learning-curve 10 20 40 80
 
 Label files have MODEL and dockq, and may have target and kind. Files of clusters have the columns target and cluster,
 as `topotrain split STRUCTURES --out DIR` writes them; what any of them puts together stays together.
@@ -140,9 +140,7 @@ class Bench:
         started = time.process_time()
         overrides = [*arm.overrides, *self._data_of(fold), f"dataloader.seed={seed}", "mlflow.register=none"]
         if fold.size:
-            longer = min(MOST_EPOCHS, self._num_targets(fold) / len(fold.learned))
-            epochs = load_config(arm.config, arm.overrides).config.trainer.num_epochs
-            overrides.append(f"trainer.num_epochs={round(epochs * longer)}")
+            overrides += self._longer(arm, fold)
         result = topotrain.fit(arm.config, overrides=overrides, tracking_uri=self.uri, progress=False)
         seconds = time.process_time() - started
         best = self._scores(result.best_checkpoint, fold)
@@ -158,8 +156,12 @@ class Bench:
             flush=True,
         )
 
-    def _num_targets(self, fold: Fold) -> int:
-        return len(self.decoys.clusters) - len(fold.held_out)
+    def _longer(self, arm: Arm, fold: Fold) -> Iterator[str]:
+        """As many more epochs as there are fewer complexes, where the recipe gives a number of epochs."""
+        epochs = load_config(arm.config, arm.overrides).config.trainer.num_epochs
+        if epochs is not None:
+            fewer = (len(self.decoys.clusters) - len(fold.held_out)) / len(fold.learned)
+            yield f"trainer.num_epochs={round(epochs * min(MOST_EPOCHS, fewer))}"
 
     def _data_of(self, fold: Fold) -> Iterator[str]:
         yield f"paths.graph={self.decoys.all.graph_dir}"

@@ -226,24 +226,26 @@ def of_targets(row: Row, group: Group, metric: str) -> dict[str, float]:
 
 def learning_curve(by_size: Mapping[int, Sequence[Row]], group: Group, clusters: Mapping[str, str]) -> Chart:
     """Ranking against the number of complexes that were learned from."""
+    at_most = next(reversed(by_size.values()))
+    shown = [at_most[0].by, *(row.by for row in at_most if row.seeds and not row.together)]
     shown = [
-        row.name for row in next(iter(by_size.values())) if row.by == LARGER_TREES or (row.seeds and not row.together)
+        by for by in shown if sum(row.by == by and not row.together for rows in by_size.values() for row in rows) > 1
     ]
     panels = []
     for metric in CHARTED:
         lines = []
-        for name, colour in zip(shown, PALETTE, strict=False):
+        for by, colour in zip(shown, PALETTE, strict=False):
             found = {
                 size: of_targets(row, group, metric)
                 for size, rows in by_size.items()
                 for row in rows
-                if row.name == name
+                if row.by == by and not row.together
             }
             known = {size: one for size, one in found.items() if one}
             means = [float(np.mean(list(one.values()))) for one in known.values()]
             ends = [interval(np.array(list(one.values())), [clusters[x] for x in one]) for one in known.values()]
             errors = [(pair[1] - pair[0]) / 2 if pair else 0.0 for pair in ends]
-            lines.append(Series("line", list(known), means, colour, label=name, errors=errors))
+            lines.append(Series("line", list(known), means, colour, label=by, errors=errors))
         panels.append(Panel(Axis("complexes to learn from", whole=True), Axis(METRIC_WORDS[metric]), lines))
     return Chart(
         "learning_curve",
