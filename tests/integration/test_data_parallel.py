@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from kit.graphs import RANKING, GraphSet, write_graph_set
+from kit.graphs import PUBLISHED, RANKING, GraphSet, write_graph_set
 from kit.recorded import metric_history, mlflow_client
 from kit.run_contents import assert_alike, leases, weights
 from kit.waiting import PATIENCE, wait_for
@@ -124,7 +124,7 @@ def test_two_runs_of_two_are_equal_to_the_last_bit_also_from_python(ground, toge
 @pytest.mark.parametrize(
     "recipe",
     [
-        ["trainer.devices=3"],
+        ["trainer.devices=3", *PUBLISHED],
         ["trainer.devices=2", "trainer.accumulate_grad_batches=2", "dataloader.num_workers=1"],
         ["trainer.devices=3", "trainer.accumulate_grad_batches=2", "dataloader.batch_size=2", *RANKING],
     ],

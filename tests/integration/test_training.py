@@ -17,7 +17,7 @@ import pytest
 import torch
 
 import topotrain
-from kit.graphs import RANKING
+from kit.graphs import PUBLISHED, RANKING
 from kit.recorded import local_artifact, metric_history, mlflow_client
 from kit.waiting import PATIENCE, wait_for
 from topotrain.config import load_config, validate
@@ -253,7 +253,7 @@ def test_the_rate_of_a_cosine_is_that_of_its_formula_at_every_step(make_graph_se
     assert len({str(epoch) for epoch in epochs}) == 4, "another order at every epoch"
 
 
-@pytest.mark.parametrize("recipe", [(), RANKING], ids=["plain", "ranking"])
+@pytest.mark.parametrize("recipe", [PUBLISHED, RANKING], ids=["published", "ranking"])
 @pytest.mark.parametrize(
     "limits", [Limits(fast_dev_run=True), Limits(train_batches=1, val_batches=0.5)], ids=["fast_dev_run", "limits"]
 )
