@@ -39,7 +39,7 @@ def test_too_little_memory_names_the_batch_size():
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 MiB. GPU 0 has a total of ...")
     assert str(caught.value) == (
         "the accelerator's memory is too small for a batch (CUDA out of memory); expected a batch that fits; "
-        "lower dataloader.batch_size (now 16); trainer.accumulate_grad_batches makes up for it"
+        "lower dataloader.batch_size (now 32); trainer.accumulate_grad_batches makes up for it"
     )
 
 

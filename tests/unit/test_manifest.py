@@ -352,7 +352,7 @@ def test_run_all():
 
 
 def test_the_recipes_are_what_their_names_say():
-    default = TrainConfig()
+    default = load_config(ROOT / "configs" / "published.yaml").config
     boost, lower, large = (
         load_config(ROOT / "configs" / f"{name}.yaml").config
         for name in ("sched_boost", "sched_boost_lr035", "large_batch_sched_boost")

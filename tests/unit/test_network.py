@@ -241,7 +241,7 @@ def test_every_graph_of_a_batch_is_in_the_loss(shape):
 
 def test_the_module_s_loss_is_the_mean_over_every_graph():
     """The Lightning module, not a rewrite of it: loss and gradient against one graph at a time."""
-    from topotrain.config import TrainConfig
+    from topotrain.config import LossConfig, TrainConfig
     from topotrain.data.edge_layout import EdgeLayout
     from topotrain.data.packing import GraphBatch
     from topotrain.model.lightning import ScoringModule
@@ -250,7 +250,7 @@ def test_the_module_s_loss_is_the_mean_over_every_graph():
     for layer in network.layers:
         layer.conv.dropout = 0.0
     none = packed_graphs([], FeatureSchema(node_dim=network.spec.node_dim, edge_dim=network.spec.edge_dim))
-    module = ScoringModule(network, TrainConfig(), none, none)
+    module = ScoringModule(network, TrainConfig(loss=LossConfig(rank_weight=0)), none, none)
     graphs = [make_parts(6, 12), make_parts(5, 0, seed=2), make_parts(4, 8, seed=3)]
     y = torch.tensor([0.9, 0.1, 0.5], dtype=torch.float64)
 

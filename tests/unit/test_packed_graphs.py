@@ -129,7 +129,7 @@ def test_a_batch_moves_whole() -> None:
 
 def test_loaders_drop_no_graph_and_validation_keeps_its_order() -> None:
     store = packed_graphs(GRAPHS, SCHEMA, [0.0, 0.1, 0.2, 0.3, 0.4])
-    module = GraphDataModule(store, store, DataloaderConfig(batch_size=2))
+    module = GraphDataModule(store, store, DataloaderConfig(batch_size=2, batches="random"))
     train = [batch.index.tolist() for batch in module.train_dataloader()]
     assert [len(part) for part in train] == [2, 2, 1]
     assert sorted(sum(train, [])) == [0, 1, 2, 3, 4]

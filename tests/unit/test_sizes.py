@@ -80,10 +80,10 @@ def test_a_limit_that_is_raised_lets_a_run_be_made(monkeypatch: pytest.MonkeyPat
 
 def test_the_memory_that_counts_is_that_which_is_free(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     class Little:
-        available = 10**6
+        available = 10**5
 
     monkeypatch.setattr(psutil, "virtual_memory", Little)
-    with pytest.raises(ConfigError, match="hidden_dim 32, num_layers 2, attention_head 8"):
+    with pytest.raises(ConfigError, match="hidden_dim 32, num_layers 1, attention_head 8"):
         topotrain.fit(None, tracking_uri=str(tmp_path / "store.db"))
 
 

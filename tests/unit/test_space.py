@@ -57,7 +57,11 @@ REFUSED = [
     ("optimizer.learning_rate: {float: [-1, 1]}", "line 1: optimizer.learning_rate: got -1.0", "greater than 0"),
     ("model.hidden_dim: {int: [2, 6]}", "line 1: model.hidden_dim: got 3", "multiple of 2"),
     ("dataloader.batch_size: {float: [1, 9]}", "line 1: dataloader.batch_size: got 4.0", "valid integer"),
-    ("model.pooling_type: {choice: [mean, maen]}", 'line 1: model.pooling_type: got "maen"', "'mean', 'add' or 'max'"),
+    (
+        "model.pooling_type: {choice: [mean, maen]}",
+        'line 1: model.pooling_type: got "maen"',
+        "'mean', 'add', 'max' or 'scaled_add'",
+    ),
     ("optimizer.learning_rate: {log: [0, 1]}", "log holds [0, 1]", "two numbers above 0, the smaller first"),
     ("model.dropout: {float: [0.5, 0.1]}", "float holds [0.5, 0.1]", "the smaller first"),
     ("model.dropout: {float: [0.1, true]}", "float holds [0.1, True]", "two numbers"),
@@ -107,10 +111,10 @@ def test_feature_sets_compete(read: Write, tmp_path: Path) -> None:
 
 def test_the_recipe_is_the_first_trial_where_the_space_holds_it(read: Write) -> None:
     defaults = {
-        "optimizer.learning_rate": 0.0005,
+        "optimizer.learning_rate": 0.001,
         "model.attention_head": 8,
         "model.dropout": 0.25,
-        "dataloader.batch_size": 16,
+        "dataloader.batch_size": 32,
     }
     assert read(ALL_FORMS).defaults() == defaults
     assert Study(read(ALL_FORMS), "tpe", 1, maximise=False).suggest(0) == defaults
