@@ -26,6 +26,7 @@ RECIPE = [
     f"trainer.num_epochs={EPOCHS}",
     "dataloader.batch_size=5",  # of 12 training graphs: 5, 5 and 2, so that of three processes one is left without
     "optimizer.learning_rate=0.01",
+    "scheduler.type=reduce_on_plateau",
     "scheduler.patience=0",
     "mlflow.register=none",
     "logging.log_every_n_steps=1",

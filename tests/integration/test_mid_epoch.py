@@ -41,6 +41,7 @@ RECIPE = [
     f"trainer.num_epochs={EPOCHS}",
     "dataloader.batch_size=3",
     "optimizer.learning_rate=0.01",
+    "scheduler.type=reduce_on_plateau",
     "scheduler.patience=0",
     "checkpoints.keep=2",
     "mlflow.register=none",

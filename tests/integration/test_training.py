@@ -209,7 +209,7 @@ def test_undefined_correlations_are_zero_with_one_warning(make_graph_set, store_
 
 def test_early_stopping_and_the_scheduler(graph_set, store_uri):
     extra = ["trainer.num_epochs=40", "early_stopping.patience=4", "scheduler.patience=1", QUIET]
-    extra.append("optimizer.learning_rate=0.005")
+    extra += ["optimizer.learning_rate=0.005", "scheduler.type=reduce_on_plateau"]
     result = topotrain.fit(overrides=[*graph_set.overrides, *extra], tracking_uri=store_uri)
     curve = history(result, VAL_LOSS)
     assert result.best_epoch == min(curve, key=lambda epoch: (curve[epoch], epoch))
@@ -242,15 +242,15 @@ def test_the_rate_of_a_cosine_is_that_of_its_formula_at_every_step(make_graph_se
 
     monkeypatch.setattr(torch.optim.AdamW, "step", noted)
     monkeypatch.setattr(ScoringModule, "training_step", seen)
-    settings = ["trainer.num_epochs=4", "trainer.accumulate_grad_batches=2", "dataloader.batch_size=2"]
+    settings = ["trainer.num_epochs=8", "trainer.accumulate_grad_batches=2", "dataloader.batch_size=2"]
     settings += ["optimizer.learning_rate=0.01", "early_stopping.patience=9", QUIET]
     result = topotrain.fit(overrides=[*graph_set.overrides, *RANKING, *settings], tracking_uri=store_uri)
-    expected = [0.01 * 0.5 * (1 + math.cos(math.pi * n / 12)) * min(1, (n + 1) / 3) for n in range(12)]
+    expected = [0.01 * 0.5 * (1 + math.cos(math.pi * n / 24)) * min(1, (n + 1) / 3) for n in range(24)]
     assert rates == [[pytest.approx(rate)] * 2 for rate in expected]
-    assert history(result, "learning_rate") == pytest.approx({epoch: expected[3 * epoch] for epoch in range(4)})
-    epochs = [batches[first : first + 5] for first in range(0, 20, 5)]
-    assert [sorted(map(sorted, epoch)) for epoch in epochs] == [[[0, 1], [2, 3], [4, 5], [6, 7], [8, 9]]] * 4
-    assert len({str(epoch) for epoch in epochs}) == 4, "another order at every epoch"
+    assert history(result, "learning_rate") == pytest.approx({epoch: expected[3 * epoch] for epoch in range(8)})
+    epochs = [batches[first : first + 5] for first in range(0, 40, 5)]
+    assert [sorted(map(sorted, epoch)) for epoch in epochs] == [[[0, 1], [2, 3], [4, 5], [6, 7], [8, 9]]] * 8
+    assert len({str(epoch) for epoch in epochs}) == 8, "another order at every epoch"
 
 
 @pytest.mark.parametrize("recipe", [(), RANKING], ids=["plain", "ranking"])

@@ -84,7 +84,7 @@ def gradient(made: ScoringModule, loss: Tensor) -> Tensor:
 def test_the_module_adds_it_to_the_squared_error() -> None:
     store, places = graphs(), [6, 0, 2, 3, 7]
     batch = store.batch(places)
-    ranked, plain = module(SETTINGS, store), module(LossConfig(), store)
+    ranked, plain = module(SETTINGS, store), module(LossConfig(rank_weight=0), store)
     logits = ranked.network.logits(batch.x, batch.edge_index, batch.edge_attr, batch.batch, 5, batch.layout)
     assert torch.equal(ranked(batch), logits.sigmoid())
     error = plain.training_step(batch, 0).item()
