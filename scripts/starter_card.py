@@ -64,19 +64,18 @@ class Source:
         }
 
 
-def starter_card(recipe: Mapping[str, Any], schema: FeatureSchema, cross_validated: str = "") -> str:
+def starter_card(recipe: Mapping[str, Any], schema: FeatureSchema) -> str:
     """The card as Markdown.
 
     Args:
         recipe: of the model.
         schema: what its networks take.
-        cross_validated: what ``benchmarks/cross_validation.py`` printed of the same recipe, or a part of that.
     """
     parts = (
         _heading(recipe),
         _takes(schema),
         _learned(recipe),
-        _figures(recipe, cross_validated),
+        _figures(recipe),
         _limits(recipe),
         _use(),
         _made(recipe),
@@ -141,7 +140,7 @@ def _learned(recipe: Mapping[str, Any]) -> Iterator[str]:
         )
 
 
-def _figures(recipe: Mapping[str, Any], cross_validated: str) -> Iterator[str]:
+def _figures(recipe: Mapping[str, Any]) -> Iterator[str]:
     yield "## How it does"
     yield ""
     yield from _paragraph(
@@ -159,11 +158,11 @@ def _figures(recipe: Mapping[str, Any], cross_validated: str) -> Iterator[str]:
         "The demo hold-out is in none of the data above, and no choice was made on it. The validation targets may have "
         "chosen the epochs, so their figures are somewhat too good."
     )
-    if cross_validated:
+    if recipe["cross_validated"]:
         yield ""
         yield "Cross-validated between clusters of complexes (`benchmarks/cross_validation.py`), the same recipe:"
         yield ""
-        yield cross_validated.strip()
+        yield recipe["cross_validated"]
 
 
 def _cells(row: Mapping[str, Any]) -> str:

@@ -239,15 +239,35 @@ def portable_recipe(path: Path) -> dict[str, Any]:
     }
 
 
-def write(out: Path, files: Path, schema: FeatureSchema, recipe: Mapping[str, Any], card: str) -> None:
-    """The files of a version, in place of those that are there."""
+def write(out: Path, files: Path, schema: FeatureSchema, recipe: Mapping[str, Any]) -> None:
+    """The files of a version, in place of those that are there; the card is printed too."""
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
     for path in (*files.glob(f"*{WEIGHTS_SUFFIX}"), files / TREES_ARTIFACT):
         shutil.copyfile(path, out / path.name)
+    write_texts(out, schema, recipe)
+
+
+def write_texts(out: Path, schema: FeatureSchema, recipe: Mapping[str, Any]) -> None:
+    """Schema, recipe and card."""
+    card = starter_card(recipe, schema)
     texts = {SCHEMA_ARTIFACT: schema.to_json(), RECIPE_ARTIFACT: as_json(recipe), CARD_ARTIFACT: card}
     for name, text in texts.items():
         (out / name).write_text(text, encoding="utf-8")
+    print(card)
+
+
+def rewrite_card(out: Path, cross_validated: Path | None) -> None:
+    """The card of the files that are there; with other figures of cross-validation where some are given."""
+    recipe = json.loads((out / RECIPE_ARTIFACT).read_text(encoding="utf-8"))
+    if cross_validated:
+        recipe["cross_validated"] = text_of(cross_validated)
+    write_texts(out, portable_schema(out / SCHEMA_ARTIFACT), recipe)
+
+
+def text_of(path: Path | None) -> str:
+    """Of a file, where there is one."""
+    return path.read_text(encoding="utf-8").strip() if path else ""
 
 
 def parsed() -> argparse.Namespace:
@@ -259,6 +279,7 @@ def parsed() -> argparse.Namespace:
     add("--clusters", type=Path, help="CSV with columns target,cluster; a cluster is never divided")
     add("--leave-out", nargs="+", default=[], metavar="TARGET", help="targets like those of the demo hold-out")
     add("--cross-validated", type=Path, metavar="FILE", help="what benchmarks/cross_validation.py printed")
+    add("--card-alone", action="store_true", help="write the card of the files that are there, and train nothing")
     add("--seeds", type=int, nargs="+", default=SEEDS)
     add("--override", action="append", default=[], help="of the configuration")
     add("--out", type=Path, default=STARTER_DIR)
@@ -266,15 +287,20 @@ def parsed() -> argparse.Namespace:
 
 
 def command() -> str:
-    """The command, paths by their last two parts."""
+    """The command without ``--out``, paths by their last two parts."""
     words = ["/".join(Path(word).parts[-2:]) if word.startswith("/") else word for word in sys.argv[1:]]
+    if "--out" in words:
+        place = words.index("--out")
+        del words[place : place + 2]
     return shlex.join(["python", "scripts/train_starter.py", *words])
 
 
 def main() -> None:
     """Train, judge, write."""
     arguments = parsed()
-    cross_validated = arguments.cross_validated.read_text(encoding="utf-8") if arguments.cross_validated else ""
+    if arguments.card_alone:
+        rewrite_card(arguments.out / MODEL_FILES, arguments.cross_validated)
+        return
     with tempfile.TemporaryDirectory(prefix="topotrain-starter-") as name:
         work = Path(name)
         (work / "version").mkdir()
@@ -296,9 +322,8 @@ def main() -> None:
             "validation": judged(files, split, parts["val"]),
             "demo hold-out": judged_on_holdout(files, work / "cache"),
         }
-        card = starter_card(recipe, schema, cross_validated)
-        write(arguments.out / MODEL_FILES, files, schema, recipe, card)
-    print(card)
+        recipe["cross_validated"] = text_of(arguments.cross_validated)
+        write(arguments.out / MODEL_FILES, files, schema, recipe)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import topotrain
+from kit.graphs import PUBLISHED
 from topotrain.errors import DataError, TopotrainError
 from topotrain.model.checkpoint import load_network
 from topotrain.tracking.artifacts import checkpoint_of_uri
@@ -61,7 +62,7 @@ def cut(finished: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, s
     """A run that has an epoch to go, its store's address, and what its last checkpoint holds."""
     folder = tmp_path_factory.mktemp("cut")
     uri = f"sqlite:///{folder / 'mlflow.db'}"
-    overrides = [*finished.graph_set.overrides, "trainer.num_epochs=2", "mlflow.register=none"]
+    overrides = [*finished.graph_set.overrides, *PUBLISHED, "trainer.num_epochs=2", "mlflow.register=none"]
     result = topotrain.fit(overrides=overrides, tracking_uri=uri, progress=False)
     path = Store.open(uri).artifacts.fetch(checkpoint_of_uri(f"runs:/{result.run_id}/checkpoints/last.ckpt"), folder)
     return result.run_id, uri, torch.load(path, weights_only=True)

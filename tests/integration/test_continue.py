@@ -32,7 +32,6 @@ GOING_ON = "going on in epoch 2, after "
 RECIPE = [
     f"trainer.num_epochs={EPOCHS}",
     "optimizer.learning_rate=0.01",
-    "scheduler.type=reduce_on_plateau",
     "scheduler.patience=0",
     "mlflow.register=none",
     "logging.log_every_n_steps=1",

@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from kit.graphs import RANKING, GraphSet, write_graph_set
+from kit.graphs import PUBLISHED, RANKING, GraphSet, write_graph_set
 from kit.recorded import metric_history, mlflow_client
 from kit.run_contents import assert_alike, leases, weights
 from kit.waiting import PATIENCE, wait_for
@@ -26,7 +26,6 @@ RECIPE = [
     f"trainer.num_epochs={EPOCHS}",
     "dataloader.batch_size=5",  # of 12 training graphs: 5, 5 and 2, so that of three processes one is left without
     "optimizer.learning_rate=0.01",
-    "scheduler.type=reduce_on_plateau",
     "scheduler.patience=0",
     "mlflow.register=none",
     "logging.log_every_n_steps=1",
@@ -125,7 +124,7 @@ def test_two_runs_of_two_are_equal_to_the_last_bit_also_from_python(ground, toge
 @pytest.mark.parametrize(
     "recipe",
     [
-        ["trainer.devices=3"],
+        ["trainer.devices=3", *PUBLISHED],
         ["trainer.devices=2", "trainer.accumulate_grad_batches=2", "dataloader.num_workers=1"],
         ["trainer.devices=3", "trainer.accumulate_grad_batches=2", "dataloader.batch_size=2", *RANKING],
     ],

@@ -19,7 +19,7 @@ import torch
 
 import topotrain
 from kit.dying import die
-from kit.graphs import RANKING, GraphSet, write_graph_set
+from kit.graphs import PUBLISHED, RANKING, GraphSet, write_graph_set
 from kit.recorded import artifact_names, fetch_artifact, mlflow_client
 from kit.run_contents import assert_alike, contents, weights
 from kit.waiting import PATIENCE
@@ -41,7 +41,6 @@ RECIPE = [
     f"trainer.num_epochs={EPOCHS}",
     "dataloader.batch_size=3",
     "optimizer.learning_rate=0.01",
-    "scheduler.type=reduce_on_plateau",
     "scheduler.patience=0",
     "checkpoints.keep=2",
     "mlflow.register=none",
@@ -158,7 +157,7 @@ def test_a_stopped_run_goes_on_within_its_epoch_to_the_same_bits(ground, straigh
     assert_alike(ground.uri, straight(), run_id)
 
 
-@pytest.mark.parametrize("kind", [(), ("dataloader.batch_size=2", *RANKING)], ids=["plain", "ranking"])
+@pytest.mark.parametrize("kind", [PUBLISHED, ("dataloader.batch_size=2", *RANKING)], ids=["published", "ranking"])
 @pytest.mark.long
 def test_gradients_of_several_batches_workers_and_early_stopping(ground, straight, stopped, kind):
     recipe = ["trainer.accumulate_grad_batches=2", "dataloader.num_workers=1", "early_stopping.patience=1"]

@@ -125,7 +125,7 @@ def test_best_is_the_best_and_not_the_oldest_that_was_kept(uneven: Any, tmp_path
 
 def test_resuming_takes_the_learning_rate_and_the_patience_that_are_configured(graph_set: Any, store_uri: str) -> None:
     """Once both came back from the checkpoint, whatever the configuration said."""
-    overrides = [*graph_set.overrides, "optimizer.learning_rate=0.01", QUIET]
+    overrides = [*graph_set.overrides, "optimizer.learning_rate=0.01", "scheduler.type=reduce_on_plateau", QUIET]
     first = topotrain.fit(overrides=overrides, tracking_uri=store_uri)
     assert first.epochs == 2
     # At this rate no weight moves, so that no epoch is better than the last.

@@ -18,7 +18,8 @@ import topotrain
 )
 def test_a_long_epoch_gives_signs_of_life(graph_set, store_uri, caplog, accumulate, every, steps):
     settings = [f"trainer.accumulate_grad_batches={accumulate}", f"logging.log_every_n_steps={every}"]
-    overrides = [*graph_set.overrides, "dataloader.batch_size=2", *settings, "mlflow.register=none"]
+    settings += ["dataloader.batches=random", "dataloader.batch_size=2", "mlflow.register=none"]
+    overrides = [*graph_set.overrides, *settings]
     with caplog.at_level("INFO", logger="topotrain"):
         topotrain.fit(overrides=overrides, tracking_uri=store_uri)
     shown = [message.split("  ")[:3] for message in caplog.messages if message.startswith("epoch ")]

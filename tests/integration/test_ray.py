@@ -129,7 +129,7 @@ def test_a_batch_outlives_its_driver_and_a_node(
     assert len(under_way) == 2
     first.kill()
     first.communicate()
-    assert not psutil.wait_procs(under_way, timeout=30)[1], "an orphan"
+    assert not psutil.wait_procs(under_way, PATIENCE)[1], "an orphan"
     assert [run.info.status for run in children(server).values()] == ["KILLED", "KILLED"], "they closed themselves"
 
     reached = {name: epochs_of(server, name) for name in ("one", "two")}
@@ -320,7 +320,7 @@ def test_a_job_that_is_killed_and_a_batch_that_is_told_to_stop(graph_set: Any, s
         ("one", "two", "three"), "KILLED"
     )
     assert "topotrain.status_note" in children(store_uri)["three"].data.tags
-    assert not psutil.wait_procs(everything, timeout=30)[1], "left behind"
+    assert not psutil.wait_procs(everything, PATIENCE)[1], "left behind"
 
 
 WITHOUT_CHECKS = """

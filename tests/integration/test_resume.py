@@ -17,12 +17,14 @@ import torch
 from mlflow.tracking import MlflowClient
 
 import topotrain
+from kit.commands import exit_status
 from kit.dying import die
-from kit.graphs import RANKING, GraphSet, write_graph_set
+from kit.graphs import PUBLISHED, RANKING, GraphSet, write_graph_set
 from kit.recorded import artifact_json, artifact_names, fetch_artifact, metric_history, mlflow_client
 from topotrain.errors import ConfigError, DataError, SchemaError, TrackingError
 from topotrain.fields import (
     EPOCH_SECONDS,
+    TAG_BEST_CHECKPOINT,
     TAG_BEST_EPOCH,
     TAG_CONTINUED_BY,
     TAG_PARAM_DRIFT,
@@ -41,6 +43,7 @@ EPOCHS = 7
 QUIET = "mlflow.register=none"
 # A rate and a patience that let scheduler and ranks move within few epochs.
 RECIPE = [
+    *PUBLISHED,
     f"trainer.num_epochs={EPOCHS}",
     "optimizer.learning_rate=0.01",
     "scheduler.patience=0",
@@ -394,10 +397,7 @@ def test_a_rate_that_is_asked_for_wins_over_the_schedulers_even_where_it_is_the_
 
 
 def test_a_cosine_is_that_of_the_recipe_of_today_and_goes_on_from_no_rate(straight, monkeypatch, tmp_path):
-    """Three steps an epoch: with as many epochs it is cut off without a trace, with another number it is another.
-
-    Two of the seven epochs' 21 steps are an eighth of them, for which the rate rises.
-    """
+    """Three steps an epoch: with as many epochs it is cut off without a trace, with another number it is another."""
     graph_set, uri, _ = straight
     client = mlflow_client(uri)
     run_id = cut_off(graph_set, uri, monkeypatch, "epoch", 2, *RANKING)
@@ -417,7 +417,7 @@ def test_a_cosine_is_that_of_the_recipe_of_today_and_goes_on_from_no_rate(straig
 
 def test_another_scheduler_takes_over_and_another_optimiser_is_refused(straight):
     graph_set, uri, reference = straight
-    done = train(graph_set, uri, "trainer.num_epochs=2", "optimizer.type=adam")
+    done = train(graph_set, uri, "trainer.num_epochs=2")
     with pytest.raises(ConfigError, match=r"optimizer\.type is adamw, and the checkpoint's is adam"):
         resume(done.run_id, overrides=["trainer.num_epochs=4", "optimizer.type=adamw"], tracking_uri=uri)
     resume(done.run_id, overrides=["trainer.num_epochs=4", "scheduler.type=cosine"], tracking_uri=uri)
@@ -584,8 +584,12 @@ def test_a_batch_keeps_the_alias_to_itself(graph_set, store_uri, monkeypatch):
     first = topotrain.fit(overrides=[*graph_set.overrides, "trainer.num_epochs=1"], tracking_uri=store_uri)
     monkeypatch.setenv("TOPOTRAIN_SERVES", str(os.getpid()))
     monkeypatch.setattr("topotrain.training.resume.interruptible", contextlib.nullcontext)
-    resume(first.run_id, overrides=["trainer.num_epochs=3"], tracking_uri=store_uri)
+    arguments = ("--run-id", first.run_id, "--override", "trainer.num_epochs=3", "--tracking-uri", store_uri)
+    assert exit_status("resume", *arguments) == 0
     client = mlflow_client(store_uri)
+    assert len(client.search_model_versions("name='topoqa'")) == 3
+    best = client.get_run(first.run_id).data.tags[TAG_BEST_CHECKPOINT]
+    assert best != "checkpoints/epoch_0000.ckpt", "there is a better one"
     assert str(client.get_model_version_by_alias("topoqa", "candidate").version) == first.model_versions[0]
 
 
@@ -594,6 +598,7 @@ def test_fine_tuning_begins_with_the_weights_and_keeps_its_own_recipe(straight, 
     other = make_graph_set("other", seed=7)
     source = f"runs:/{reference.run_id}/checkpoints/last.ckpt"
     still = [
+        *PUBLISHED,
         "optimizer.learning_rate=1e-12",
         "optimizer.weight_decay=0",
         "trainer.num_epochs=1",

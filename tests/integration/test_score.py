@@ -226,9 +226,13 @@ def test_the_page(root, model, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", model)
     found = re.findall(r"```(bash|python)\n(.*?)```", (root / "docs" / "score.md").read_text(), flags=re.DOTALL)
-    assert [language for language, _ in found] == ["bash", "python"]
-    for line in found[0][1].strip().splitlines():
-        assert exit_status(*shlex.split(line, comments=True)[1:]) == 0, capsys.readouterr().err
+    assert [language for language, _ in found] == ["bash", "python", "bash"]
+
+    def run(block: str) -> None:
+        for line in block.strip().splitlines():
+            assert exit_status(*shlex.split(line, comments=True)[1:]) == 0, capsys.readouterr().err
+
+    run(found[0][1])
     table = (tmp_path / "scores.csv").read_text()
     shown = capsys.readouterr()
     assert "2 structures scored, 0 failed" in shown.err
@@ -238,6 +242,8 @@ def test_the_page(root, model, tmp_path, monkeypatch, capsys):
     printed = capsys.readouterr().out.splitlines()
     assert printed[0] == f"{first[0]} {float(first[2])}"
     assert "learned from 8 structures of 2 complexes" in printed[1]
+    run(found[2][1])
+    assert "The starter model learned from" in capsys.readouterr().err
 
 
 def test_real_complexes_by_name_and_as_a_folder(shared_data, model, tmp_path, capsys):

@@ -94,7 +94,7 @@ def test_nothing_but_the_graphs_changes_between_feature_sets(few, built, store_u
     assert legacy["schema.digest"] != distance["schema.digest"]
     assert legacy["schema.node.dim"] == distance["schema.node.dim"] == "32"
     fewer = int(legacy["model.num_parameters"]) - int(distance["model.num_parameters"])
-    assert fewer == (11 - 1) * 32
+    assert fewer == (11 - 1) * (32 + 4 * 16)  # of the encoder, and of the columns pooled in four ways
     changed = {key for key in legacy if legacy[key] != distance[key]}
     assert all(key.startswith(("schema.", "paths.graph", "data.digest", "model.num")) for key in changed), changed
 

@@ -17,7 +17,7 @@ import pytest
 import torch
 
 import topotrain
-from kit.graphs import RANKING
+from kit.graphs import NO_DROPOUT, PUBLISHED, RANKING
 from kit.recorded import local_artifact, metric_history, mlflow_client
 from kit.waiting import PATIENCE, wait_for
 from topotrain.config import load_config, validate
@@ -100,7 +100,7 @@ def test_other_precisions_train_nearly_alike(graph_set, store_uri, precision):
     """Lightning turns batches into some of them, and PyG's layers take those that the chunks do not."""
 
     def loss(*overrides: str) -> float:
-        extra = ["model.dropout=0", "trainer.num_epochs=1", QUIET, *overrides]
+        extra = [*NO_DROPOUT, "trainer.num_epochs=1", QUIET, *overrides]
         return topotrain.fit(overrides=[*graph_set.overrides, *extra], tracking_uri=store_uri).metrics[TRAIN_MSE]
 
     assert loss(f"trainer.precision={precision}") == pytest.approx(loss(), rel=1e-6 if precision == "64-true" else 0.05)
@@ -131,7 +131,7 @@ def test_selection_metric_settings(settings, expected):
 def test_train_mse_counts_every_graph_once(make_graph_set, store_uri):
     """At a rate too small to learn anything and without dropout, it is the mean over the training set."""
     graph_set = make_graph_set(decoys=3)  # 9 training graphs: 4, 4 and 1
-    extra = ["model.dropout=0", "optimizer.learning_rate=1e-12", "trainer.num_epochs=1", QUIET]
+    extra = [*NO_DROPOUT, "dataloader.batches=random", "optimizer.learning_rate=1e-12", "trainer.num_epochs=1", QUIET]
     overrides = [*graph_set.overrides, *extra]
     result = topotrain.fit(overrides=overrides, tracking_uri=store_uri)
     network, _ = load_network(artifact(result, "checkpoints/last.ckpt"))
@@ -148,7 +148,7 @@ def test_train_mse_counts_every_graph_once(make_graph_set, store_uri):
 
 def test_accumulating_batches_steps_less_often(graph_set, store_uri):
     """12 graphs in batches of 4, accumulated over all 3 with the gradients averaged = one batch of 12."""
-    extra = ["model.dropout=0", "trainer.num_epochs=1", QUIET]
+    extra = [*PUBLISHED, *NO_DROPOUT, "trainer.num_epochs=1", QUIET]
 
     def run(*overrides: str) -> dict[str, torch.Tensor]:
         return weights(topotrain.fit(overrides=[*graph_set.overrides, *extra, *overrides], tracking_uri=store_uri))
@@ -195,7 +195,7 @@ def test_input_scaling_and_layer_norm_are_choices(graph_set, store_uri):
     assert (network.node_scaling.mean == 0).all()
     assert (network.edge_scaling.scale == 1).all()
     assert not schema.use_layer_norm
-    assert not any(isinstance(part, torch.nn.LayerNorm) for part in network.modules())
+    assert not any(isinstance(part, torch.nn.LayerNorm) for part in network.edge_encoder.modules())
 
 
 def test_undefined_correlations_are_zero_with_one_warning(make_graph_set, store_uri, caplog):
@@ -208,8 +208,8 @@ def test_undefined_correlations_are_zero_with_one_warning(make_graph_set, store_
 
 
 def test_early_stopping_and_the_scheduler(graph_set, store_uri):
-    extra = ["trainer.num_epochs=40", "early_stopping.patience=4", "scheduler.patience=1", QUIET]
-    extra += ["optimizer.learning_rate=0.005", "scheduler.type=reduce_on_plateau"]
+    extra = [*PUBLISHED, "trainer.num_epochs=40", "early_stopping.patience=4", "scheduler.patience=1", QUIET]
+    extra.append("optimizer.learning_rate=0.005")
     result = topotrain.fit(overrides=[*graph_set.overrides, *extra], tracking_uri=store_uri)
     curve = history(result, VAL_LOSS)
     assert result.best_epoch == min(curve, key=lambda epoch: (curve[epoch], epoch))
@@ -226,7 +226,7 @@ def test_early_stopping_and_the_scheduler(graph_set, store_uri):
 
 
 def test_the_rate_of_a_cosine_is_that_of_its_formula_at_every_step(make_graph_set, store_uri, monkeypatch):
-    """Five batches of a target each, accumulated by two: three steps an epoch."""
+    """Five batches of a target each, accumulated by two: three steps an epoch, and a rise of an eighth of all."""
     graph_set = make_graph_set(train_targets=5, val_targets=1, decoys=2)
     rates, batches = [], []
     step, training_step = torch.optim.AdamW.step, ScoringModule.training_step
@@ -248,12 +248,12 @@ def test_the_rate_of_a_cosine_is_that_of_its_formula_at_every_step(make_graph_se
     expected = [0.01 * 0.5 * (1 + math.cos(math.pi * n / 24)) * min(1, (n + 1) / 3) for n in range(24)]
     assert rates == [[pytest.approx(rate)] * 2 for rate in expected]
     assert history(result, "learning_rate") == pytest.approx({epoch: expected[3 * epoch] for epoch in range(8)})
-    epochs = [batches[first : first + 5] for first in range(0, 40, 5)]
-    assert [sorted(map(sorted, epoch)) for epoch in epochs] == [[[0, 1], [2, 3], [4, 5], [6, 7], [8, 9]]] * 8
-    assert len({str(epoch) for epoch in epochs}) == 8, "another order at every epoch"
+    epochs = [batches[first : first + 5] for first in range(0, 20, 5)]
+    assert [sorted(map(sorted, epoch)) for epoch in epochs] == [[[0, 1], [2, 3], [4, 5], [6, 7], [8, 9]]] * 4
+    assert len({str(epoch) for epoch in epochs}) == 4, "another order at every epoch"
 
 
-@pytest.mark.parametrize("recipe", [(), RANKING], ids=["plain", "ranking"])
+@pytest.mark.parametrize("recipe", [PUBLISHED, RANKING], ids=["published", "ranking"])
 @pytest.mark.parametrize(
     "limits", [Limits(fast_dev_run=True), Limits(train_batches=1, val_batches=0.5)], ids=["fast_dev_run", "limits"]
 )

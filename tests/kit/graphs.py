@@ -13,10 +13,20 @@ from topotrain.data.packed_graphs import PackedGraphs
 from topotrain.data.packing import pack
 from topotrain.schema.feature_schema import FeatureSchema
 
-# Batches by target, the loss for their order, AdamW and the cosine, on a set of a few decoys each.
+# Kinds of network, loss, batches, optimiser, scheduler: as published, and, on a set of a few decoys each, the defaults.
+PUBLISHED = (
+    *("model.pooling_type=mean", "model.num_layers=2", "model.contact_term=false", "model.derived_inputs=false"),
+    *("model.pooled_inputs=0", "model.embedding_dropout=0.0", "model.head_dropout=0.0"),
+    *("model.input_scaling=standard", "model.input_clamp=null", "dataloader.batches=random", "loss.rank_weight=0.0"),
+    *("optimizer.type=adam", "scheduler.type=reduce_on_plateau"),
+)
+NO_DROPOUT = ("model.dropout=0", "model.embedding_dropout=0", "model.head_dropout=0", "model.pooled_inputs_dropout=0")
 RANKING = (
-    *("dataloader.batches=by_target", "dataloader.decoys_per_target=2", "loss.rank_weight=0.1"),
-    *("optimizer.type=adamw", "scheduler.type=cosine", "scheduler.warmup_steps=3"),
+    *("model.pooling_type=scaled_add", "model.num_layers=1", "model.contact_term=true", "model.derived_inputs=true"),
+    *("model.pooled_inputs=16", "model.embedding_dropout=0.2", "model.head_dropout=0.2"),
+    *("model.input_scaling=decorrelated", "model.input_clamp=6.0", "dataloader.batches=by_target"),
+    *("dataloader.decoys_per_target=2", "loss.rank_weight=0.1", "optimizer.type=adamw", "scheduler.type=cosine"),
+    "scheduler.warmup_steps=3",
 )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 import math
 from pathlib import Path
 
@@ -11,6 +12,8 @@ import pytest
 
 from kit.structures import Atom, cif_text, helix, helix_pair, pdb_text
 from topotrain.features.confidence import Confidence, confidence, contact_pairs, pdockq
+from topotrain.features.graph import GraphTask, compute_task
+from topotrain.features.module_set import select_modules
 from topotrain.features.partners import Partners
 from topotrain.features.structure import Structure, read_structure
 
@@ -118,3 +121,31 @@ def test_a_complex_without_contacts_has_a_pdockq_of_zero(tmp_path: Path) -> None
     atoms = helix_pair(gap=30.0)
     structure, content = read(tmp_path / "m.pdb", with_factors(pdb_text(atoms), rising(atoms)))
     assert confidence(structure, content) == Confidence(0, None, 0.0)
+
+
+@pytest.mark.parametrize("topology", ["topology/none/v1", "topology/persistence_basic/v1"])
+def test_node_plddt_has_it_beside_the_columns_of_dssp_topo_merge(tmp_path: Path, topology: str) -> None:
+    """Predicted or not, the other columns are the same; where B-factors are something else, both columns are 0."""
+    atoms = helix_pair()
+    factor = rising(atoms)
+
+    def nodes(name: str, module: str, text: str) -> tuple[np.ndarray, list[str], list[str]]:
+        (tmp_path / name).write_text(text)
+        modules = select_modules(node_module=module, topology_module=topology)
+        task = GraphTask("m", str(tmp_path / name), json.dumps(modules.specification()))
+        arrays = compute_task(task).arrays
+        assert arrays is not None
+        return arrays.x, arrays.node_ids, list(modules.node_columns)
+
+    predicted = with_factors(pdb_text(atoms), factor)
+    x, names, columns = nodes("m.pdb", "node/plddt/v1", predicted)
+    assert columns[32:34] == ["plddt", "has_plddt"]
+    assert x[:, 32].tolist() == [factor[chain, int(number)] for chain, number in (name.split(":") for name in names)]
+    assert x[:, 33].tolist() == [1.0] * len(names)
+    without, _, plain = nodes("m.pdb", "node/dssp_topo_merge/v1", predicted)
+    assert plain == [*columns[:32], *columns[34:]]
+    assert np.array_equal(np.delete(x, [32, 33], axis=1), without)
+
+    other, _, _ = nodes("other.pdb", "node/plddt/v1", with_factors(pdb_text(atoms), dict.fromkeys(factor, 80.0)))
+    assert np.array_equal(np.delete(other, [32, 33], axis=1), without)
+    assert not other[:, 32:34].any()

@@ -21,5 +21,8 @@ def test_every_module_and_column_is_documented_in_order() -> None:
             parts = ("min_", "max_", "absdiff_", *item.columns[-3:])
             assert all(f"`{part}`" in section for part in parts)
             continue
+        if item.id == "node/plddt/v1":
+            assert tuple(columns) == item.columns[32:34]
+            continue
         own = item.columns[:32] if item.kind == "node" else item.columns
         assert tuple(columns) == own, item.id

@@ -25,6 +25,7 @@ SHIPPED_WIDTHS = {
     "topology/persistence_basic/v1": 140,
     "topology/none/v1": 0,
     "node/dssp_topo_merge/v1": 172,
+    "node/plddt/v1": 174,
     "edge/legacy_band/v11": 11,
     "edge/multi_scale/v24": 24,
     "edge/distance/v1": 1,

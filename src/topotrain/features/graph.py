@@ -6,10 +6,10 @@ import hashlib
 import io
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ import numpy as np
 
 from topotrain.errors import DataError, UserInputError
 from topotrain.features.module_set import ModuleSet, recorded_modules
-from topotrain.features.modules import GraphContext, both_ways
+from topotrain.features.modules import GraphContext, both_ways, no_plddt
 from topotrain.features.partners import Partners
 from topotrain.features.sequences import protein_sequences
 from topotrain.features.structure import (
@@ -176,7 +176,8 @@ def compute_task(task: GraphTask) -> GraphResult:
             content = task.content()
             structure = task.structure(content)
         outcome.changes, outcome.sequences = structure.changes, protein_sequences(structure)
-        arrays = compute_graph(structure, modules, outcome)
+        plddt = partial(_plddt, structure, content, task.model)
+        arrays = compute_graph(structure, modules, outcome, plddt)
         return GraphResult(outcome, arrays, task.digest(content))
     except DataError as error:
         outcome.error = str(error)
@@ -248,13 +249,25 @@ def write_graph(result: GraphResult, target: Path, modules: ModuleSet) -> GraphO
     return outcome
 
 
-def compute_graph(structure: Structure, modules: ModuleSet, outcome: GraphOutcome | None = None) -> GraphArrays:
+def _plddt(structure: Structure, content: bytes, model: int | None) -> FloatArray | None:
+    from topotrain.features.confidence import residue_plddt  # with gemmi, which few modules need
+
+    return residue_plddt(structure, content, model)
+
+
+def compute_graph(
+    structure: Structure,
+    modules: ModuleSet,
+    outcome: GraphOutcome | None = None,
+    plddt: Callable[[], FloatArray | None] = no_plddt,
+) -> GraphArrays:
     """Run the four modules on a structure.
 
     Args:
         structure: the structure.
         modules: the modules.
         outcome: takes the stage times.
+        plddt: as in ``GraphContext``.
 
     Raises:
         DataError: the structure has no interface, or a module made something other than finite numbers in the
@@ -268,7 +281,7 @@ def compute_graph(structure: Structure, modules: ModuleSet, outcome: GraphOutcom
     with outcome.timed("topology"):
         topology = modules.topology.compute(structure, residues)
         _check_output(structure, modules.topology.module_id(), topology, len(residues), modules.topology_columns)
-    context = GraphContext(structure, residues, topology, modules.topology_columns)
+    context = GraphContext(structure, residues, topology, modules.topology_columns, plddt)
     with outcome.timed("node"):
         x = modules.node.compute(context)
         _check_output(structure, modules.node.module_id(), x, len(residues), modules.node_columns)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -70,6 +70,10 @@ class FeatureModule:
         return "none"
 
 
+def no_plddt() -> None:
+    """Of a structure that is not from a file."""
+
+
 @dataclass(frozen=True)
 class GraphContext:
     """What node and edge modules see.
@@ -79,12 +83,14 @@ class GraphContext:
         residues: (num_nodes,) int64, each node's residue in ``structure``.
         topology: (num_nodes, topology_width) float64 from the topology module.
         topology_columns: names of its columns.
+        plddt: reads (num_residues,) pLDDT of the structure's file, 0 to 100; gives None where its B-factors are none.
     """
 
     structure: Structure
     residues: IntArray
     topology: FloatArray
     topology_columns: tuple[str, ...]
+    plddt: Callable[[], FloatArray | None] = no_plddt
 
 
 class InterfaceModule(FeatureModule):

@@ -31,6 +31,7 @@ SHIPPED = (
     "topology_persistence_basic",
     "topology_none",
     "node_dssp_topo_merge",
+    "node_plddt",
     "edge_legacy_band",
     "edge_multi_scale",
     "edge_distance",
