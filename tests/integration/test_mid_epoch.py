@@ -39,6 +39,7 @@ from topotrain.training.training_run import TrainingRun
 EPOCHS = 3
 RECIPE = [
     f"trainer.num_epochs={EPOCHS}",
+    "dataloader.batches=random",
     "dataloader.batch_size=3",
     "optimizer.learning_rate=0.01",
     "scheduler.patience=0",
