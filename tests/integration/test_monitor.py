@@ -55,8 +55,8 @@ def test_where_a_run_stands(run, store_uri):
     assert state["best_checkpoint"]["local_path"] in text
     assert "0 by val_loss: val_loss 0.2000, Spearman 0.400, ranking loss 0.400" in text
     assert "latest      val_loss 0.3000" in text
-    assert "batch size 16" in text
-    assert "scheduler type reduce_on_plateau factor 0.4 patience 12, early stopping patience 25" in text
+    assert "batch size 32" in text
+    assert "scheduler type cosine factor 0.4 patience 12 warmup_steps 50, early stopping patience 25" in text
 
 
 def test_before_the_first_epoch(store_uri):

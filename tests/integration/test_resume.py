@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from mlflow.tracking import MlflowClient
 
 import topotrain
@@ -21,8 +22,10 @@ from kit.commands import exit_status
 from kit.dying import die
 from kit.graphs import PUBLISHED, RANKING, GraphSet, write_graph_set
 from kit.recorded import artifact_json, artifact_names, fetch_artifact, metric_history, mlflow_client
+from topotrain.config.earlier import SINCE
 from topotrain.errors import ConfigError, DataError, SchemaError, TrackingError
 from topotrain.fields import (
+    CONFIG_ARTIFACT,
     EPOCH_SECONDS,
     TAG_BEST_CHECKPOINT,
     TAG_BEST_EPOCH,
@@ -290,6 +293,28 @@ def test_a_checkpoint_of_an_older_training_step_goes_on_and_says_what_that_means
     torch.save(content, path)
     assert resume(reference.run_id, checkpoint=str(path), tracking_uri=uri).epochs == EPOCHS
     assert caplog.text.count(said) == 1
+
+
+def test_a_run_recorded_before_there_were_more_keys_goes_on_as_what_it_was(straight, monkeypatch, tmp_path):
+    """Its recipe and its checkpoint lack them: network, loss and optimiser are those of then; nothing has drifted."""
+    graph_set, uri, reference = straight
+    run_id = cut_off(graph_set, uri, monkeypatch, "epoch", 2)
+    client = mlflow_client(uri)
+    artifacts = Path(client.get_run(run_id).info.artifact_uri.removeprefix("file://"))
+    recipe, last = artifacts / CONFIG_ARTIFACT, artifacts / "checkpoints" / "last.ckpt"
+    content, written = torch.load(last, weights_only=True), yaml.safe_load(recipe.read_text())
+    for nested in (content["config"], written):
+        for section, keys in SINCE.items():
+            for key in keys:
+                del nested[section][key]
+        del nested["loss"]
+    for key in ("contact_term", "derived_inputs", "pooled_inputs", "input_clamp", "decorrelated_inputs"):
+        del content["model_hyperparameters"][key]
+    torch.save(content, last)
+    recipe.write_text(yaml.safe_dump(written))
+    resume(run_id, tracking_uri=uri)
+    assert_same(uri, reference.run_id, run_id, tmp_path)
+    assert TAG_PARAM_DRIFT not in client.get_run(run_id).data.tags
 
 
 @pytest.mark.parametrize(

@@ -107,7 +107,8 @@ def _along(
     """(STEPS + 1,) scores on the way, the reference's first."""
     scores = []
     with torch.inference_mode():
-        for share in torch.linspace(0, 1, STEPS + 1).double().split(SCORING_BATCH):
+        for first in range(0, STEPS + 1, SCORING_BATCH):
+            share = torch.arange(first, min(first + SCORING_BATCH, STEPS + 1)).double() / STEPS
             points = [_points(start, way, share) for start, way in zip(starts, ways, strict=True)]
             scores.append(_scores(network, packed, edge_dim, points))
     return torch.cat(scores)
