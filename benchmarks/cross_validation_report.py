@@ -224,6 +224,25 @@ def of_targets(row: Row, group: Group, metric: str) -> dict[str, float]:
     return {target: float(np.mean(values)) for target, values in found.items()}
 
 
+def one_complex(rows: Sequence[Row], group: Group) -> str:
+    """What the means over complexes do not say: how far one may be from them; what runs say of a decoy is averaged."""
+    table = [
+        ["scored by", "Spearman: 10 %, 25, 50, 75, 90 % of the complexes are below", "first choice costs under 0.1"]
+    ]
+    for row in rows:
+        if row.seeds and row.together != (row.seeds > 1):
+            continue
+        report = group.report(row.averaged())
+        ranks, losses = (
+            np.array([one.metrics[name] for one in report.targets if one.metrics[name] is not None], dtype=float)
+            for name in CHARTED
+        )
+        if len(ranks):
+            parts = ", ".join(f"{value:.2f}" for value in np.percentile(ranks, [10, 25, 50, 75, 90]))
+            table.append([row.name, parts, f"{100 * np.mean(losses < 0.1):.0f} %"])
+    return markdown_table(table)
+
+
 def learning_curve(by_size: Mapping[int, Sequence[Row]], group: Group, clusters: Mapping[str, str]) -> Chart:
     """Ranking against the number of complexes that were learned from."""
     at_most = next(reversed(by_size.values()))
@@ -324,7 +343,7 @@ def write_report(decoys: Decoys, results: Sequence[Judged], most: int, out: Path
     groups, clusters, number = groups_of(decoys), decoys.clusters, len(decoys.samples)
     rows = rows_of(results, None, number)
     trees = rows[0]
-    parts = [ranking_table(rows, groups, clusters), time_table(results)]
+    parts = [ranking_table(rows, groups, clusters), one_complex(rows, groups[0]), time_table(results)]
     for row in rows:
         if row.seeds and row.together == (row.seeds > 1):
             write_png(calibration_of(row, groups[0]), out / f"calibration_{row.by}.png", row.name)
