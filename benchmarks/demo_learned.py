@@ -24,8 +24,8 @@ from holdout import COLUMNS, baselines, metrics_of, train_and_score
 
 from topotrain.data.demo import demo_paths
 from topotrain.data.graph_dir import GraphDirectory
-from topotrain.data.prepare import inspect_directory
 from topotrain.data.split import Split, read_split
+from topotrain.data.stored_schema import inspect_directory
 from topotrain.metrics.ranking import Values, by_target, spearman
 
 MIN_DOCKED = 3  # docked decoys of a target that are ranked among themselves
