@@ -208,3 +208,15 @@ def test_help_has_an_example(root, script):
     source = (root / "benchmarks" / script).read_text()
     assert f"python benchmarks/{script} " in ast.get_docstring(ast.parse(source))
     assert "description=__doc__" in source
+
+
+@pytest.mark.long
+def test_whether_the_demo_data_are_learned(root, quick_python):
+    done = run_script(quick_python, root, "demo_learned.py", "--seeds", "1", "--override", "trainer.num_epochs=1")
+    assert done.returncode == 0, done.stderr
+    tables = done.stdout.split("\n\n")[1:]
+    assert [table.split(" (")[0] for table in tables] == ["| val", "| val, docked", "| holdout", "| holdout, docked"]
+    for table in tables:
+        rows = [line.split(" | ")[0] for line in table.strip().splitlines()[2:]]
+        assert rows[:2] == ["| mean of training", "| number of edges"]
+        assert rows[3:] == ["| network, seed 1", "| network, mean of seeds"]
