@@ -22,6 +22,7 @@ from measuring import MEGA, memory
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 REFERENCE = str(HERE / "reference.py")
+PUBLISHED = str(ROOT / "configs" / "published.yaml")  # the recipe that the reference is a plain program of
 OURS, THEIRS = "ours", "reference"
 EPOCH_LINE = re.compile(r"\bepoch (\d+)/\d+\s+train_mse ")
 LOOK_EVERY = 0.1  # seconds between two looks at memory
@@ -229,5 +230,7 @@ class Commands:
         if limit is not None:
             arguments += ["--limit-train-batches", str(limit), "--limit-val-batches", str(limit)]
         return self.topotrain(
-            "run", "--tracking-uri", uri, *arguments, cache=cache or folder / "cache", here=folder
+            *("run", "--config", PUBLISHED, "--tracking-uri", uri, *arguments),
+            cache=cache or folder / "cache",
+            here=folder,
         ), folder

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from made_graphs import Made, Shape, write_set
 from measuring import Spread, ratios
-from processes import OURS, THEIRS
+from processes import OURS, PUBLISHED, THEIRS
 from reference import GraphFiles, make_scorer
 from torch import Tensor, nn
 from torch.nn import functional
@@ -57,7 +57,7 @@ def make_pair(made: Made, cache: Path, dropout: float) -> Pair:
     files = GraphFiles.of_labels(made.graphs, made.train_labels)
     theirs = make_scorer(files, dropout=dropout)
     settings = [*made.overrides, f"model.dropout={dropout}", f"paths.cache={cache}", f"dataloader.batch_size={BATCH}"]
-    config = load_config(None, settings).config
+    config = load_config(PUBLISHED, settings).config
     data = prepare_data(config)
     network = TopoQANetwork(network_spec(data.schema, config))
     network.load_state_dict(theirs.network.state_dict())

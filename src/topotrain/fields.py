@@ -83,6 +83,7 @@ EVALUATION_DIR = "evaluation"  # artifacts of the last evaluation
 
 TAG_FILES_DIGEST = "topotrain.files_sha256"  # of a model version: over the names and contents of its files
 TAG_FILES = "topotrain.files"  # of a model version: the beginning of each file's digest, to name those that changed
+NOT_KEPT = "not kept"  # rank of a version whose checkpoint its run dropped; to remove a tag takes more permission
 TAG_RANKED_BY = "ranked_by"  # of a model version: the scale of its primary metric
 TAG_VALIDATION_DIGEST = "validation_digest"  # of a model version: its validation decoys and their labels
 VALIDATION_PARAMETER = "data.validation_digest"  # of a run: the same

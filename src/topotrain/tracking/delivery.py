@@ -14,7 +14,7 @@ from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
 from mlflow.tracking import MlflowClient
 
 from topotrain.errors import TrackingError
-from topotrain.fields import DATASET_DIGEST_LENGTH
+from topotrain.fields import DATASET_DIGEST_LENGTH, NOT_KEPT
 from topotrain.files import write_whole
 from topotrain.reading.json_file import parse_json
 from topotrain.tracking.backlog import Waiting
@@ -204,9 +204,5 @@ class Delivery:
             self._client.log_inputs(self._run_id, datasets=datasets)
 
     def _version_tags(self, entry: VersionTags) -> None:
-        present = self._client.get_model_version(entry.name, entry.number).tags
         for key, value in entry.tags.items():
-            if value is not None:
-                self._client.set_model_version_tag(entry.name, entry.number, key, value)
-            elif key in present:
-                self._client.delete_model_version_tag(entry.name, entry.number, key)
+            self._client.set_model_version_tag(entry.name, entry.number, key, NOT_KEPT if value is None else value)

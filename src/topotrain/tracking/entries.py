@@ -140,12 +140,12 @@ class Version(_Plain):
 
 
 class VersionTags(_Plain):
-    """Tags of a version that is registered already; ``None`` removes one."""
+    """Tags of a version that is registered already."""
 
     kind: Literal["version_tags"] = "version_tags"
     name: str
     number: str
-    tags: dict[str, str | None]
+    tags: dict[str, str | None]  # none in journals of earlier versions: the rank of a version that is not kept
 
 
 class Alias(_Plain):

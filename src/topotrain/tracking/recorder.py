@@ -256,8 +256,8 @@ class Recorder:
         self._add(entry)
         return NewVersion(title, lambda: self._delivery.numbers if self._shipper else {})
 
-    def version_tags(self, name: str, number: str, tags: Mapping[str, str | None]) -> None:
-        """Set tags of a version that is registered already; ``None`` removes one."""
+    def version_tags(self, name: str, number: str, tags: Mapping[str, str]) -> None:
+        """Set tags of a version that is registered already."""
         self._add(VersionTags(name=name, number=number, tags=dict(tags)))
 
     def alias(self, name: str, alias: str, version: NewVersion | str, *, if_better: bool = False) -> None:

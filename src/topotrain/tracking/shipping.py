@@ -60,6 +60,7 @@ class Shipper:
         self._added = self._hurry = self._stop = False
         self._journal = journal
         self._outage: str | None = None
+        self._under_way = ""  # what is being delivered
         self._denied = False  # the server answers, and does not let this user
         self.refusals: list[TrackingError] = []
         self._idle = True
@@ -157,7 +158,7 @@ class Shipper:
 
     def told(self, error: Exception) -> OutageError | None:
         """What to say where a disk takes nothing more: that of artifacts here, or of a database here."""
-        what_waits = self.waiting[0] if self.waiting else "records"
+        what_waits = self._what_waits
         if isinstance(error, MlflowException):
             place, fault = database_path(self._store), database_fault(error)
         else:
@@ -165,6 +166,11 @@ class Shipper:
         if place is None or fault is None:
             return None
         return OutageError(f"{place} does not take {what_waits} ({fault})", EXPECTED, "make room there")
+
+    @property
+    def _what_waits(self) -> str:
+        """What was under way when the store took no more, whatever has come since; else the first that waits."""
+        return self._under_way or (self.waiting[0] if self.waiting else "records")
 
     def deliver_all(self) -> int:
         """Deliver all there is, in the calling thread, which is another's only where none was started.
@@ -182,7 +188,9 @@ class Shipper:
             if not group or self._stop:
                 return entries
             self._ready(self.away)
+            self._under_way = what(group[0].entry)
             self._one(group)
+            self._under_way = ""
             entries += sum(len(one.numbers) for one in group)
 
     def _ship(self) -> bool:
@@ -238,8 +246,7 @@ class Shipper:
         if self._outage is None:
             told: TrackingError | None = self.told(error)
             if told is None:
-                what_waits = self.waiting[0] if self.waiting else "records"
-                told = TrackingError(f"the tracking server does not take {what_waits} ({one_line(error)})")
+                told = TrackingError(f"the tracking server does not take {self._what_waits} ({one_line(error)})")
             self._outage = one_line(error)
             log.warning("%s; the journal keeps everything, trying again", told)
             log.debug("in full:", exc_info=error)

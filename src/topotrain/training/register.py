@@ -10,6 +10,7 @@ from topotrain.config import TrainConfig
 from topotrain.fields import (
     CHECKPOINT_DIR,
     DOCKQ_COLUMN,
+    NOT_KEPT,
     SELECTION_METRIC,
     TAG_LABEL_COLUMN,
     TAG_RANKED_BY,
@@ -59,7 +60,7 @@ def register_kept(
     example = judged.data.val.smallest()
     for epoch in versions.keys() - {one.epoch for one in kept}:  # kept when an earlier part of the run ended
         if isinstance(number := versions[epoch], str):
-            recorder.version_tags(name, number, {"rank": None})
+            recorder.version_tags(name, number, {"rank": NOT_KEPT})
     scale = {TAG_RANKED_BY: config.selection.scale, TAG_VALIDATION_DIGEST: judged.data.val.label_digest}
     shared: dict[str, Any] = {}
     # Worst first, so that the newest version of the model is the best one.
