@@ -226,8 +226,8 @@ def _not_for(recipe: Mapping[str, Any], schema: FeatureSchema) -> Iterator[str]:
     yield "- Comparing different complexes: a score ranks decoys of one target; it is no affinity, no proof of binding."
     yield "- Trusting the first choice of one complex alone: means hide how far complexes differ."
     if schema.label_column == DOCKQ_COLUMN:
-        yield "  Of 123 that the default recipe had not seen, a tenth were ranked with a Spearman under 0.4, and for a fifth"
-        yield "  the first choice was more than 0.1 DockQ below the best (docs/defaults.md)."
+        yield "  Of 123 that the default recipe had not seen, a tenth were ranked with a Spearman under 0.4, and for a"
+        yield "  fifth the first choice was more than 0.1 DockQ below the best (docs/defaults.md)."
     yield "- Interfaces unlike those it was trained on (antibodies, peptides, nucleic acids, other docking programs),"
     yield "  before it was evaluated on labelled graphs of that kind."
     yield "- Any decision about a person's health."
