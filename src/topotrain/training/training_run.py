@@ -186,7 +186,8 @@ class TrainingRun:
             self.place = self.crew.place
         data = data or prepare_data(self.config, track if self.progress else None)
         data = replace(data, notes=tuple(shared_proteins(data)))
-        self._settle_epochs(len(data.module.train_dataloader()))
+        if self.config.trainer.num_epochs is None:
+            self._settle_epochs(len(data.module.train_dataloader()))
         self.judged = judged = Judged(data, self.checkpoints)
         for warning in data.warnings:
             log.warning(warning)
@@ -224,10 +225,9 @@ class TrainingRun:
 
     def _settle_epochs(self, num_batches: int) -> None:
         """From here on the recipe says how many epochs there are at most."""
-        if self.config.trainer.num_epochs is None:
-            self.config = self.selection.config = with_epochs(self.config, num_batches)
-            self.loaded = replace(self.loaded, config=self.config)
-            log.info("%d batches an epoch: %d epochs at most", num_batches, self.config.trainer.num_epochs)
+        self.config = self.selection.config = with_epochs(self.config, num_batches)
+        self.loaded = replace(self.loaded, config=self.config)
+        log.info("%d batches an epoch: %d epochs at most", num_batches, self.config.trainer.num_epochs)
 
     def _record_baselines(self, judged: Judged) -> None:
         """What the network is held against, once: before its first epoch, so that no way to end a run loses it."""
