@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from kit.graphs import GraphSet, write_graph_set
 from kit.quick_python import QuickPython
@@ -23,6 +24,7 @@ from kit.strict_skips import (  # noqa: F401 (pytest calls the hooks)
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))  # where it was not set, too late for torch to see
 
 LONG = ("long", "project", "server", "browser")  # markers
 ROOT = Path(__file__).resolve().parent.parent

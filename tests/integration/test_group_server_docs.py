@@ -32,12 +32,9 @@ def page(root: Path, group_server_alone: Any) -> list[str]:
     server = group_server_alone.server
     places = {"127.0.0.1:5000": f"127.0.0.1:{server.port}", "5433": str(server.database_port)}
     places |= {"$PWD/server-data": str(server.data), "server-data": str(server.data)}
-    blocks = []
-    for _, block in found:
-        for written, here in places.items():
-            block = block.replace(written, here)
-        blocks.append(block)
-    return blocks
+    # At once: a port that was put in may itself hold the digits of another.
+    written = re.compile("|".join(re.escape(place) for place in places))
+    return [written.sub(lambda place: places[place.group()], block) for _, block in found]
 
 
 @pytest.fixture

@@ -33,7 +33,7 @@ from topotrain.tracking.sync import deliver, journals
 from topotrain.training.resume import resume
 from topotrain.training.training_run import TrainingRun
 
-RECIPE = ["trainer.num_epochs=5", "checkpoints.keep=2", "selection.primary_metric=val_loss", "mlflow.flush_timeout=3"]
+RECIPE = ["trainer.num_epochs=5", "checkpoints.keep=2", "selection.primary_metric=val_loss"]
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +53,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[GraphSet, 
 def undisturbed(place: tuple[GraphSet, Server]) -> str:
     """A run that nothing disturbed."""
     graph_set, server = place
-    return topotrain.fit(overrides=[*graph_set.overrides, *RECIPE], tracking_uri=server.address).run_id
+    result = topotrain.fit(overrides=[*graph_set.overrides, *RECIPE], tracking_uri=server.address)
+    assert result.journal is None, "delivered"
+    return result.run_id
 
 
 @pytest.fixture
@@ -277,7 +279,7 @@ def test_a_server_that_is_gone_at_the_end(place: Any, undisturbed: str, proxy: U
         proxy.mode = "refuse"
         return one
 
-    ended = away_soon()
+    ended = away_soon("-o", "mlflow.flush_timeout=3")
     out, err = ended.communicate(timeout=PATIENCE)
     assert ended.returncode == 4, err
     assert "Traceback" not in err
