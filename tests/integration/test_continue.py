@@ -9,7 +9,6 @@ import shutil
 import signal
 import subprocess
 import threading
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +17,7 @@ import pytest
 import topotrain
 from kit.commands import exit_status
 from kit.graphs import GraphSet, write_graph_set
+from kit.holding import pausing
 from kit.recorded import mlflow_client
 from kit.run_contents import assert_alike
 from kit.runs import HandMadeRun, silent_beat
@@ -77,31 +77,29 @@ def straight(ground: Ground) -> str:
     return done.stdout.split()[-1]
 
 
-def cut_off(
-    command: list[str], signum: int, when: Callable[[str], bool], folder: Path, **environment: str
-) -> tuple[int, str]:
-    """Exit status and lines of a process that gets a signal once it has said something."""
+def cut_off(command: list[str], signum: int, when: str, folder: Path, **environment: str) -> tuple[int, str]:
+    """Exit status and lines of a process that says a line that fits, and waits for the signal that it gets then."""
     process = subprocess.Popen(
         command,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
         cwd=folder,
-        env=os.environ | environment,
+        env=os.environ | environment | pausing(when),
     )
     assert process.stderr is not None
     lines = []
     for line in process.stderr:
         lines.append(line)
-        if when(line):
+        if re.match(when, line):
             os.kill(process.pid, signum)
             break
     lines += process.stderr.readlines()
     return process.wait(PATIENCE), "".join(lines)
 
 
-def in_epoch(number: int) -> Callable[[str], bool]:
-    return lambda line: line.startswith(f"epoch {number}/") and "step" in line
+def in_epoch(number: int) -> str:
+    return f"epoch {number}/.*step"
 
 
 @pytest.mark.parametrize(
@@ -153,7 +151,7 @@ def test_a_run_that_somebody_trains_is_left_alone(ground):
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, cwd=ground.folder)
     assert process.stderr is not None
     for line in process.stderr:
-        if in_epoch(1)(line):
+        if re.match(in_epoch(1), line):
             break
     second = subprocess.run(command, capture_output=True, text=True, cwd=ground.folder)
     process.terminate()
@@ -253,13 +251,14 @@ def test_slurm_warns_kills_and_starts_the_job_again(ground, root, tmp_path, scri
     path = os.pathsep.join([str(tools), str(Path(ground.python).parent), os.environ["PATH"]])
     environment = os.environ | SLURM | {"PATH": path, "MLFLOW_TRACKING_URI": ground.uri}
 
-    job = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment)
+    warned = environment | pausing(in_epoch(2))
+    job = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=warned)
     assert job.stderr is not None
     step = 0
     for line in job.stderr:
         if line.startswith("step "):
             step = int(line.split()[1])
-        if in_epoch(2)(line):
+        if re.match(in_epoch(2), line):
             os.kill(step, signal.SIGUSR1)
             break
     job.stderr.read()

@@ -19,6 +19,7 @@ from mlflow.tracking import MlflowClient
 import topotrain
 from kit.dying import die
 from kit.graphs import PUBLISHED, RANKING, GraphSet, write_graph_set
+from kit.holding import pausing
 from kit.recorded import artifact_json, artifact_names, fetch_artifact, metric_history, mlflow_client
 from topotrain.config.earlier import SINCE
 from topotrain.errors import ConfigError, DataError, SchemaError, TrackingError
@@ -190,8 +191,12 @@ def test_a_killed_process_goes_on_through_the_command_line(straight, tmp_path, q
     reference = topotrain.fit(overrides=recipe, tracking_uri=uri)
     command = [sys.executable, "-m", "topotrain", "run", "--tracking-uri", uri, "--run-name", "plug pulled", *options]
     suggested = None
-    for _ in range(2):
-        process = subprocess.Popen(suggested or command, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
+    for latest in (11, 22):  # epochs: it waits there for a kill that is late
+        process = subprocess.Popen(
+            suggested or command,
+            **{"stderr": subprocess.PIPE, "text": True, "cwd": tmp_path},
+            env=os.environ | pausing(f"epoch {latest}/"),
+        )
         assert process.stderr is not None
         epochs = 0
         for line in process.stderr:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 import re
 import shlex
 import shutil
@@ -16,6 +17,7 @@ import torch
 
 import topotrain
 from kit.commands import exit_status
+from kit.holding import pausing_at_file
 from kit.structures import write_models
 from kit.waiting import wait_for
 from topotrain.data.demo import write_demo_structures
@@ -199,7 +201,8 @@ def test_an_unknown_chain_is_one_error_that_lists_the_chains(few, model, capsys)
 @pytest.mark.parametrize(("kind", "status"), [(signal.SIGKILL, -signal.SIGKILL), (signal.SIGINT, 130)])
 def test_a_call_that_was_cut_off_goes_on(decoys, model, cache, quick_python, kind, status):
     command = [quick_python, "-m", "topotrain", "score", str(decoys), "--tracking-uri", model]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    environment = os.environ | pausing_at_file(4, SUFFIX)
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment)
     try:
         wait_for(lambda: process.poll() is not None or len(list(cache.glob(f"*{SUFFIX}"))) >= 3)
         process.send_signal(kind)

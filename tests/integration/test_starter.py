@@ -211,6 +211,12 @@ def test_a_named_model_is_no_starter(run: Run, few: Path) -> None:
     assert SAID not in told
 
 
+def test_a_word_that_is_no_model_is_told_apart_from_a_store_that_is_missing(run: Run, few: Path) -> None:
+    (told,) = run("score", few / "good_1.pdb", "--model", "strater", status=2)[1].splitlines()
+    assert told.startswith("error: there is no model 'strater'; expected models:/NAME@alias")
+    assert told.endswith("did you mean 'starter'?")
+
+
 def test_graphs_with_other_features_are_refused(run: Run, structure_model: Any) -> None:
     told = run("predict", "--model", "starter", "--graphs", structure_model.graphs, "--out", "p.csv", status=2)[1]
     error = told.splitlines()[-1]

@@ -206,9 +206,11 @@ class TestResume:
     def test_a_kill_leaves_what_the_same_command_completes(self, tmp_path: Path) -> None:
         keys = write_models(tmp_path / "structures", np.linspace(0, 4, 40))
         code = (
-            "import sys, topotrain.features as f\n"
-            "f.build_graphs(sys.argv[1], sys.argv[2], topology_module='topology/none/v1',\n"
-            "               progress=lambda *s: print(*s, file=sys.stderr, flush=True))"
+            "import sys, time, topotrain.features as f\n"
+            "def progress(done, *others):\n"
+            "    print(done, *others, file=sys.stderr, flush=True)\n"
+            "    time.sleep(600 if done == 20 else 0)\n"
+            "f.build_graphs(sys.argv[1], sys.argv[2], topology_module='topology/none/v1', progress=progress)"
         )
         source = str(Path(sys.modules["topotrain"].__file__ or "").parents[1])
         process = subprocess.Popen(

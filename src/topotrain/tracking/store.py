@@ -16,7 +16,7 @@ from topotrain.disk import disk_fault
 from topotrain.errors import OutageError, TrackingError
 from topotrain.fields import STARTER
 from topotrain.invocation import RETRIES_VARIABLE, answering_within, environment_uri, wait_at_most
-from topotrain.text import one_line
+from topotrain.text import did_you_mean, one_line
 from topotrain.tracking.address import DATABASE_NAME, Say, database_path, is_server, resolve_tracking_uri
 from topotrain.tracking.artifacts import Artifacts
 from topotrain.tracking.batches import Batches
@@ -150,8 +150,11 @@ def store_of_model(model: str | None, tracking_uri: str | None) -> Store | None:
         tracking_uri: of the store; by default MLFLOW_TRACKING_URI, else ``mlflow.db`` here.
 
     Raises:
-        TrackingError: the store is not there, or can't be used.
+        TrackingError: what is given names no model, or the store is not there, or can't be used.
     """
+    if model is not None and "/" not in model and not model_folder(model):
+        where = "models:/NAME@alias, models:/NAME/VERSION, a model's folder, or starter"
+        raise TrackingError(f"there is no model {model!r}", where, did_you_mean(model, [STARTER]))
     named = tracking_uri or environment_uri()
     if model_folder(model) or (model is None and not named and not Path(DATABASE_NAME).exists()):
         return None
