@@ -219,6 +219,8 @@ def test_a_folder_tells_its_story_without_a_store(describe, finished, tmp_path):
 
 
 def test_a_model_that_is_not_there(describe, finished):
-    for model in ("models:/topoqa@nobody", "models:/topoqa/99", "models:/nobody/1", "nonsense"):
+    for model in ("models:/topoqa@nobody", "models:/topoqa/99", "models:/nobody/1"):
         told = describe(model, "--tracking-uri", finished.uri)
         assert told.startswith(f"2: error: model {model!r} can't be fetched"), told
+    told = describe("nonsense", "--tracking-uri", finished.uri)
+    assert told.startswith("2: error: there is no model 'nonsense'; expected models:/NAME@alias"), told

@@ -367,8 +367,9 @@ def test_mistakes_are_one_line(predict, finished, tmp_path, monkeypatch):
     status, told = predict("--graphs", graphs, "--out", inside)
     assert (status, "can't be written" in told) == (2, True)
     uri = ("--tracking-uri", finished.uri)
-    for model in ("models:/topoqa@nobody", "models:/absent/1", "nonsense", "models:/topoqa"):
+    for model in ("models:/topoqa@nobody", "models:/absent/1", "models:/topoqa"):
         refused(predict("--graphs", graphs, "--out", out, *uri, model=model), out, model, "can't be fetched")
+    refused(predict("--graphs", graphs, "--out", out, *uri, model="nonsense"), out, "there is no model 'nonsense'")
     refused(predict("--graphs", graphs, "--out", out, model="models:/topoqa@x"), out, "no such tracking store")
     refused(predict("--graphs", graphs, "--out", out, model=tmp_path), out, "has no weights.safetensors")
 
