@@ -91,10 +91,10 @@ def _heading(recipe: Mapping[str, Any]) -> Iterator[str]:
     yield "# The starter model"
     yield ""
     yield from _paragraph(
-        f"Predicts DockQ of interface graphs: the mean of {len(recipe['members'])} networks, each of which learned from "
-        "another nine tenths of the complexes, and how far they lie apart. It comes with topotrain, so that structures can be scored before anything was "
-        "trained; a model of your own, once there is a champion or a candidate, takes its place. Written by "
-        "`scripts/train_starter.py`; nobody edits it by hand."
+        f"Predicts DockQ of interface graphs: the mean of {len(recipe['members'])} networks, each of which learned "
+        "from another nine tenths of the complexes, and how far they lie apart. It comes with topotrain, so that "
+        "structures can be scored before anything was trained; a model of your own, once there is a champion or a "
+        "candidate, takes its place. Written by `scripts/train_starter.py`; nobody edits it by hand."
     )
 
 
@@ -127,9 +127,10 @@ def _learned(recipe: Mapping[str, Any]) -> Iterator[str]:
     yield ""
     learned = [one["train_graphs"] for one in recipe["members"]]
     yield from _paragraph(
-        f"Each network was trained on {min(learned)} to {max(learned)} of these graphs. A tenth of each source's targets, "
-        "whole clusters where their clusters are known, were its validation data: another tenth for each, and all "
-        "others' training data. The weights are here, none of the data but the demo data set, which topotrain brings."
+        f"Each network was trained on {min(learned)} to {max(learned)} of these graphs. A tenth of each source's "
+        "targets, whole clusters where their clusters are known, were its validation data: another tenth for each, "
+        "which the others learned from. The weights are here, none of the data but the demo data set, which topotrain "
+        "brings."
     )
     if data["left_out"]:
         yield ""
@@ -154,8 +155,8 @@ def _figures(recipe: Mapping[str, Any]) -> Iterator[str]:
             yield from (f"| {name} | {kind.replace('_', ' ')} | {_cells(row)} |" for kind, row in kinds.items())
     yield ""
     yield from _paragraph(
-        "The demo hold-out is in none of the data above, and no choice was made on it. Validation data chose the epochs, "
-        "so their figures are somewhat too good."
+        "The demo hold-out is in none of the data above, and no choice was made on it. Validation data chose the "
+        "epochs, so their figures are somewhat too good."
     )
     if recipe["cross_validated"]:
         yield ""

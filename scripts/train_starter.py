@@ -39,7 +39,6 @@ from topotrain.data.stored_schema import inspect_directory
 from topotrain.data.targets import Targets
 from topotrain.fields import (
     CARD_ARTIFACT,
-    DEFAULT_NAME,
     DEMO,
     MODEL_FILES,
     RECIPE_ARTIFACT,
@@ -57,6 +56,7 @@ from topotrain.scoring.load import scorer_of_files, trees_of_files
 from topotrain.scoring.scorer import Scorer
 from topotrain.text import as_json
 from topotrain.tracking.store import STARTER_DIR, Store, fetch_model
+from topotrain.tracking.versions import DEFAULT_NAME
 
 SEEDS = (222, 777, 1337, 101, 555)
 SHARE = 0.1  # of each source's targets, for the validation of one member
@@ -347,7 +347,8 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory(prefix="topotrain-starter-") as name:
         work = Path(name)
-        (work / "version").mkdir()
+        for folder in (work / "version", work / "first"):
+            folder.mkdir()
         sources = given_sources(arguments)
         decoys = join(sources, arguments.leave_out, work)
         validation = folds(decoys, read_clusters(arguments.clusters), SHARE, len(arguments.seeds))
