@@ -151,7 +151,7 @@ def test_its_card_says_what_is_known_of_its_members_and_what_not_of_itself(recip
     assert f"- ranking loss: {found['metrics'][VAL_RANKING_LOSS]:.4f} (mean over targets, in DockQ)" in card
     assert f"one target, standard deviation: {found['within_target_error']:.4f}" in card
     choice = found["first_choice"]
-    assert f"(DockQ 0.23): for {choice['acceptable']} of the {choice['targets']} targets" in card
+    assert f"(DockQ 0.23): {choice['acceptable']} of the {choice['targets']} targets" in card
     assert "- Conclusions in general: 11 targets are few." in card
 
 

@@ -205,8 +205,8 @@ def _each_alone(folds: Mapping[str, Any], quality: str) -> Iterator[str]:
     if within is not None:
         yield f"- error among the graphs of one target, standard deviation: {within:.4f}"
     if choice is not None:
-        yield f"- first choice at least acceptable (DockQ 0.23): for {choice['acceptable']} of the {choice['targets']}"
-        yield "  targets that have such a graph"
+        of = f"{choice['acceptable']} of the {choice['targets']} targets that have such a graph"
+        yield f"- first choice at least acceptable (DockQ 0.23): {of}"
 
 
 def _spread(spread: Mapping[str, Any], quality: str) -> Iterator[str]:
