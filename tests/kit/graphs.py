@@ -15,8 +15,8 @@ from topotrain.schema.feature_schema import FeatureSchema
 
 # Kinds of network, loss, batches, optimiser, scheduler: as published, and, on a set of a few decoys each, the defaults.
 PUBLISHED = (
-    *("model.pooling_type=mean", "model.num_layers=2", "model.contact_term=false", "model.derived_inputs=false"),
-    *("model.pooled_inputs=0", "model.embedding_dropout=0.0", "model.head_dropout=0.0"),
+    *("model.pooling_type=mean", "model.num_layers=2", "model.contact_potential=false", "model.contact_term=false"),
+    *("model.derived_inputs=false", "model.pooled_inputs=0", "model.embedding_dropout=0.0", "model.head_dropout=0.0"),
     *("model.input_scaling=standard", "model.input_clamp=null", "dataloader.batches=random", "loss.rank_weight=0.0"),
     *("optimizer.type=adam", "scheduler.type=reduce_on_plateau"),
 )

@@ -138,6 +138,7 @@ WHOLE = {
     "input_clamp": 2.0,
     "decorrelated_inputs": True,
 }
+POTENTIAL = {"node_dim": 22, "residue_columns": 1}  # of the two nodes of a row, which no two pairs of nodes share
 SHAPES = {
     "default": {},
     "one head, one layer": {"attention_head": 1, "num_layers": 1},
@@ -145,8 +146,8 @@ SHAPES = {
     "flat encoder, two channels": {"hidden_dim": 2, "edge_encoder": "flat"},
     "as trained": {"hidden_dim": 32, "attention_head": 8},
     "no layer": {"num_layers": 0},
-    "all inputs": WHOLE,
-    "all inputs, no layer": WHOLE | {"num_layers": 0},
+    "all inputs": WHOLE | POTENTIAL,
+    "all inputs, no layer": WHOLE | POTENTIAL | {"num_layers": 0},
 }
 
 
@@ -154,7 +155,7 @@ SHAPES = {
 @pytest.mark.parametrize("shape", list(SHAPES))
 def test_scores_and_gradients_are_those_of_pyg(by_pyg, shape, pooling):
     network = make_network(replace(SPEC, pooling_type=pooling, **SHAPES[shape]))
-    batch = make_batch()
+    batch = make_batch(spec=network.spec)
     expected = by_pyg(network, batch)
     assert expected.gradients["x"].abs().max() > 1e-9, "gradients of zeros test nothing"
     assert_same(outcome(network, batch), expected)

@@ -27,6 +27,7 @@ DOCUMENTED = {
     "model.hidden_dim": "32",
     "model.num_layers": "1",
     "model.dropout": "0.25",
+    "model.contact_potential": "true",
     "model.contact_term": "true",
     "model.derived_inputs": "true",
     "model.pooled_inputs": "16",

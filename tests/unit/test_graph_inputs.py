@@ -18,13 +18,16 @@ from topotrain.data.edge_layout import EdgeLayout
 from topotrain.data.graph_file import Graph
 from topotrain.data.packed_graphs import PackedGraphs
 from topotrain.data.packing import pack
+from topotrain.model.contact_potential import ENERGIES, RESIDUE_NAMES, RESIDUE_TYPES, ContactPotential, residue_columns
 from topotrain.model.dropout import dropped
 from topotrain.model.fit_inputs import fit_inputs
 from topotrain.model.network import NetworkSpec, TopoQANetwork
 
+PLAIN = 4  # node columns before those of residue types
 SPEC = NetworkSpec(
-    node_dim=4,
+    node_dim=PLAIN + RESIDUE_TYPES,
     edge_dim=2,
+    residue_columns=PLAIN,
     attention_head=2,
     hidden_dim=6,
     num_layers=1,
@@ -35,6 +38,7 @@ SPEC = NetworkSpec(
     input_clamp=1.5,
     decorrelated_inputs=True,
 )
+LETTERS = "ACDEFGHIKLMNPQRSTVWY"
 SIZES = ((6, 7), (9, 14), (3, 2), (12, 30), (5, 0), (7, 11))  # nodes, pairs of nodes with edges in both directions
 
 
@@ -43,8 +47,11 @@ def graphs_of(sizes: Any = SIZES, seed: int = 0) -> list[Graph]:
     generator = torch.Generator().manual_seed(seed)
     graphs = []
     for number, (num_nodes, num_pairs) in enumerate(sizes):
-        x = torch.randn(num_nodes, SPEC.node_dim, generator=generator) * 3 + 1
+        x = torch.randn(num_nodes, PLAIN, generator=generator) * 3 + 1
         x[:, 2], x[:, 3] = 5 * x[:, 1] - 2, 7.0
+        own = torch.Generator().manual_seed(number)
+        types = torch.randint(RESIDUE_TYPES + 1, (num_nodes,), generator=own)  # the last one is not known
+        x = torch.cat([x, functional.one_hot(types, RESIDUE_TYPES + 1)[:, :RESIDUE_TYPES]], dim=1)
         pairs = torch.tensor(list(itertools.combinations(range(num_nodes), 2))).reshape(-1, 2)
         pairs = pairs[torch.randperm(len(pairs), generator=generator)[:num_pairs]].t()
         attributes = torch.rand(pairs.shape[1], SPEC.edge_dim, generator=generator) * 9
@@ -59,9 +66,9 @@ def packed(graphs: list[Graph]) -> PackedGraphs:
     return PackedGraphs(lambda places: [every[place] for place in places], [graph.key for graph in graphs], schema)
 
 
-def fitted(spec: NetworkSpec = SPEC) -> TopoQANetwork:
+def fitted(spec: NetworkSpec = SPEC, of: list[Graph] | None = None) -> TopoQANetwork:
     torch.manual_seed(1)
-    network, graphs = TopoQANetwork(spec), packed(graphs_of())
+    network, graphs = TopoQANetwork(spec), packed(of or graphs_of())
     fit_inputs(network, graphs, column_statistics(graphs))
     return network.eval()
 
@@ -83,6 +90,23 @@ def derived(graph: Graph) -> Tensor:
     return torch.tensor(rows, dtype=torch.float64)
 
 
+def potential(graph: Graph) -> Tensor:
+    """(num_edges, 3) contact energy, what of it neither type has on average, product of charges."""
+    lines = [[float(value) for value in line.split()] for line in ENERGIES.split("\n") if line]
+    energy = np.array([[lines[max(a, b)][min(a, b)] for b in range(RESIDUE_TYPES)] for a in range(RESIDUE_TYPES)])
+    charge = {"D": -1.0, "E": -1.0, "K": 1.0, "R": 1.0}
+    rows = []
+    for source, target in graph.edge_index.t().tolist():
+        ends = [torch.nonzero(graph.x[node, PLAIN:]).flatten().tolist() for node in (source, target)]
+        if not ends[0] or not ends[1]:
+            rows.append([0.0, 0.0, 0.0])
+            continue
+        (a,), (b,) = ends
+        between = energy[a, b] - energy[a].mean() - energy[b].mean() + energy.mean()
+        rows.append([energy[a, b], between, charge.get(LETTERS[a], 0.0) * charge.get(LETTERS[b], 0.0)])
+    return torch.tensor(rows, dtype=torch.float64).reshape(-1, 3)
+
+
 def by_hand(network: TopoQANetwork, graph: Graph) -> Tensor:
     """The logit of one graph, step by step, every edge by itself."""
     spec, train = network.spec, graphs_of()
@@ -92,13 +116,13 @@ def by_hand(network: TopoQANetwork, graph: Graph) -> Tensor:
     correlation = torch.tensor(np.nan_to_num(np.corrcoef(scaled[:, scaled.std(dim=0) > 0].numpy().T)))
     weight = torch.ones(scaled.shape[1], dtype=torch.float64)
     weight[scaled.std(dim=0) > 0] = 1 / correlation.square().sum(dim=1)
-    edges_of_all = torch.cat([one.edge_attr.double() for one in train])
+    edges_of_all = torch.cat([torch.cat([one.edge_attr.double(), potential(one)], dim=1) for one in train])
 
     def nodes_of(one: Graph) -> Tensor:
         return standard(torch.cat([one.x.double(), derived(one)], dim=1), every, spec.input_clamp)
 
     def edges_of(one: Graph) -> Tensor:
-        return standard(one.edge_attr.double(), edges_of_all, spec.input_clamp)
+        return standard(torch.cat([one.edge_attr.double(), potential(one)], dim=1), edges_of_all, spec.input_clamp)
 
     def pools(one: Graph) -> Tensor:
         parts = []
@@ -156,10 +180,15 @@ def test_the_whole_network_is_the_one_that_is_described() -> None:
 
 
 def test_shared_rows_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nor do rows that edges of different nodes share, which packing never makes; nor PyG's layers."""
+    """Nor do PyG's layers; nor rows that edges of different nodes share, which packing never makes, but for the contact
+    potential, which is of a row's two nodes."""
     network, graphs = fitted().double(), graphs_of()
     apart = logits(network, graphs, rows=False)
     torch.testing.assert_close(logits(network, graphs), apart, rtol=0, atol=1e-12)
+    with monkeypatch.context() as patch:
+        patch.setattr("topotrain.model.network.computes_in_chunks", lambda *_: False)
+        torch.testing.assert_close(logits(network, graphs), apart, rtol=0, atol=1e-12)
+    network = fitted(replace(SPEC, residue_columns=None)).double()
     batch = packed(graphs).batch(range(len(graphs)))
     rows = torch.zeros_like(batch.layout.edge_row)
     odd = replace(batch.layout, edge_row=rows, row_start=[0] + [1] * len(graphs))
@@ -168,8 +197,6 @@ def test_shared_rows_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     alike = network.logits(*given, one, batch.batch, len(graphs), odd)
     each = network.logits(*given, one.expand(len(rows), -1), batch.batch, len(graphs))
     torch.testing.assert_close(alike, each, rtol=0, atol=1e-12)
-    monkeypatch.setattr("topotrain.model.network.computes_in_chunks", lambda *_: False)
-    torch.testing.assert_close(logits(network, graphs), apart, rtol=0, atol=1e-12)
 
 
 def test_both_directions_of_a_contact_stay_equal() -> None:
@@ -185,8 +212,8 @@ def test_both_directions_of_a_contact_stay_equal() -> None:
 
 def test_columns_that_say_the_same_share_one_weight() -> None:
     """Two of four are the same, one is constant and stays as it is."""
-    plain = replace(SPEC, derived_inputs=False)
-    weight = fitted(plain).node_weight
+    plain = replace(SPEC, node_dim=PLAIN, derived_inputs=False, residue_columns=None)
+    weight = fitted(plain, [replace(graph, x=graph.x[:, :PLAIN]) for graph in graphs_of()]).node_weight
     assert weight[1] == pytest.approx(float(weight[2]), abs=1e-6)
     assert 0.4 < weight[1] <= 0.5
     assert 0.9 < weight[0] <= 1
@@ -263,3 +290,33 @@ def test_a_layout_is_not_needed() -> None:
     order, layout = EdgeLayout.of(batch.edge_index, batch.batch, len(graphs))
     assert torch.equal(order, torch.arange(len(order))), "packed edges lie in this order"
     assert layout.edge_start == batch.layout.edge_start
+
+
+def test_the_contact_energies_are_those_that_were_published() -> None:
+    """Some of Table 3 of Miyazawa and Jernigan (1996), among them the strongest and the weakest."""
+    table = ContactPotential(0).table
+    pairs = {"LL": -7.37, "KK": -0.12, "CC": -5.44, "FI": -6.84, "KR": -0.59, "DE": -1.02, "KE": -1.80, "WY": -4.66}
+    for (one, other), energy in pairs.items():
+        places = LETTERS.index(one), LETTERS.index(other)
+        assert table[0][places].item() == pytest.approx(energy, abs=1e-6)
+        assert table[0][places[::-1]].item() == pytest.approx(energy, abs=1e-6)
+    assert (table[0].min().item(), table[0].max().item()) == (pytest.approx(-7.37), pytest.approx(-0.12))
+    assert torch.equal(table, table.transpose(1, 2))
+    assert table[1].sum(dim=0).abs().max() < 1e-5, "nothing of either end"
+    charged = {LETTERS[row] for row, _ in torch.nonzero(table[2]).tolist()}
+    assert (charged, table[2].sum().item()) == (set("DEKR"), 0.0)
+
+
+@pytest.mark.parametrize(
+    ("names", "place"),
+    [
+        (("rasa", *RESIDUE_NAMES, "AA_20"), 1),
+        ((*RESIDUE_NAMES, "rasa"), 0),
+        (("rasa", *RESIDUE_NAMES[:-1]), None),
+        ((*reversed(RESIDUE_NAMES),), None),
+        (("rasa", "phi"), None),
+        (None, None),
+    ],
+)
+def test_residue_types_are_found_by_the_names_of_their_columns(names: Any, place: int | None) -> None:
+    assert residue_columns(names) == place

@@ -33,15 +33,15 @@ def make_scorer(seed: int = 4, **changes: Any) -> Scorer:
     with torch.no_grad():
         network.node_embedding.weight *= 3  # random networks hardly tell graphs apart
         network.head[0].weight *= 3
-    return Scorer(network, SCHEMA)
+    return Scorer(network, replace(SCHEMA, node_dim=network.spec.node_dim))
 
 
-def make_graph(num_nodes: int = 9, num_edges: int = 40, seed: int = 3) -> Graph:
+def make_graph(num_nodes: int = 9, num_edges: int = 40, seed: int = 3, node_dim: int = SPEC.node_dim) -> Graph:
     """Edges of any two nodes, one either way or both, some twice, with attributes of their own."""
     generator = torch.Generator().manual_seed(seed)
     return Graph(
         "one",
-        torch.randn(num_nodes, SPEC.node_dim, generator=generator),
+        torch.randn(num_nodes, node_dim, generator=generator),
         torch.randint(0, num_nodes, (2, num_edges), generator=generator),
         torch.randn(num_edges, SPEC.edge_dim, generator=generator),
     )
@@ -53,6 +53,8 @@ def of(scorer: Scorer, graph: Graph) -> Importance:
 
 ALL_INPUTS = {
     "pooling_type": "scaled_add",
+    "node_dim": 22,
+    "residue_columns": 1,
     "contact_term": True,
     "derived_inputs": True,
     "pooled_inputs": 4,
@@ -63,7 +65,8 @@ ALL_INPUTS = {
 
 @pytest.mark.parametrize("shape", [{"pooling_type": how} for how in ("mean", "add", "max")] + [ALL_INPUTS])
 def test_contributions_sum_to_the_difference_from_the_reference(shape: dict[str, Any]) -> None:
-    scorer, graph = make_scorer(**shape), make_graph()
+    scorer = make_scorer(**shape)
+    graph = make_graph(node_dim=scorer.network.spec.node_dim)
     found = of(scorer, graph)
     assert found.score == pytest.approx(scorer.score([graph])[0], abs=1e-12)
     network = scorer.network

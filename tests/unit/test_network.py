@@ -24,6 +24,8 @@ WHOLE = replace(
     SPEC,
     pooling_type="scaled_add",
     num_layers=1,
+    node_dim=22,
+    residue_columns=1,
     contact_term=True,
     derived_inputs=True,
     pooled_inputs=4,
@@ -153,7 +155,7 @@ def test_pinned_scores(pooling, norm):
 @pytest.mark.parametrize("shape", SHAPES)
 def test_node_order_does_not_matter(shape):
     network = make_network(SHAPES[shape])
-    x, edge_index, edge_attr = make_parts(9, 20)
+    x, edge_index, edge_attr = make_parts(9, 20, network.spec)
     order = torch.randperm(9, generator=torch.Generator().manual_seed(3))
     place = torch.argsort(order)
     moved = score(network, (x[order], place[edge_index], edge_attr))
@@ -165,7 +167,7 @@ def test_node_order_does_not_matter(shape):
 @pytest.mark.parametrize("shape", SHAPES)
 def test_edge_order_does_not_matter(shape):
     network = make_network(SHAPES[shape])
-    x, edge_index, edge_attr = make_parts(9, 20)
+    x, edge_index, edge_attr = make_parts(9, 20, network.spec)
     order = torch.randperm(20, generator=torch.Generator().manual_seed(4))
     moved = score(network, (x, edge_index[:, order], edge_attr[order]))
     torch.testing.assert_close(moved, score(network, (x, edge_index, edge_attr)), rtol=0, atol=1e-12)
@@ -175,7 +177,7 @@ def test_edge_order_does_not_matter(shape):
 @pytest.mark.parametrize("shape", SHAPES)
 def test_edge_direction_matters(shape):
     network = make_network(SHAPES[shape])
-    x, edge_index, edge_attr = make_parts(9, 20)
+    x, edge_index, edge_attr = make_parts(9, 20, network.spec)
     assert (
         score(network, (x, edge_index.flip(0), edge_attr)) - score(network, (x, edge_index, edge_attr))
     ).abs() > 1e-6
@@ -184,7 +186,7 @@ def test_edge_direction_matters(shape):
 @pytest.mark.parametrize("shape", SHAPES)
 def test_a_graph_alone_scores_as_in_a_batch(shape):
     network = make_network(SHAPES[shape])
-    graphs = [make_parts(n, e, seed=n) for n, e in ((6, 12), (1, 0), (9, 3), (4, 0), (3, 9))]
+    graphs = [make_parts(n, e, network.spec, seed=n) for n, e in ((6, 12), (1, 0), (9, 3), (4, 0), (3, 9))]
     together = score(network, *graphs)
     alone = torch.cat([score(network, graph) for graph in graphs])
     torch.testing.assert_close(together, alone, rtol=0, atol=1e-12)
@@ -197,8 +199,8 @@ def test_a_graph_alone_scores_as_in_a_batch(shape):
 @pytest.mark.parametrize("position", [0, 1, 2])
 def test_a_graph_without_edges_pools_to_zeros(shape, position):
     network = make_network(SHAPES[shape])
-    graphs = [make_parts(6, 12), make_parts(5, 8, seed=2)]
-    graphs.insert(position, make_parts(4, 0, seed=3))
+    graphs = [make_parts(6, 12, network.spec), make_parts(5, 8, network.spec, seed=2)]
+    graphs.insert(position, make_parts(4, 0, network.spec, seed=3))
     pooled: list[Tensor] = []
     network.edge_readout.register_forward_pre_hook(lambda module, inputs: pooled.append(inputs[0].detach()))
     scores = score(network, *graphs)
@@ -211,14 +213,14 @@ def test_a_graph_without_edges_pools_to_zeros(shape, position):
 @pytest.mark.parametrize("shape", SHAPES)
 def test_a_batch_without_any_edge(shape):
     network = make_network(SHAPES[shape])
-    scores = score(network, make_parts(4, 0), make_parts(1, 0, seed=2))
+    scores = score(network, make_parts(4, 0, network.spec), make_parts(1, 0, network.spec, seed=2))
     assert scores.shape == (2,)
     assert ((scores > 0) & (scores < 1)).all()
 
 
 def test_isolated_nodes_count():
     network = make_network()
-    x, edge_index, edge_attr = make_parts(6, 10)
+    x, edge_index, edge_attr = make_parts(6, 10, network.spec)
     lonely = torch.cat([x, torch.full((1, SPEC.node_dim), 2.0, dtype=torch.float64)])
     with_lonely = score(network, (lonely, edge_index, edge_attr))
     assert torch.isfinite(with_lonely).all()
@@ -228,7 +230,12 @@ def test_isolated_nodes_count():
 @pytest.mark.parametrize("shape", SHAPES)
 def test_every_graph_of_a_batch_is_in_the_loss(shape):
     network = make_network(SHAPES[shape])
-    graphs = [make_parts(6, 12), make_parts(5, 0, seed=2), make_parts(4, 8, seed=3), make_parts(7, 9, seed=4)]
+    graphs = [
+        make_parts(6, 12, network.spec),
+        make_parts(5, 0, network.spec, seed=2),
+        make_parts(4, 8, network.spec, seed=3),
+        make_parts(7, 9, network.spec, seed=4),
+    ]
     for x, _, _ in graphs:
         x.requires_grad_()
     y = torch.tensor([0.9, 0.1, 0.5, 0.0], dtype=torch.float64)

@@ -14,6 +14,7 @@ COMPLETE = (
 # What those did that had none of these keys; the network as it was published, trained on squared errors alone.
 SINCE: Mapping[str, Mapping[str, Any]] = {
     "model": {
+        "contact_potential": False,
         "contact_term": False,
         "derived_inputs": False,
         "pooled_inputs": 0,

@@ -102,6 +102,7 @@ class ModelConfig(_Section):
     hidden_dim: Annotated[Int, Field(ge=2, multiple_of=2)] = 32
     num_layers: PositiveInt = 1
     dropout: Rate = 0.25
+    contact_potential: bool = True
     contact_term: bool = True
     derived_inputs: bool = True
     pooled_inputs: Annotated[Int, Field(ge=0, le=MOST_POOLED)] = 16

@@ -37,6 +37,9 @@ def fit_inputs(network: TopoQANetwork, graphs: PackedGraphs, columns: Columns | 
             scaling.fit(column.mean, column.deviation)
     if spec.derived_inputs or spec.pooling_type == "scaled_add":
         _fit_sizes(network, graphs)
+    if spec.residue_columns is not None:
+        potentials = _joined(ColumnStatistics.of(values) for values in _potentials(network, graphs))
+        network.contact_potential.scaling.fit(potentials.mean, potentials.deviation)
     if spec.pooled_inputs:
         pools = _joined(ColumnStatistics.of(inputs.pooled(of)) for inputs, of in _inputs(network, graphs))
         network.pooled_inputs.scaling.fit(pools.mean, pools.deviation.clamp(min=LEAST_DEVIATION))
@@ -60,6 +63,12 @@ def _fit_sizes(network: TopoQANetwork, graphs: PackedGraphs) -> None:
             scaling.fit(column.mean, column.deviation)
     if network.spec.pooling_type == "scaled_add":
         network.mean_size.copy_((sizes / len(graphs)).clamp(min=1))
+
+
+def _potentials(network: TopoQANetwork, graphs: PackedGraphs) -> Iterator[Tensor]:
+    """(num_edges, 3) contact potential, not scaled, some graphs at a time."""
+    for batch in _batches(graphs):
+        yield network.contact_potential.raw(batch.x, *batch.edge_index).double()
 
 
 def _sameness(network: TopoQANetwork, graphs: PackedGraphs) -> Tensor:
@@ -91,11 +100,15 @@ def _every(graphs: PackedGraphs, width: int) -> int:
 
 def _inputs(network: TopoQANetwork, graphs: PackedGraphs, every: int = 1) -> Iterator[tuple[GraphInputs, Graphs]]:
     """Scaled columns of the graphs, some graphs at a time."""
-    positions = range(0, len(graphs), every)
-    for first in range(0, len(positions), GRAPHS_AT_A_TIME):
-        batch: GraphBatch = graphs.batch(positions[first : first + GRAPHS_AT_A_TIME])
+    for batch in _batches(graphs, every):
         of = Graphs(batch.edge_index, batch.batch, batch.num_graphs, batch.layout)
         yield network.inputs(batch.x, batch.edge_attr, of), of
+
+
+def _batches(graphs: PackedGraphs, every: int = 1) -> Iterator[GraphBatch]:
+    positions = range(0, len(graphs), every)
+    for first in range(0, len(positions), GRAPHS_AT_A_TIME):
+        yield graphs.batch(positions[first : first + GRAPHS_AT_A_TIME])
 
 
 def _joined(parts: Iterator[ColumnStatistics]) -> ColumnStatistics:

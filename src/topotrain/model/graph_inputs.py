@@ -32,6 +32,13 @@ class Graphs:
         """What they are of a batch that several processes compute."""
         return self.layout.share if self.layout else None
 
+    def row_ends(self, num_rows: int) -> Tensor:
+        """(2, num_rows) the two nodes of the edges of each row of attributes, in an order of no meaning."""
+        if self.layout is None:
+            return self.edge_index
+        ends = self.edge_index.new_zeros(2, num_rows)
+        return ends.index_copy(1, self.layout.edge_row, self.edge_index)
+
     def of_edges(self, rows: Tensor) -> Tensor:
         """(num_edges, width) of (num_rows, width), rows that edges may share."""
         return rows if self.layout is None else rows.index_select(0, self.layout.edge_row)
@@ -43,7 +50,7 @@ class GraphInputs:
 
     Attributes:
         nodes: (num_nodes, node_inputs), what is derived from the graphs last.
-        edges: (num_rows, edge_dim).
+        edges: (num_rows, edge_inputs), the contact potential last.
         sizes: (num_graphs, 2) of the graphs; ``None`` where nothing is derived.
     """
 
@@ -52,7 +59,7 @@ class GraphInputs:
     sizes: Tensor | None
 
     def pooled(self, graphs: Graphs) -> Tensor:
-        """(num_graphs, 4 x (node_inputs + edge_dim)) columns pooled over nodes, and over edges, every edge counted."""
+        """(num_graphs, 4 x (node_inputs + edge_inputs)) columns pooled over nodes, and over edges, each one counted."""
         nodes, edges = (_in_single(values) for values in (self.nodes, graphs.of_edges(self.edges)))
         of_edges = graphs.batch[graphs.edge_index[1]]
         pools = (pooled_columns(nodes, graphs.batch, graphs.num_graphs),)

@@ -19,6 +19,7 @@ from torch_geometric.utils import scatter
 
 from topotrain.data.edge_layout import EdgeLayout, Share
 from topotrain.model.attention import attend
+from topotrain.model.contact_potential import POTENTIAL_COLUMNS, ContactPotential
 from topotrain.model.contact_term import ContactTerm
 from topotrain.model.derived import GRAPH_COLUMNS, NODE_COLUMNS, Derived
 from topotrain.model.dropout import dropped
@@ -52,6 +53,8 @@ class NetworkSpec:
         use_layer_norm: in the edge encoder.
         edge_encoder: ``mlp`` (Linear, LayerNorm, ReLU, Linear) or ``flat`` (one Linear), the latter only for weights
             of the older network.
+        residue_columns: place of the first node column of residue types, by which edges take a contact potential;
+            ``None`` for none.
         contact_term: edges take both ends before the first layer.
         derived_inputs: degrees and sizes of graphs are inputs, too.
         pooled_inputs: numbers that the head takes of the columns themselves, pooled; 0 for none of them.
@@ -71,6 +74,7 @@ class NetworkSpec:
     dropout: Annotated[float, Field(ge=0, le=1)] = 0.25
     use_layer_norm: Annotated[bool, Field(strict=True)] = True
     edge_encoder: Literal["mlp", "flat"] = "mlp"
+    residue_columns: Annotated[int, Field(strict=True, ge=0)] | None = None
     contact_term: Annotated[bool, Field(strict=True)] = False
     derived_inputs: Annotated[bool, Field(strict=True)] = False
     pooled_inputs: Annotated[int, Field(strict=True, ge=0)] = 0
@@ -86,9 +90,15 @@ class NetworkSpec:
         return self.node_dim + (NODE_COLUMNS if self.derived_inputs else 0)
 
     @property
+    def edge_inputs(self) -> int:
+        """Width of the edges with the contact potential."""
+        return self.edge_dim + (0 if self.residue_columns is None else POTENTIAL_COLUMNS)
+
+    @property
     def takes_whole_columns(self) -> bool:
         """Whether scaled columns are needed as such, and not just what one linear map makes of them."""
-        return bool(self.derived_inputs or self.pooled_inputs or self.input_clamp or self.decorrelated_inputs)
+        derived = self.derived_inputs or self.residue_columns is not None
+        return bool(derived or self.pooled_inputs or self.input_clamp or self.decorrelated_inputs)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as carried by checkpoints and model versions."""
@@ -189,13 +199,15 @@ class TopoQANetwork(nn.Module):
             nn.ReLU(),
             nn.Linear(2 * hidden, 1),
         )
+        if spec.residue_columns is not None:
+            self.contact_potential = ContactPotential(spec.residue_columns, spec.input_clamp)
         if spec.contact_term:
             self.contact_term = ContactTerm(hidden)
         if spec.derived_inputs:
             self.derived_scaling = InputScaling(NODE_COLUMNS, spec.input_clamp)
             self.size_scaling = InputScaling(GRAPH_COLUMNS, spec.input_clamp)
         if spec.pooled_inputs:
-            self.pooled_inputs = PooledInputs(spec.node_inputs + spec.edge_dim, spec.pooled_inputs)
+            self.pooled_inputs = PooledInputs(spec.node_inputs + spec.edge_inputs, spec.pooled_inputs)
         if spec.decorrelated_inputs:
             self.register_buffer("node_weight", torch.ones(spec.node_inputs))
         if spec.pooling_type == "scaled_add":
@@ -268,7 +280,11 @@ class TopoQANetwork(nn.Module):
             derived = Derived.of(graphs.edge_index[1], graphs.batch, graphs.num_graphs, precise)
             nodes = torch.cat([nodes, self.derived_scaling(derived.nodes).to(nodes.dtype)], dim=1)
             sizes = self.size_scaling(derived.graphs)
-        return GraphInputs(nodes, self.edge_scaling(edge_attr), sizes)
+        edges = self.edge_scaling(edge_attr)
+        if self.spec.residue_columns is not None:
+            potential = self.contact_potential(x, *graphs.row_ends(edge_attr.shape[0]))
+            edges = torch.cat([edges, potential.to(edges.dtype)], dim=1)
+        return GraphInputs(nodes, edges, sizes)
 
     def _embedded(self, inputs: GraphInputs) -> tuple[Tensor, Tensor]:
         """Nodes (num_nodes, hidden), and rows of edges (num_rows, hidden) after the first part of their encoder."""
@@ -356,10 +372,10 @@ def network_of_weights(spec: NetworkSpec, weights: Mapping[str, Tensor]) -> Topo
 
 def _edge_encoder(spec: NetworkSpec) -> nn.Module:
     if spec.edge_encoder == "flat":
-        return nn.Linear(spec.edge_dim, spec.hidden_dim)
+        return nn.Linear(spec.edge_inputs, spec.hidden_dim)
     norm = [nn.LayerNorm(spec.hidden_dim)] if spec.use_layer_norm else []
     return nn.Sequential(
-        nn.Linear(spec.edge_dim, spec.hidden_dim), *norm, nn.ReLU(), nn.Linear(spec.hidden_dim, spec.hidden_dim)
+        nn.Linear(spec.edge_inputs, spec.hidden_dim), *norm, nn.ReLU(), nn.Linear(spec.hidden_dim, spec.hidden_dim)
     )
 
 

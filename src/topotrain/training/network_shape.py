@@ -8,6 +8,7 @@ from typing import Any
 
 from topotrain.config import TrainConfig
 from topotrain.errors import ConfigError
+from topotrain.model.contact_potential import residue_columns
 from topotrain.model.network import NetworkSpec
 from topotrain.schema.feature_schema import FeatureSchema
 
@@ -27,6 +28,7 @@ def network_spec(schema: FeatureSchema, config: TrainConfig) -> NetworkSpec:
         num_layers=model.num_layers,
         dropout=model.dropout,
         use_layer_norm=schema.use_layer_norm,
+        residue_columns=residue_columns(schema.node_columns) if model.contact_potential else None,
         contact_term=model.contact_term,
         derived_inputs=model.derived_inputs,
         pooled_inputs=model.pooled_inputs,
