@@ -117,9 +117,11 @@ def test_each_member_was_judged_on_the_targets_of_its_own_fold(folds, recipe):
             acceptable += bool(first >= 0.23)
     found = recipe["out_of_fold"]
     assert (found["graphs"], found["targets"]) == (graphs, targets) == (43, TARGETS)
-    assert found["metrics"] == pytest.approx({VAL_LOSS: squares / graphs, VAL_RANKING_LOSS: ranking / targets})
+    single = {"rel": 1e-4}  # validation is computed in single precision
+    metrics = {VAL_LOSS: squares / graphs, VAL_RANKING_LOSS: ranking / targets}
+    assert found["metrics"] == pytest.approx(metrics, **single)
     assert found["first_choice"] == {"acceptable": acceptable, "targets": able}
-    assert found["within_target_error"] == pytest.approx(math.sqrt(within / (graphs - targets)))
+    assert found["within_target_error"] == pytest.approx(math.sqrt(within / (graphs - targets)), **single)
     assert not {"metrics", "first_choice", "within_target_error", "spread"} & recipe.keys(), "of the ensemble itself"
 
 
