@@ -222,6 +222,9 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--folds", type=int, default=5)
     parser.add_argument("--repetitions", type=int, default=1, help="each with other folds (%(default)s)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[222, 777, 1337])
+    parser.add_argument(
+        "--turn", action="store_true", help="another tenth steers each seed: averaged, they are an ensemble of folds"
+    )
     parser.add_argument("--learning-curve", type=int, nargs="+", default=[], metavar="COMPLEXES")
     parser.add_argument("--last", action="store_true", help="judge the last epoch in place of the best")
     parser.add_argument("--out", type=Path, required=True, help="where scores and pictures are kept")
@@ -247,10 +250,10 @@ def main() -> None:
         bench = Bench(decoys, out, f"sqlite:///{folder}/mlflow.db", Path(folder))
         for fold in folds:
             bench.run_baselines(fold)
-        for seed in given.seeds:
+        for number, seed in enumerate(given.seeds):
             for arm in arms:
                 for fold in folds:
-                    bench.run_arm(arm, fold, seed)
+                    bench.run_arm(arm, fold.turned(number) if given.turn else fold, seed)
     print(write_report(decoys, list(read_results(out, last=given.last)), most, out))
 
 

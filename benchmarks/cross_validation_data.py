@@ -200,6 +200,13 @@ class Fold:
         val = set(self.val)
         return tuple(target for target in self.learned if target not in val)
 
+    def turned(self, number: int) -> Fold:
+        """The same with another tenth that steers training: ``number`` from 0 to 9 gives ten that share hardly any."""
+        ordered = list(dict.fromkeys(self.clusters[target] for target in self.learned))
+        first = number % INNER * len(ordered) // INNER
+        place = {name: at for at, name in enumerate(ordered[first:] + ordered[:first])}
+        return replace(self, learned=tuple(sorted(self.learned, key=lambda target: place[self.clusters[target]])))
+
     def limited(self, size: int) -> Fold:
         """The same with fewer targets to learn from; those of a smaller size are among those of a larger one."""
         return replace(self, learned=self.learned[:size], size=size)

@@ -91,10 +91,10 @@ def _heading(recipe: Mapping[str, Any]) -> Iterator[str]:
     yield "# The starter model"
     yield ""
     yield from _paragraph(
-        f"Predicts DockQ of interface graphs: the mean of {len(recipe['members'])} networks that differ by their seed, "
-        "and how far they lie apart. It comes with topotrain, so that structures can be scored before anything was "
-        "trained; a model of your own, once there is a champion or a candidate, takes its place. Written by "
-        "`scripts/train_starter.py`; nobody edits it by hand."
+        f"Predicts DockQ of interface graphs: the mean of {len(recipe['members'])} networks, each of which learned "
+        "from another nine tenths of the complexes, and how far they lie apart. It comes with topotrain, so that "
+        "structures can be scored before anything was trained; a model of your own, once there is a champion or a "
+        "candidate, takes its place. Written by `scripts/train_starter.py`; nobody edits it by hand."
     )
 
 
@@ -125,12 +125,11 @@ def _learned(recipe: Mapping[str, Any]) -> Iterator[str]:
     for one in data["sources"]:
         yield from _paragraph(f"- **{one['name']}**: {one['source']}.", "  ")
     yield ""
-    train, val = data["train"], data["val"]
+    learned = [one["train_graphs"] for one in recipe["members"]]
     yield from _paragraph(
-        f"{train['num_graphs']} graphs of {len(train['targets'])} targets were trained on (digest of graphs and labels "
-        f"`{train['digest'][:16]}`); {val['num_graphs']} of {len(val['targets'])} were kept for validation "
-        f"(`{val['digest'][:16]}`): {', '.join(val['targets'])}. A tenth of each source's targets, whole clusters "
-        "where their clusters are known. The weights are here, none of the data but the demo data set, which topotrain "
+        f"Each network was trained on {min(learned)} to {max(learned)} of these graphs. A tenth of each source's "
+        "targets, whole clusters where their clusters are known, were its validation data: another tenth for each, "
+        "which the others learned from. The weights are here, none of the data but the demo data set, which topotrain "
         "brings."
     )
     if data["left_out"]:
@@ -144,8 +143,9 @@ def _figures(recipe: Mapping[str, Any]) -> Iterator[str]:
     yield "## How it does"
     yield ""
     yield from _paragraph(
-        "Means over targets; decoys of a kind are ranked among themselves. Beside it boosted trees on pooled columns, "
-        "which learned from the same graphs."
+        "Means over targets; decoys of a kind are ranked among themselves. The first table is of single networks, each "
+        "on its own validation data; the mean of all of them is a little better. The second is of the starter itself, "
+        "beside boosted trees on pooled columns that learned from what its first network learned from."
     )
     for title, models in recipe["figures"].items():
         yield ""
@@ -155,8 +155,8 @@ def _figures(recipe: Mapping[str, Any]) -> Iterator[str]:
             yield from (f"| {name} | {kind.replace('_', ' ')} | {_cells(row)} |" for kind, row in kinds.items())
     yield ""
     yield from _paragraph(
-        "The demo hold-out is in none of the data above, and no choice was made on it. The validation targets may have "
-        "chosen the epochs, so their figures are somewhat too good."
+        "The demo hold-out is in none of the data above, and no choice was made on it. Validation data chose the "
+        "epochs, so their figures are somewhat too good."
     )
     if recipe["cross_validated"]:
         yield ""

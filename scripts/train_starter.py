@@ -2,9 +2,9 @@
 """Train the model that comes with topotrain, and write its files: ``src/topotrain/starter``.
 
 It learns from the training and validation targets of the demo data set and from any graph directories that are given,
-with the defaults and three seeds, and is the ensemble of the three. A tenth of each source's targets, by cluster where
-clusters are given, is kept as validation data: it chooses the epoch where the recipe chooses one, and says how far
-the members' spread falls short of their errors. The demo hold-out is looked at once, for the card.
+with the defaults, and is an ensemble of folds: another tenth of each source's targets, by cluster where clusters are
+given, is each member's validation data. That chooses the member's epoch, and says how it does on complexes that it has
+not learned from. The demo hold-out is looked at once, for the card.
 
 python scripts/train_starter.py --graphs bm5/graphs bm5/train.csv bm5/val.csv --source "Docking benchmark 5, ..."
 """
@@ -53,18 +53,20 @@ from topotrain.metrics.report import ranking_report
 from topotrain.schema.check import check_fits
 from topotrain.schema.feature_schema import FeatureSchema
 from topotrain.scoring.load import scorer_of_files, trees_of_files
+from topotrain.scoring.scorer import Scorer
 from topotrain.text import as_json
 from topotrain.tracking.store import STARTER_DIR, Store, fetch_model
+from topotrain.tracking.versions import DEFAULT_NAME
 
-SEEDS = (222, 777, 1337)
-SHARE = 0.1  # of each source's targets, for validation
+SEEDS = (222, 777, 1337, 101, 555)
+SHARE = 0.1  # of each source's targets, for the validation of one member
 DEMO_WORDS = (
     "the demo data set of topotrain, its training and validation targets: coordinates of the Protein Data Bank "
     "(CC0 1.0), decoys and labels MIT"
 )
 ALL_KINDS = "all"
 # Of the version's recipe: what says nothing of where it was trained, nor names paths there.
-KEPT = ("topotrain", "created", "baselines", "metrics", "first_choice", "within_target_error", "spread")
+KEPT = ("topotrain", "created", "out_of_fold")
 KEPT_OF_MEMBERS = ("epoch", "weights_sha256", "network", "train_graphs", "own_settings", "metrics")
 UNSAID = ("paths", "mlflow", "logging")  # sections of the configuration
 
@@ -139,8 +141,18 @@ def read_clusters(path: Path | None) -> dict[str, str]:
         return {row["target"]: row["cluster"] for row in csv.DictReader(file)}
 
 
-def held_out(decoys: Sequence[Decoy], clusters: Mapping[str, str], share: float) -> set[str]:
-    """Targets for validation: of each source a share, whole clusters, drawn by the digests of their names."""
+def folds(decoys: Sequence[Decoy], clusters: Mapping[str, str], share: float, number: int) -> list[set[str]]:
+    """Targets for the validation of each member; none is in two of them."""
+    found: list[set[str]] = []
+    for _ in range(number):
+        found.append(held_out(decoys, clusters, share, set().union(*found)))
+    return found
+
+
+def held_out(
+    decoys: Sequence[Decoy], clusters: Mapping[str, str], share: float, taken: Collection[str] = ()
+) -> set[str]:
+    """Of each source a share, whole clusters, drawn by the digests of their names; none that are taken."""
     clustered: dict[str, dict[str, str]] = defaultdict(dict)  # cluster to {target: source}
     for decoy in decoys:
         clustered[clusters.get(decoy.target, decoy.target)][decoy.target] = decoy.source
@@ -150,7 +162,7 @@ def held_out(decoys: Sequence[Decoy], clusters: Mapping[str, str], share: float)
         most = max(1, round(share * len({decoy.target for decoy in decoys if decoy.source == source})))
         for name in drawn:
             mine = set(clustered[name])
-            if set(clustered[name].values()) == {source} and len(mine) <= most:
+            if set(clustered[name].values()) == {source} and len(mine) <= most and not mine & set(taken):
                 chosen, most = chosen | mine, most - len(mine)
     return chosen
 
@@ -163,17 +175,33 @@ def write_labels(decoys: Sequence[Decoy], path: Path) -> Path:
     return path
 
 
-def trained(work: Path, labels: Mapping[str, Path], seeds: Sequence[int], overrides: Sequence[str]) -> Path:
-    """The files of the ensemble of as many networks as there are seeds."""
+def trained(work: Path, decoys: Sequence[Decoy], members: Mapping[int, set[str]], overrides: Sequence[str]) -> Path:
+    """The files of the ensemble, and beside them the trees of its first member.
+
+    Args:
+        work: folder of the graphs, for everything else.
+        decoys: to learn from.
+        members: {seed of one: its validation targets}.
+        overrides: of the configuration.
+    """
     uri = f"sqlite:///{work / 'mlflow.db'}"
-    paths = {"graph": work / "graphs", **{f"{name}_labels": path for name, path in labels.items()}}
-    settings = [f"paths.{key}={path}" for key, path in {**paths, "cache": work / "cache"}.items()]
     runs = []
-    for seed in seeds:
+    for seed, validation in members.items():
+        parts = {
+            "train": [decoy for decoy in decoys if decoy.target not in validation],
+            "val": [decoy for decoy in decoys if decoy.target in validation],
+        }
+        labels = {f"{name}_labels": write_labels(part, work / f"{seed}_{name}.csv") for name, part in parts.items()}
+        paths = {"graph": work / "graphs", "cache": work / "cache", **labels}
+        settings = [f"paths.{key}={path}" for key, path in paths.items()]
         chosen = ["mlflow.register=best", f"dataloader.seed={seed}", *settings, *overrides]
-        runs.append(topotrain.fit(None, overrides=chosen, tracking_uri=uri).run_id)
-    version = topotrain.ensemble(runs, name=STARTER, tracking_uri=uri).version
-    return fetch_model(version, Store.open(uri), work / "version") / MODEL_FILES
+        runs.append(topotrain.fit(None, overrides=chosen, tracking_uri=uri))
+    store = Store.open(uri)
+    made = topotrain.ensemble([run.run_id for run in runs], name=STARTER, tracking_uri=uri).version
+    files = fetch_model(made, store, work / "version") / MODEL_FILES
+    first = fetch_model(f"models:/{DEFAULT_NAME}/{runs[0].model_versions[0]}", store, work / "first") / MODEL_FILES
+    shutil.copyfile(first / TREES_ARTIFACT, files / TREES_ARTIFACT)
+    return files
 
 
 def figures(predicted: Values, decoys: Sequence[Decoy]) -> dict[str, dict[str, Any]]:
@@ -195,8 +223,21 @@ def figures(predicted: Values, decoys: Sequence[Decoy]) -> dict[str, dict[str, A
     return table
 
 
+def judged_out_of_fold(
+    files: Path, work: Path, decoys: Sequence[Decoy], members: Mapping[int, set[str]]
+) -> dict[str, dict[str, Any]]:
+    """Figures of single members, each on the decoys that were its validation data."""
+    ensemble, predicted = scorer_of_files(files, STARTER), {}
+    for seed, network in zip(members, ensemble.networks, strict=True):
+        split = read_split("val", GraphDirectory(work / "graphs"), work / f"{seed}_val.csv", cache=work / "cache")
+        scores = Scorer(network, ensemble.schema).scores(split.known())
+        predicted.update(zip((sample.key for sample in split.samples), scores, strict=True))
+    own = [decoy for decoy in decoys if decoy.key in predicted]
+    return {"one network": figures(np.array([predicted[decoy.key] for decoy in own]), own)}
+
+
 def judged(files: Path, split: Split, decoys: Sequence[Decoy]) -> dict[str, dict[str, Any]]:
-    """Figures of the model, and of the trees that learned from the same graphs."""
+    """Figures of the model, and of the trees that it brings."""
     scorer, trees = scorer_of_files(files, STARTER), trees_of_files(files)
     by_key = {decoy.key: decoy for decoy in decoys}
     ordered = [by_key[sample.key] for sample in split.samples]
@@ -226,17 +267,20 @@ def portable_schema(path: Path) -> FeatureSchema:
 def portable_recipe(path: Path) -> dict[str, Any]:
     """The recipe without what says where it was made."""
     recipe = json.loads(path.read_text(encoding="utf-8"))
-    data = {
-        name: {key: value for key, value in recipe["data"][name].items() if key != "labels"}
-        for name in ("train", "val")
-    }
     return {
         "model_name": STARTER,
         **{key: recipe[key] for key in KEPT if key in recipe},
         "config": {key: value for key, value in recipe["config"].items() if key not in UNSAID},
-        "data": data,
-        "members": [{key: one[key] for key in KEPT_OF_MEMBERS} for one in recipe["members"]],
+        "data": recipe["data"],
+        "members": [portable_member(one) for one in recipe["members"]],
     }
+
+
+def portable_member(member: Mapping[str, Any]) -> dict[str, Any]:
+    """What a recipe says of a member, without paths."""
+    kept = {key: member[key] for key in KEPT_OF_MEMBERS}
+    own = {key: value for key, value in member["own_settings"].items() if key.partition(".")[0] not in UNSAID}
+    return {**kept, "own_settings": own}
 
 
 def write(out: Path, files: Path, schema: FeatureSchema, recipe: Mapping[str, Any]) -> None:
@@ -303,23 +347,19 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory(prefix="topotrain-starter-") as name:
         work = Path(name)
-        (work / "version").mkdir()
+        for folder in (work / "version", work / "first"):
+            folder.mkdir()
         sources = given_sources(arguments)
         decoys = join(sources, arguments.leave_out, work)
-        validation = held_out(decoys, read_clusters(arguments.clusters), SHARE)
-        parts = {
-            "train": [decoy for decoy in decoys if decoy.target not in validation],
-            "val": [decoy for decoy in decoys if decoy.target in validation],
-        }
-        labels = {name: write_labels(part, work / f"{name}.csv") for name, part in parts.items()}
-        files = trained(work, labels, arguments.seeds, arguments.override)
-        split = read_split("val", GraphDirectory(work / "graphs"), labels["val"], cache=work / "cache")
+        validation = folds(decoys, read_clusters(arguments.clusters), SHARE, len(arguments.seeds))
+        members = dict(zip(arguments.seeds, validation, strict=True))
+        files = trained(work, decoys, members, arguments.override)
         schema, recipe = portable_schema(files / SCHEMA_ARTIFACT), portable_recipe(files / RECIPE_ARTIFACT)
         recipe["data"]["sources"] = [source.to_dict(decoys) for source in sources]
         recipe["data"]["left_out"] = sorted(arguments.leave_out)
         recipe["command"] = command()
         recipe["figures"] = {
-            "validation": judged(files, split, parts["val"]),
+            "complexes that a network has not learned from": judged_out_of_fold(files, work, decoys, members),
             "demo hold-out": judged_on_holdout(files, work / "cache"),
         }
         recipe["cross_validated"] = text_of(arguments.cross_validated)

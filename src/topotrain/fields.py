@@ -15,6 +15,7 @@ MODEL_COLUMN = "MODEL"
 MODEL_NAME_COLUMN = "model_name"  # what PSBench calls it
 DOCKQ_COLUMN = "dockq"  # the quality that is learned, unless labels.column names another
 TARGET_COLUMN = "target"
+MEMBERS_GRAPHS = "ensemble.train_graphs"  # of a run: how many each member learned from, where they differ
 LABEL_PARAMETER = "labels.column"  # of a run: the quality that it learned
 
 

@@ -39,6 +39,11 @@ def csv_writer(file: Any) -> Any:
     return csv.writer(file, lineterminator="\n")
 
 
+def least_to_most(numbers: Sequence[int]) -> str:
+    """``352 to 360``, or ``352`` where all are the same."""
+    return f"{min(numbers)} to {max(numbers)}" if len(set(numbers)) > 1 else str(numbers[0])
+
+
 def as_csv(rows: Iterable[Sequence[Any]]) -> str:
     """Rows as CSV text; ``None`` is an empty cell."""
     text = io.StringIO()

@@ -132,6 +132,10 @@ def test_folds_are_cut_between_clusters(root, monkeypatch):
             few, more = fold.limited(9), fold.limited(18)
             assert len(few.learned) == 9 and set(few.learned) < set(more.learned) and few.val and few.train
             assert few.held_out == fold.held_out
+            turned = [fold.turned(number) for number in range(10)]
+            assert (turned[0], {one.held_out for one in turned}) == (fold, {fold.held_out})
+            assert len({target for one in turned for target in one.val}) > 0.8 * len(fold.learned), "others steer each"
+            assert all({*one.train, *one.val} == set(fold.learned) and not {*one.train} & {*one.val} for one in turned)
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from topotrain.data.column_ranges import Beyond, ColumnRanges
+from topotrain.data.column_ranges import Beyond, ColumnRanges, joined_ranges, read_ranges
 from topotrain.metrics.report import ranking_report
 from topotrain.scoring.score_table import Scored, rank_by_target
 from topotrain.scoring.trust import APART, FAR, Trust
@@ -108,6 +108,56 @@ def test_an_ensemble_whose_errors_are_larger_than_its_spread_tells_less_apart() 
         assert trust(rows([0.9, 0.85, 0.8, 0.1], spread=0.02), {**RECIPE, "spread": small}).tied == {"T": (2, 4)}
 
 
+FOLDS: dict[str, Any] = {
+    "members": [{"train_graphs": 352}, {"train_graphs": 360}],
+    "data": {"train_targets": ["A", "B", "C"]},
+    "out_of_fold": {
+        "metrics": {"val_loss": 0.04},
+        "first_choice": {"acceptable": 15, "targets": 18},
+        "within_target_error": 0.1,
+    },
+}
+
+
+def test_an_ensemble_of_folds_tells_apart_by_the_errors_of_its_networks() -> None:
+    table = rows([0.9, 0.65, 0.61, 0.1], spread=0.001)
+    one = trust(table, FOLDS, num_networks=2)
+    assert one.sentences == (
+        "topoqa version 3 (champion) is 2 networks, which learned from 352 to 360 structures each, not all the same: "
+        "of 3 complexes together; each of its 2 networks was tried on complexes that it had not learned from: of 18 "
+        "with an acceptable structure (DockQ of at least 0.23), it put one first for 15.",
+        "The first 2 of 4 can't be told apart: on complexes that they had not learned from, its 2 networks, each "
+        "alone, were off by 0.10, so that differences under 0.28 may be chance.",
+    )
+    assert trust(rows([0.9], spread=0.001), FOLDS, num_networks=2).sentences[1] == (
+        "One structure alone can't be ranked; its 2 networks, each alone, were off by 0.10 on complexes that they had "
+        "not learned from."
+    )
+    demo = trust(table, {**FOLDS, "config": {"paths": {"graph": "demo"}}}, num_networks=2)
+    assert "not all the same: of 3 complexes of the demo data set together; each" in demo.sentences[0]
+
+
+def test_what_folds_did_not_record_is_not_claimed() -> None:
+    table = rows([0.9, 0.88, 0.1], spread=0.02)
+    alone = {name: value for name, value in FOLDS["out_of_fold"].items() if name != "within_target_error"}
+    assert trust(table, {**FOLDS, "out_of_fold": alone}, num_networks=2).error == pytest.approx(0.2)
+    none = trust(table, {**FOLDS, "out_of_fold": {"metrics": {}}}, num_networks=2)
+    assert "how often its first choice is acceptable on complexes it has not seen is not recorded" in none.sentences[0]
+    assert none.sentences[1].endswith("its 2 networks disagree by more than these scores differ.")
+    no_such = {**alone, "first_choice": {"acceptable": 0, "targets": 0}}
+    assert (
+        trust(table, {**FOLDS, "out_of_fold": no_such}, num_networks=2)
+        .sentences[0]
+        .endswith("no other complex that it was tried on had an acceptable structure.")
+    )
+
+
+def test_an_ensemble_that_was_judged_itself_tells_apart_by_that() -> None:
+    judged = {**RECIPE, "spread": {"error_ratio": 4.0}, "out_of_fold": {"within_target_error": 0.5}}
+    one = trust(rows([0.9, 0.85, 0.8, 0.1], spread=0.02), judged, num_networks=5)
+    assert (one.error, one.tied) == (0.1, {"T": (3, 4)})
+
+
 def test_several_complexes_are_told_one_by_one() -> None:
     several = [*rows(SPREAD_OUT, "A"), *rows([0.5, 0.4, 0.39], "B"), *rows([0.9, 0.1], "C"), *rows([0.3], "D")]
     assert (
@@ -175,6 +225,9 @@ def test_a_model_that_chooses_no_better_than_what_costs_nothing() -> None:
         {"members": 3},
         {"members": [{"train_graphs": None}, 4]},
         {"within_target_error": math.nan, "metrics": {"val_loss": -1.0}},
+        {"out_of_fold": 3},
+        {"out_of_fold": {"first_choice": 3, "metrics": [], "within_target_error": "large"}},
+        {"members": [{"train_graphs": 4}], "data": {"train_targets": 3}},
     ],
 )
 def test_a_recipe_of_another_kind_says_nothing(recipe: dict[str, Any]) -> None:
@@ -205,3 +258,24 @@ def test_how_far_beyond_a_range() -> None:
     for broken in ({}, {"low": 3, "high": 3, "deviation": 3}, {"low": [1.0], "high": [], "deviation": [1.0]}):
         with pytest.raises((KeyError, TypeError, ValueError)):
             ColumnRanges.from_dict(broken)
+
+
+LOW = {"low": [0.0, -1.0], "high": [1.0, 2.0], "deviation": [0.5, 0.0]}
+HIGH = {"low": [-2.0, 0.0], "high": [0.5, 3.0], "deviation": [0.1, 0.2]}
+
+
+def test_ranges_of_several_are_those_of_all_their_graphs() -> None:
+    several = [read_ranges({"node": LOW, "edge": LOW, "num_graphs": 3}), read_ranges({"node": HIGH, "edge": HIGH})]
+    both = {"low": [-2.0, -1.0], "high": [1.0, 3.0], "deviation": [0.5, 0.2]}
+    assert joined_ranges(several) == joined_ranges(several[::-1]) == {"node": both, "edge": both}
+    assert joined_ranges(several[:1]) == {"node": LOW, "edge": LOW}
+
+
+def test_ranges_that_not_all_know_are_left_out() -> None:
+    known = read_ranges({"node": LOW, "edge": LOW})
+    assert joined_ranges([known, read_ranges({"node": HIGH})]).keys() == {"node"}
+    wide = {name: [*values, 1.0] for name, values in HIGH.items()}
+    assert joined_ranges([known, read_ranges({"node": HIGH, "edge": wide})]).keys() == {"node"}
+    for other in (None, 3, {}, {"node": 3}, {"node": {"low": [1.0]}}, {"node": {**LOW, "high": [1.0]}}):
+        assert read_ranges(other) == {}
+        assert joined_ranges([known, read_ranges(other)]) == {}

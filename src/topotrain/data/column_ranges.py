@@ -94,6 +94,7 @@ class ColumnRanges:
 
 
 PARTS = ("low", "high", "deviation")
+SIDES = ("node", "edge")
 
 
 def column_ranges(graphs: PackedGraphs) -> dict[str, Any]:
@@ -102,7 +103,32 @@ def column_ranges(graphs: PackedGraphs) -> dict[str, Any]:
     for of_nodes, of_edges in rows_by_graph(graphs):
         nodes.add(of_nodes)
         edges.add(of_edges)
-    return {side: rows.ranges().to_dict() for side, rows in (("node", nodes), ("edge", edges)) if rows.total.count}
+    return {side: rows.ranges().to_dict() for side, rows in zip(SIDES, (nodes, edges), strict=True) if rows.total.count}
+
+
+def read_ranges(recorded: Any) -> dict[str, ColumnRanges]:
+    """Of node and edge columns, out of a recipe; empty where it holds none, or something else."""
+    try:
+        return {side: ColumnRanges.from_dict(recorded[side]) for side in SIDES if side in recorded}
+    except (KeyError, TypeError, ValueError):
+        return {}
+
+
+def joined_ranges(several: Sequence[Mapping[str, ColumnRanges]]) -> dict[str, Any]:
+    """Of all graphs of several, as a recipe holds them; a side of which one of them does not say is left out.
+
+    Of the deviations the largest is taken, so that nothing is far from all that is near to one of them.
+
+    Args:
+        several: {node, edge: ranges}, of one or more.
+    """
+    found = {}
+    for side in SIDES:
+        known = [ranges[side] for ranges in several if side in ranges]
+        if len(known) == len(several) and len({one.low.shape for one in known}) == 1:
+            low, high, deviation = (torch.stack([getattr(one, part) for one in known]) for part in PARTS)
+            found[side] = ColumnRanges(low.amin(dim=0), high.amax(dim=0), deviation.amax(dim=0)).to_dict()
+    return found
 
 
 class _Running:

@@ -21,6 +21,8 @@ from topotrain.fields import (
 )
 from topotrain.metrics.paired import METRIC_WORDS, difference_in_words
 from topotrain.schema.feature_schema import FeatureSchema
+from topotrain.scoring.recipe import recorded
+from topotrain.text import least_to_most
 
 SHOWN_TARGETS = 12
 LINE = 110  # characters
@@ -107,30 +109,46 @@ def _trained_on(recipe: Mapping[str, Any], schema: FeatureSchema) -> Iterator[st
     if data is None:
         yield "Not known here: the weights were trained elsewhere."
         return
-    if "train" not in data:
-        yield "Its members were trained on different data, or do not say on which."
-        return
-    if recipe["config"]["paths"].get("graph") == DEMO:
+    if recorded(recipe, "config", "paths", "graph") == DEMO:
         yield "The demo data set of topotrain, which is there to try the program out."
         yield ""
+    if "train" not in data:
+        yield from _on_different_data(recipe)
+        return
     for name, word in (("train", "training"), ("val", "validation")):
         split = data.get(name)
         if split is None:
             yield f"- {word}: not the same for all members"
             continue
-        targets = split["targets"]
-        more = f" and {len(targets) - SHOWN_TARGETS} more" if len(targets) > SHOWN_TARGETS else ""
-        shown = f"{', '.join(targets[:SHOWN_TARGETS])}{more}"
-        yield f"- {word}: {split['num_graphs']} graphs of {len(targets)} targets ({shown})"
+        yield f"- {word}: {split['num_graphs']} graphs of {_targets(split['targets'])}"
         yield f"  - digest of graphs and labels `{split['digest']}`"
         yield f"  - digest of labels alone `{split['label_digest']}`"
     yield from (f"- note: {line}" for line in data.get("warnings", []))
+
+
+def _on_different_data(recipe: Mapping[str, Any]) -> Iterator[str]:
+    targets, each = recipe["data"].get("train_targets"), [one["train_graphs"] for one in recipe["members"]]
+    if targets is None:
+        yield "Its members were trained on different data, or do not say on which."
+        return
+    yield from _paragraph(
+        f"Its members were trained on different data, {least_to_most(each)} graphs each: together on those of "
+        f"{_targets(targets)}. The card of each member says on which."
+    )
+
+
+def _targets(names: Sequence[str]) -> str:
+    more = f" and {len(names) - SHOWN_TARGETS} more" if len(names) > SHOWN_TARGETS else ""
+    return f"{len(names)} targets ({', '.join(names[:SHOWN_TARGETS])}{more})"
 
 
 def _metrics(recipe: Mapping[str, Any], schema: FeatureSchema) -> Iterator[str]:
     yield "## How it does"
     yield ""
     metrics, members = recipe.get("metrics"), recipe.get("members")
+    if not metrics and "out_of_fold" in recipe:
+        yield from _each_alone(recipe["out_of_fold"], quality_name(schema.label_column))
+        return
     if not metrics:
         why = (
             "its members share no validation data that could be read"
@@ -169,6 +187,26 @@ def _metrics(recipe: Mapping[str, Any], schema: FeatureSchema) -> Iterator[str]:
     yield from _over_targets(recipe)
     if "spread" in recipe:
         yield from _spread(recipe["spread"], quality)
+
+
+def _each_alone(folds: Mapping[str, Any], quality: str) -> Iterator[str]:
+    """How each member of an ensemble of folds does on targets that it had not learned from."""
+    yield from _paragraph(
+        "How it does as a whole is not known: its members share no validation data. Evaluate it on your own labelled "
+        "graphs first. Each member alone was validated on targets that it had not learned from, "
+        f"{folds['graphs']} graphs of {folds['targets']} targets together, each once. These are figures of single "
+        "networks, not of their mean, and somewhat too good, since these graphs chose their epochs:"
+    )
+    metrics, choice, within = folds["metrics"], folds.get("first_choice"), folds.get("within_target_error")
+    yield ""
+    over = {VAL_LOSS: "mean over all graphs", VAL_RANKING_LOSS: f"mean over targets, in {quality}"}
+    words = {name: heading for name, heading, _ in METRICS}
+    yield from (f"- {words[name]}: {value:.4f} ({over[name]})" for name, value in metrics.items())
+    if within is not None:
+        yield f"- error among the graphs of one target, standard deviation: {within:.4f}"
+    if choice is not None:
+        of = f"{choice['acceptable']} of the {choice['targets']} targets that have such a graph"
+        yield f"- first choice at least acceptable (DockQ 0.23): {of}"
 
 
 def _spread(spread: Mapping[str, Any], quality: str) -> Iterator[str]:
@@ -235,7 +273,9 @@ def _not_for(recipe: Mapping[str, Any], schema: FeatureSchema) -> Iterator[str]:
     if data and {"train", "val"} <= data.keys() and len(data["train"]["targets"]) < FEW_TARGETS:
         train, val = (len(data[name]["targets"]) for name in ("train", "val"))
         yield f"- Conclusions in general: {train} training and {val} validation targets are few."
-    if data and recipe["config"]["paths"].get("graph") == DEMO:
+    elif data and 0 < len(data.get("train_targets", ())) < FEW_TARGETS:
+        yield f"- Conclusions in general: {len(data['train_targets'])} targets are few."
+    if recorded(recipe, "config", "paths", "graph") == DEMO:
         yield "- Real work: it was trained on the demo data set."
 
 

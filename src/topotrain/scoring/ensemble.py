@@ -15,6 +15,7 @@ from topotrain.fields import (
     BEST_OF,
     DOCKQ_COLUMN,
     LABEL_PARAMETER,
+    MEMBERS_GRAPHS,
     SCHEMA_ARTIFACT,
     SELECTION_METRIC,
     TAG_LABEL_COLUMN,
@@ -31,11 +32,20 @@ from topotrain.fields import (
 from topotrain.schema.feature_schema import FeatureSchema
 from topotrain.scoring.common_validation import Judged, judge_together
 from topotrain.scoring.export import export_ensemble, two_residues
-from topotrain.scoring.members import Member, common_split, find_members, in_common, read_members
+from topotrain.scoring.members import (
+    Member,
+    common_split,
+    find_members,
+    in_common,
+    learned_together,
+    read_members,
+)
+from topotrain.scoring.out_of_fold import out_of_fold
 from topotrain.scoring.recipe import base_recipe
 from topotrain.scoring.scorer import Scorer
 from topotrain.scoring.version_run import uri_of, version_run
 from topotrain.scratch import scratch
+from topotrain.text import least_to_most
 from topotrain.tracking.recorder import NewVersion, Recorder
 from topotrain.tracking.records import VersionRecord
 from topotrain.tracking.runs import ENSEMBLE
@@ -200,9 +210,13 @@ def _recipe(recorder: Recorder, name: str, members: Sequence[Member], judged: Ju
         "config": shared,
         "data": {split: facts for split, facts in splits.items() if facts},
     }
+    if splits["train"] is None:
+        recipe["data"] |= learned_together(members)
     if all(splits.values()):  # what costs nothing learned from the same, too
         recipe["baselines"] = members[0].recipe.get("baselines", {})
         recipe["data"]["warnings"] = members[0].recipe["data"].get("warnings", [])
+    folds = out_of_fold(members)
+    recipe |= {"out_of_fold": folds} if folds else {}
     if judged is not None:
         recipe["metrics"] = judged.metrics
         recipe["first_choice"] = judged.report.first_choice
@@ -230,4 +244,6 @@ def _parameters(recipe: Mapping[str, Any], schema: FeatureSchema) -> dict[str, s
     data = recipe["data"]
     counts = {f"data.num_{split}": str(data[split]["num_graphs"]) for split in ("train", "val") if split in data}
     own = {**schema.parameters(), LABEL_PARAMETER: schema.label_column, "ensemble.members": str(len(recipe["members"]))}
-    return {**flat_values(recipe["config"]), **counts, **own}
+    each = [member["train_graphs"] for member in recipe["members"]]
+    folds = {MEMBERS_GRAPHS: least_to_most(each)} if "train_targets" in data else {}
+    return {**flat_values(recipe["config"]), **counts, **folds, **own}

@@ -10,6 +10,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from topotrain.data.column_ranges import joined_ranges, read_ranges
 from topotrain.errors import DataError, TrackingError, UserInputError
 from topotrain.fields import RECIPE_ARTIFACT, TAG_BATCH_JOB, WEIGHTS_ARTIFACT, quality_name
 from topotrain.reading.json_file import read_json
@@ -133,6 +134,20 @@ def common_split(members: Sequence[Member], name: str) -> Mapping[str, Any] | No
     """A split that all members say to be the same, graphs and labels; ``None`` where there is none."""
     splits = [member.split(name) for member in members]
     return splits[0] if splits[0] and all(one and one["digest"] == splits[0]["digest"] for one in splits) else None
+
+
+def learned_together(members: Sequence[Member]) -> dict[str, Any]:
+    """What members that did not learn from the same learned from together; empty where not all say.
+
+    Returns:
+        ``train_targets``: the names of all their targets, and ``column_ranges``: of all their training graphs.
+    """
+    splits = [split for member in members if (split := member.split("train"))]
+    if len(splits) < len(members):
+        return {}
+    ranges = joined_ranges([read_ranges(split.get("column_ranges")) for split in splits])
+    targets = sorted({target for split in splits for target in split["targets"]})
+    return {"train_targets": targets, **({"column_ranges": ranges} if ranges else {})}
 
 
 def in_common(first: Mapping[str, Any], *others: Mapping[str, Any]) -> dict[str, Any]:

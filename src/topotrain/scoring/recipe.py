@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 from topotrain.tracking.provenance import installed_packages, provenance_tags, system_facts
 from topotrain.tracking.recorder import Recorder
 from topotrain.version import __version__
+
+
+def recorded(recipe: Any, *path: str) -> Any:
+    """What a recipe holds at a place; ``None`` where it holds nothing, or is no recipe."""
+    found = recipe
+    for name in path:
+        found = found.get(name) if isinstance(found, Mapping) else None
+    return found
 
 
 def base_recipe(recorder: Recorder, model_name: str) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from topotrain.cluster.workers import EngineName, Workers
-from topotrain.data.column_ranges import Beyond, ColumnRanges, graph_beyond
+from topotrain.data.column_ranges import Beyond, graph_beyond, read_ranges
 from topotrain.data.graph_cache import GraphCache
 from topotrain.data.graph_dir import GraphDirectory
 from topotrain.data.graph_file import read_graph
@@ -27,6 +27,7 @@ from topotrain.scoring.annotate import Annotations
 from topotrain.scoring.directory_scores import score_directory
 from topotrain.scoring.examine import examine
 from topotrain.scoring.load import LoadedModel, load_model
+from topotrain.scoring.recipe import recorded
 from topotrain.scoring.score_page import write_score_page
 from topotrain.scoring.score_table import Scored, rank_by_target
 from topotrain.scoring.scorer import Scorer
@@ -170,11 +171,8 @@ def _beyond(loaded: LoadedModel, directory: GraphDirectory, keys: Sequence[str])
     schema = loaded.scorer.schema
     sides = {"node": (schema.node_columns, schema.node_dim), "edge": (schema.edge_columns, schema.edge_dim)}
     names = {side: known or [f"{side} {place}" for place in range(dim)] for side, (known, dim) in sides.items()}
-    try:
-        recorded = loaded.recipe["data"]["train"]["column_ranges"]
-        ranges = {side: ColumnRanges.from_dict(recorded[side]) for side in sides if side in recorded}
-    except (KeyError, TypeError, ValueError):
-        return {}
+    places = (("data", "train", "column_ranges"), ("data", "column_ranges"))  # the latter of an ensemble of folds
+    ranges = next(filter(None, (read_ranges(recorded(loaded.recipe, *place)) for place in places)), {})
     if any(len(known.low) != sides[side][1] for side, known in ranges.items()):
         return {}
     found = {key: graph_beyond(ranges, read_graph(directory.path(key), key), names) for key in keys}

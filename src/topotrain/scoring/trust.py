@@ -13,7 +13,9 @@ import numpy as np
 from topotrain.data.column_ranges import Beyond
 from topotrain.fields import DEMO, DOCKQ_COLUMN, TREES, VAL_LOSS, quality_name
 from topotrain.metrics.ranking import ACCEPTABLE
+from topotrain.scoring.recipe import recorded
 from topotrain.scoring.score_table import Scored
+from topotrain.text import least_to_most
 
 APART = 2.0  # standard deviations of a difference between two scores: 19 of 20 such differences are no accident
 FEW = 5  # structures of a complex; of fewer nothing is said of how they vary
@@ -58,11 +60,12 @@ class Trust:
     def error(self) -> float | None:
         """How far a score was off, one standard deviation, on complexes that the model had not learned from.
 
-        What all structures of a complex share is not counted, where the version says so much.
+        What all structures of a complex share is not counted, where the version says so much. Of an ensemble of folds
+        it is the error of its single networks.
         """
-        recorded = self._recorded("within_target_error")
-        loss = self._recorded("metrics", VAL_LOSS)
-        known = recorded if _is_number(recorded) else math.sqrt(loss) if _is_number(loss) and loss >= 0 else None
+        within = recorded(self._tried, "within_target_error")
+        loss = recorded(self._tried, "metrics", VAL_LOSS)
+        known = within if _is_number(within) else math.sqrt(loss) if _is_number(loss) and loss >= 0 else None
         return float(known) if known is not None else None
 
     @property
@@ -78,9 +81,21 @@ class Trust:
 
     def _deviation(self, one: Scored, other: Scored) -> float:
         """Of the difference between two scores."""
-        if one.spread is not None and other.spread is not None:
+        if one.spread is not None and other.spread is not None and not self._by_networks_alone:
             return self._factor * math.hypot(one.spread, other.spread)
         return math.hypot(self.error or 0.0, self.error or 0.0)
+
+    @property
+    def _tried(self) -> Any:
+        """How it did on complexes that it had not learned from; of an ensemble of folds, each of its networks alone."""
+        folds = self._recorded("out_of_fold")
+        judged = _is_number(self._recorded("spread", "error_ratio"))
+        return folds if isinstance(folds, Mapping) and not judged else self.recipe
+
+    @property
+    def _by_networks_alone(self) -> bool:
+        """Whether the error that tells scores apart is that of single networks of an ensemble."""
+        return self._tried is not self.recipe and self.error is not None
 
     @property
     def _factor(self) -> float:
@@ -95,15 +110,12 @@ class Trust:
         return {target: list(rows) for target, rows in groupby(scored, key=lambda row: row.target)}
 
     def _recorded(self, *path: str) -> Any:
-        found: Any = self.recipe
-        for name in path:
-            found = found.get(name) if isinstance(found, Mapping) else None
-        return found
+        return recorded(self.recipe, *path)
 
     def _learned(self) -> str:
         graphs, targets = self._recorded("data", "train", "num_graphs"), self._recorded("data", "train", "targets")
+        demo = " of the demo data set" if self._recorded("config", "paths", "graph") == DEMO else ""
         if isinstance(graphs, int) and isinstance(targets, list):
-            demo = " of the demo data set" if self._recorded("config", "paths", "graph") == DEMO else ""
             return f"{self.name} learned from {_counted(graphs, 'structure')} of {_complexes(len(targets))}{demo}"
         members = self._recorded("members")
         known = members if isinstance(members, list) else []
@@ -111,27 +123,38 @@ class Trust:
             one["train_graphs"] for one in known if isinstance(one, Mapping) and _is_number(one.get("train_graphs"))
         ]
         if each and len(each) == len(known):
-            number = f"{min(each)} to {max(each)}" if len(set(each)) > 1 else str(each[0])
-            return f"{self.name} is {len(each)} networks, which learned from {number} structures each, not all the same"
+            number, targets = least_to_most(each), self._recorded("data", "train_targets")
+            together = f": of {_complexes(len(targets))}{demo} together" if isinstance(targets, list) else ""
+            learned = f"learned from {number} structures each, not all the same{together}"
+            return f"{self.name} is {len(each)} networks, which {learned}"
         return f"what {self.name} learned from is not recorded"
 
     def _model(self) -> str:
         learned = self._learned()
-        choice = self._recorded("first_choice")
+        choice = recorded(self._tried, "first_choice")
         if not isinstance(choice, Mapping):
             missing = "how often its first choice is acceptable on complexes it has not seen is not recorded"
             return f"{learned}; {missing}: topotrain evaluate measures it"
         if not choice.get("targets"):
             return f"{learned}; no other complex that it was tried on had an acceptable structure"
-        others, least = _complexes(choice["targets"]), f"{quality_name(self.quality)} of at least {ACCEPTABLE}"
+        least = f"{quality_name(self.quality)} of at least {ACCEPTABLE}"
+        if self._tried is not self.recipe:
+            return (
+                f"{learned}; each of its {self.num_networks} networks was tried on complexes that it had not learned "
+                f"from: of {choice['targets']} with an acceptable structure ({least}), it put one first for "
+                f"{choice.get('acceptable')}"
+            )
         return (
-            f"{learned}; of {others} that it had not learned from and that had an acceptable structure ({least}), it "
-            f"put one first for {choice.get('acceptable')}"
+            f"{learned}; of {_complexes(choice['targets'])} that it had not learned from and that had an acceptable "
+            f"structure ({least}), it put one first for {choice.get('acceptable')}"
         )
 
     def _told_apart(self) -> str:
         tied = {target: pair for target, pair in self.tied.items() if pair[1] > 1}
-        ensemble = any(row.spread is not None for row in self.rows)
+        alone, error = self._by_networks_alone, self.error or 0.0
+        ensemble = any(row.spread is not None for row in self.rows) and not alone
+        were = f"{f'its {self.num_networks} networks, each alone,' if alone else 'scores'} were off by {error:.2f}"
+        seen = f"complexes that {'they' if alone else 'it'} had not learned from"
         if self.error is None and not ensemble:
             return "How far its scores are off is not recorded: topotrain evaluate measures it"
         if ensemble:
@@ -142,14 +165,9 @@ class Trust:
                     f"{self._factor:.1f} times what they disagree by, which is more than these scores differ"
                 )
         else:
-            error = self.error or 0.0
-            why = (
-                f"on complexes that it had not learned from, scores were off by {error:.2f}, so that differences under "
-                f"{APART * math.hypot(error, error):.2f} may be chance"
-            )
+            why = f"on {seen}, {were}, so that differences under {APART * math.hypot(error, error):.2f} may be chance"
         if not tied:
-            off = "" if ensemble else f"; scores were off by {self.error:.2f} on complexes that it had not learned from"
-            return f"One structure alone can't be ranked{off}"
+            return f"One structure alone can't be ranked{'' if ensemble else f'; {were} on {seen}'}"
         if len(tied) == 1:
             number, total = next(iter(tied.values()))
             return f"The first of {total} stands apart" if number == 1 else f"{_group(number, total)}: {why}"

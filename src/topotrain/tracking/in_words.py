@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from pathlib import PurePath
 
-from topotrain.fields import DEMO, EVAL_RANKING_LOSS, EVAL_SPEARMAN, TAG_EVAL_DIGEST, TAG_NUM_MEMBERS, VAL_LOSS
+from topotrain.fields import (
+    DEMO,
+    EVAL_RANKING_LOSS,
+    EVAL_SPEARMAN,
+    MEMBERS_GRAPHS,
+    TAG_EVAL_DIGEST,
+    TAG_NUM_MEMBERS,
+    VAL_LOSS,
+)
 from topotrain.reading.numbers import number
 from topotrain.tracking.records import VersionRecord
 from topotrain.tracking.store import Store
@@ -31,6 +39,8 @@ def version_name(version: VersionRecord) -> str:
 def _trained(version: VersionRecord, store: Store) -> str:
     run = store.runs.known(version.run_id)
     params = run.params if run else {}
+    if MEMBERS_GRAPHS in params:
+        return f"each trained on {params[MEMBERS_GRAPHS]} graphs, not all the same"
     if "data.num_train" not in params:
         return "what it was trained on is not known"
     graphs = params.get("paths.graph", DEMO)
