@@ -121,7 +121,8 @@ def test_the_readme_has_its_figures_on_the_demo_hold_out(root: Path, recipe: dic
 
 
 def test_it_learned_from_nothing_of_the_demo_hold_out(recipe: dict[str, Any]) -> None:
-    learned = {target[:4] for name in ("train", "val") for target in recipe["data"][name]["targets"]}
+    learned = {target[:4] for target in recipe["data"]["train_targets"]}
+    assert len(learned) > 120
     kept_away = {key[:4] for key in labels_of(demo_paths().holdout_labels)}
     assert kept_away
     assert not learned & kept_away
@@ -138,7 +139,7 @@ def test_it_takes_what_is_built_by_default(few: Path, tmp_path: Path) -> None:
 def test_without_a_store_it_scores_and_tells_good_from_bad(run: Run, few: Path, tmp_path: Path) -> None:
     table, told = run("score", few, "--report", "report.html", "--annotate", "annotated")
     assert told.splitlines().count(NO_STORE) == 1
-    assert "The starter model learned from " in told
+    assert "The starter model is 5 networks, which learned from " in told
     scores = {row["MODEL"]: float(row["PRED_DOCKQ"]) for row in csv.DictReader(table.splitlines())}
     assert min(scores["good_1"], scores["good_2"]) > max(scores["bad_1"], scores["bad_2"])
     assert "PRED_DOCKQ_STD" in table.splitlines()[0]
@@ -184,7 +185,7 @@ def test_a_candidate_takes_its_place_and_it_can_still_be_named(run: Run, few: Pa
     assert "topoqa version 1 (candidate) learned from " in told
     assert "starter" not in told
     named, told = run("score", few / "good_1.pdb", "--model", "starter", *uri)
-    assert "The starter model learned from " in told
+    assert "The starter model is 5 networks, which learned from " in told
     assert SAID not in told
     assert named != own
 
@@ -259,6 +260,10 @@ def test_validation_takes_whole_clusters_of_one_source(script: Any) -> None:
     assert len(chosen) == 4
     assert not chosen & {"a0", "b0"}
     assert len({clusters[target] for target in chosen if target[0] == "a"}) == 1
+    folds = script.folds(decoys, clusters, 0.1, 5)
+    assert folds[0] == chosen
+    assert all(3 <= len(fold) <= 4 for fold in folds)
+    assert len(set.union(*folds)) == sum(map(len, folds)), "none is in two of them"
 
 
 @pytest.mark.project
@@ -282,8 +287,8 @@ def test_the_script_makes_a_model_of_the_demo_data_and_of_others(root: Path, tmp
     assert (own_part["name"], own_part["targets"], own_part["decoys"]) == ("own", ["X1", "X2"], {"docking": 88})
     assert "1BD2_AB" not in demo_part["targets"]
     assert len(demo_part["targets"]) == 13
-    learned = {*recipe["data"]["train"]["targets"], *recipe["data"]["val"]["targets"]}
-    assert learned == {*demo_part["targets"], "X1", "X2"}
+    assert set(recipe["data"]["train_targets"]) == {*demo_part["targets"], "X1", "X2"}
+    assert recipe["out_of_fold"]["targets"] == 4, "one of each source for each network"
     assert done.stdout.rstrip() == (files / CARD_ARTIFACT).read_text().rstrip()
     for words in ("Renamed, CC0 1.0.", "| demo hold-out |", "boosted trees", "--leave-out 1BD2_AB"):
         assert words in done.stdout, words
