@@ -225,6 +225,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument(
         "--turn", action="store_true", help="another tenth steers each seed: averaged, they are an ensemble of folds"
     )
+    parser.add_argument("--against", default=LARGER_TREES, metavar="ARM", help="differences to it (%(default)s)")
     parser.add_argument("--learning-curve", type=int, nargs="+", default=[], metavar="COMPLEXES")
     parser.add_argument("--last", action="store_true", help="judge the last epoch in place of the best")
     parser.add_argument("--out", type=Path, required=True, help="where scores and pictures are kept")
@@ -254,7 +255,7 @@ def main() -> None:
             for arm in arms:
                 for fold in folds:
                     bench.run_arm(arm, fold.turned(number) if given.turn else fold, seed)
-    print(write_report(decoys, list(read_results(out, last=given.last)), most, out))
+    print(write_report(decoys, list(read_results(out, last=given.last)), most, out, given.against))
 
 
 if __name__ == "__main__":

@@ -160,9 +160,9 @@ def rows_of(results: Sequence[Judged], size: int | None, num_decoys: int) -> lis
     return [*baselines, *arms]
 
 
-def cells_of(row: Row, trees: Row, group: Group, clusters: Mapping[str, str]) -> list[str]:
-    """For each metric its mean, and what it differs by from the trees'."""
-    found = {one.metric: one for one in paired(row.reports(group), trees.reports(group), clusters)}
+def cells_of(row: Row, base: Row, group: Group, clusters: Mapping[str, str]) -> list[str]:
+    """For each metric its mean, and what it differs by from that of another row."""
+    found = {one.metric: one for one in paired(row.reports(group), base.reports(group), clusters)}
     cells = []
     for metric in METRICS:
         if metric not in found:
@@ -170,20 +170,22 @@ def cells_of(row: Row, trees: Row, group: Group, clusters: Mapping[str, str]) ->
             continue
         one, digits = found[metric], 4 if metric == MSE else 3
         between = f" ({' to '.join(f'{end:+.{digits}f}' for end in one.interval)})" if one.interval else ""
-        cells += [f"{one.first.mean:.{digits}f}", "" if row is trees else f"{one.mean:+.{digits}f}{between}"]
+        cells += [f"{one.first.mean:.{digits}f}", "" if row is base else f"{one.mean:+.{digits}f}{between}"]
     return cells
 
 
-HEADS = [head for metric in METRICS for head in (METRIC_WORDS[metric], f"difference to {LARGER_TREES}")]
+def heads(base: str) -> list[str]:
+    """Of the cells."""
+    return [head for metric in METRICS for head in (METRIC_WORDS[metric], f"difference to {base}")]
 
 
-def ranking_table(rows: Sequence[Row], groups: Sequence[Group], clusters: Mapping[str, str]) -> str:
+def ranking_table(rows: Sequence[Row], groups: Sequence[Group], clusters: Mapping[str, str], against: str) -> str:
     """A row for each group and each that scored it."""
-    trees = rows[0]
-    table = [["data", "kind", "targets", "scored by", *HEADS]]
+    base = next((row for row in rows if row.by == against), rows[0])
+    table = [["data", "kind", "targets", "scored by", *heads(base.by)]]
     for group in groups:
         where = [group.data, group.kind, str(group.num_targets)]
-        table += [[*where, row.name, *cells_of(row, trees, group, clusters)] for row in rows]
+        table += [[*where, row.name, *cells_of(row, base, group, clusters)] for row in rows]
     return markdown_table(table)
 
 
@@ -202,7 +204,7 @@ def time_table(results: Sequence[Judged]) -> str:
 
 def curve_table(by_size: Mapping[int, Sequence[Row]], group: Group, clusters: Mapping[str, str]) -> str:
     """A row for each number of complexes and each that learned from them."""
-    table = [["complexes", "data", "kind", "scored by", *HEADS]]
+    table = [["complexes", "data", "kind", "scored by", *heads(LARGER_TREES)]]
     for size, rows in by_size.items():
         trees = rows[0]
         table += [
@@ -328,7 +330,7 @@ def each_target(row: Row, trees: Row, group: Group) -> Chart:
     )
 
 
-def write_report(decoys: Decoys, results: Sequence[Judged], most: int, out: Path) -> str:
+def write_report(decoys: Decoys, results: Sequence[Judged], most: int, out: Path, against: str = LARGER_TREES) -> str:
     """Draw pictures into a folder.
 
     Args:
@@ -336,6 +338,7 @@ def write_report(decoys: Decoys, results: Sequence[Judged], most: int, out: Path
         results: what is known.
         most: complexes that are learned from where all are.
         out: the folder.
+        against: whom the first table's differences are to.
 
     Returns:
         The tables, in Markdown.
@@ -343,7 +346,7 @@ def write_report(decoys: Decoys, results: Sequence[Judged], most: int, out: Path
     groups, clusters, number = groups_of(decoys), decoys.clusters, len(decoys.samples)
     rows = rows_of(results, None, number)
     trees = rows[0]
-    parts = [ranking_table(rows, groups, clusters), one_complex(rows, groups[0]), time_table(results)]
+    parts = [ranking_table(rows, groups, clusters, against), one_complex(rows, groups[0]), time_table(results)]
     for row in rows:
         if row.seeds and row.together == (row.seeds > 1):
             write_png(calibration_of(row, groups[0]), out / f"calibration_{row.by}.png", row.name)

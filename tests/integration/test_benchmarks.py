@@ -189,6 +189,10 @@ def test_cross_validation_goes_on_where_it_was_and_says_what_it_was_about(root, 
     again = run_script(quick_python, root, "cross_validation.py", *given, *arm)
     assert [line.split(":")[0] for line in again.stderr.splitlines()] == ["short r1-f2 seed 2"], again.stderr
     assert table_of(again.stdout) == rows
+    beside = run_script(quick_python, root, "cross_validation.py", *given, "--against", "short")
+    kept = {row["scored by"]: row for row in table_of(beside.stdout) if row["kind"] == "all"}
+    assert kept["short, 2 seeds' mean"]["difference to short"] == ""
+    assert kept["larger trees"]["difference to short"], beside.stderr
     changed = run_script(quick_python, root, "cross_validation.py", *given, *arm, "model.num_layers=3")
     assert changed.returncode == 1
     assert changed.stderr.startswith("error: ") and "another recipe" in changed.stderr
