@@ -227,7 +227,8 @@ def judged_out_of_fold(
     files: Path, work: Path, decoys: Sequence[Decoy], members: Mapping[int, set[str]]
 ) -> dict[str, dict[str, Any]]:
     """Figures of single members, each on the decoys that were its validation data."""
-    ensemble, predicted = scorer_of_files(files, STARTER), {}
+    ensemble = scorer_of_files(files, STARTER)
+    predicted: dict[str, float] = {}
     for seed, network in zip(members, ensemble.networks, strict=True):
         split = read_split("val", GraphDirectory(work / "graphs"), work / f"{seed}_val.csv", cache=work / "cache")
         scores = Scorer(network, ensemble.schema).scores(split.known())

@@ -278,7 +278,10 @@ def test_a_checkpoint_of_before_names_none_of_it() -> None:
     assert tops == {*scalings, "node_embedding", "edge_encoder", "layers", "edge_readout", "head"}
 
 
-@pytest.mark.parametrize("wrong", [{"pooled_inputs": -1}, {"contact_term": 1}, {"input_clamp": 0}, {"head_dropout": 1}])
+@pytest.mark.parametrize(
+    "wrong",
+    [{"pooled_inputs": -1}, {"contact_term": 1}, {"input_clamp": 0}, {"head_dropout": 1}, {"residue_columns": 5}],
+)
 def test_what_no_network_has_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
         NetworkSpec(4, 2, **wrong)

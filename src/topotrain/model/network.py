@@ -19,7 +19,7 @@ from torch_geometric.utils import scatter
 
 from topotrain.data.edge_layout import EdgeLayout, Share
 from topotrain.model.attention import attend
-from topotrain.model.contact_potential import POTENTIAL_COLUMNS, ContactPotential
+from topotrain.model.contact_potential import POTENTIAL_COLUMNS, RESIDUE_TYPES, ContactPotential
 from topotrain.model.contact_term import ContactTerm
 from topotrain.model.derived import GRAPH_COLUMNS, NODE_COLUMNS, Derived
 from topotrain.model.dropout import dropped
@@ -83,6 +83,10 @@ class NetworkSpec:
     head_dropout: Rate = 0.0
     input_clamp: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     decorrelated_inputs: Annotated[bool, Field(strict=True)] = False
+
+    def __post_init__(self) -> None:
+        if self.residue_columns is not None and self.residue_columns + RESIDUE_TYPES > self.node_dim:
+            raise ValueError(f"residue types from column {self.residue_columns} on, of {self.node_dim} columns")
 
     @property
     def node_inputs(self) -> int:
