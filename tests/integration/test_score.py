@@ -246,7 +246,7 @@ def test_the_page(root, model, tmp_path, monkeypatch, capsys):
     assert printed[0] == f"{first[0]} {float(first[2])}"
     assert "learned from 8 structures of 2 complexes" in printed[1]
     run(found[2][1])
-    assert "The starter model learned from" in capsys.readouterr().err
+    assert "The starter model is 5 networks, which learned from" in capsys.readouterr().err
 
 
 def test_real_complexes_by_name_and_as_a_folder(shared_data, model, tmp_path, capsys):

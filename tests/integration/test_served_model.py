@@ -89,7 +89,7 @@ def test_a_version_carries_what_loading_and_scoring_import(model_dir):
     carried = {path.relative_to(model_dir / "code").as_posix() for path in (model_dir / "code").rglob("*.py")}
     assert {"topotrain/__init__.py", "topotrain/scoring/scorer.py", "topotrain/schema/check.py"} < carried
     assert len(carried) <= 39, "what did served.py come to import?"
-    assert sum((model_dir / "code" / name).read_text().count("\n") for name in carried) < 4600
+    assert sum((model_dir / "code" / name).read_text().count("\n") for name in carried) < 4800
     rooms = {Path(name).parts[1] for name in carried if name.count("/") > 1}
     assert rooms == {"data", "model", "reading", "schema", "scoring"}
     assert "topotrain/config.py" not in carried
