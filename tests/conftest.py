@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -25,6 +26,8 @@ from kit.strict_skips import (  # noqa: F401 (pytest calls the hooks)
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))  # where it was not set, too late for torch to see
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # of a suite in the background, and of all that it starts
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 LONG = ("long", "project", "server", "browser")  # markers
 ROOT = Path(__file__).resolve().parent.parent
