@@ -25,7 +25,7 @@ from topotrain.fields import TAG_OFFLINE_ID
 from topotrain.tracking import sync
 from topotrain.tracking.backlog import Backlog
 from topotrain.tracking.entries import File, Params, Point, Points, Tags, what
-from topotrain.tracking.journal import HOLLOW_SECONDS, Journal, journal_folders, journals_dir
+from topotrain.tracking.journal import HOLLOW_SECONDS, Journal, journal_folders, journals_dir, origin_of
 from topotrain.tracking.lease import Lease
 from topotrain.tracking.recorder import Recorder
 from topotrain.tracking.sync import deliver
@@ -141,6 +141,33 @@ def test_copies_of_a_journal_make_one_run(
     assert len(origin) == 1
     assert_alike(uri, undisturbed, origin[0].info.run_id)
     assert journal_folders() == []
+
+
+def test_a_run_that_another_process_made_for_a_copy_may_be_taken_back_meanwhile(
+    monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any]
+) -> None:
+    """As when a third one saw the other's run before it did."""
+    uri = settings["tracking_uri"]
+    undisturbed = topotrain.fit(**settings).run_id
+    topotrain.fit(**settings, offline=True)
+    (left,) = journal_folders()
+    origin, client, real = origin_of(left), mlflow_client(uri), sync._lease_of
+    asked = {**Lease.tags("another", held=False, writes=False), **Lease.tags_of_one_gone(origin.writer)}
+    client.create_run("1", tags={**origin.tags, TAG_OFFLINE_ID: origin.run_id, **asked})
+
+    def late(store: Any, origin: Any, run: Any, **more: Any) -> Any:
+        monkeypatch.setattr(sync, "_lease_of", real)
+        client.delete_run(run.run_id)
+        return real(store, origin, run, **more)
+
+    monkeypatch.setattr(sync, "_lease_of", late)
+    done = deliver(left)
+    assert not done.superseded
+    assert sync._lease_of is real, "it was taken back"
+    (made,) = [run.info.run_id for run in client.search_runs(["1"]) if TAG_OFFLINE_ID in run.data.tags]
+    assert made == done.run_id
+    assert_alike(uri, undisturbed, made)
+    assert (leases(uri, made), journal_folders()) == ([], [])
 
 
 def test_a_copy_is_refused_while_another_is_delivered(

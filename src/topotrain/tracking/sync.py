@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from mlflow.exceptions import MlflowException
+
 from topotrain.credentials import MASK, mask_uri
 from topotrain.errors import OutageError, TrackingError
 from topotrain.fields import TAG_COMMAND, TAG_OFFLINE_ID
@@ -189,12 +191,23 @@ def _alone(origin: Origin) -> Iterator[None]:
 def _lease(store: Store, origin: Origin, *, over: bool) -> Lease | None:
     """The lease of the journal's run, which is made where no server knows it; ``None``: another has gone on with it."""
     if origin.offline:
-        known = _made_for(store, origin)
-        return _lease_of(store, origin, known[0], over=over) if known else _made(store, origin)
+        return _lease_of_made(store, origin, over=over)
     run = store.runs.known(origin.run_id)
     if run is None or run.deleted:
         raise TrackingError(f"run {origin.run_id} is not on {mask_uri(store.uri)}", "the store that it was made on")
     return _lease_of(store, origin, run, over=over)
+
+
+def _lease_of_made(store: Store, origin: Origin, *, over: bool) -> Lease | None:
+    """That of the run that was made for a journal, or is made now; who made another just now takes that back."""
+    while known := _made_for(store, origin):
+        try:
+            return _lease_of(store, origin, known[0], over=over)
+        except MlflowException:
+            run = store.runs.known(known[0].run_id)
+            if run is not None and not run.deleted:
+                raise
+    return _made(store, origin)
 
 
 def _lease_of(store: Store, origin: Origin, run: RunRecord, *, over: bool) -> Lease | None:
@@ -233,7 +246,7 @@ def _made(store: Store, origin: Origin) -> Lease | None:
     while others := [run for run in _made_for(store, origin) if run.run_id != run_id]:
         if not all(run_id < run.run_id and _is_asked_for(run, origin) for run in others):
             client.delete_run(run_id)
-            return _lease_of(store, origin, others[0], over=True)
+            return _lease_of_made(store, origin, over=True)
         time.sleep(ASK_SECONDS)
     return Lease.take(client, run_id, over=origin.writer, writer=writer)
 
