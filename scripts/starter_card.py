@@ -11,6 +11,7 @@ from typing import Any
 
 from topotrain.fields import SCHEMA_ARTIFACT
 from topotrain.schema.feature_schema import FeatureSchema
+from topotrain.text import least_to_most
 
 LINE = 110  # characters
 HEADINGS = ("targets", "decoys", "Spearman", "ranking loss", "MSE")
@@ -127,7 +128,7 @@ def _learned(recipe: Mapping[str, Any]) -> Iterator[str]:
     yield ""
     learned = [one["train_graphs"] for one in recipe["members"]]
     yield from _paragraph(
-        f"Each network was trained on {min(learned)} to {max(learned)} of these graphs. A tenth of each source's "
+        f"Each network was trained on {least_to_most(learned)} of these graphs. A tenth of each source's "
         "targets, whole clusters where their clusters are known, were its validation data: another tenth for each, "
         "which the others learned from. The weights are here, none of the data but the demo data set, which topotrain "
         "brings."
